@@ -1,0 +1,26 @@
+"""Time and ids. Edges take the time once (``timezone.now()``) and pass it in; nothing below an edge looks at a clock."""
+
+import os
+import time
+import uuid
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+BUSINESS_ZONE = ZoneInfo("America/Sao_Paulo")
+
+
+def uuid7() -> uuid.UUID:
+    """A time-ordered UUID (RFC 9562, version 7): 48 bits of Unix milliseconds, 74 random bits.
+
+    Made here because PostgreSQL 16 has no ``uuidv7()``, and because an id is often needed before its row exists.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return uuid.UUID(int=value)
+
+
+def business_date(moment: datetime) -> date:
+    """The calendar day in São Paulo on which a moment falls: the default ``dateref`` of a posting."""
+    return moment.astimezone(BUSINESS_ZONE).date()

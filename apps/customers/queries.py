@@ -1,0 +1,52 @@
+"""Questions about customers."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from apps.common.errors import DomainError
+from apps.customers.models import Customer
+
+
+class UnknownCustomer(DomainError):
+    """There is no such customer."""
+
+    code, status = "R801", 422
+
+    def __init__(self, detail: str | None = None, *, field: str | None = "customerId") -> None:
+        super().__init__(detail, field=field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerView:
+    """A customer, as values. ``default_method`` is "card" or "balance"."""
+
+    id: UUID
+    name: str
+    cpf: str = field(repr=False)
+    email: str = field(repr=False)
+    default_method: str
+    card_token: str | None = field(repr=False)
+    ledger_branch: str | None
+    ledger_account: str | None
+
+
+def view_of(row: Customer) -> CustomerView:
+    """The values of a row."""
+    return CustomerView(
+        id=row.pk,
+        name=row.name,
+        cpf=row.cpf,
+        email=row.email,
+        default_method=row.default_method,
+        card_token=row.card_token,
+        ledger_branch=row.ledger_branch,
+        ledger_account=row.ledger_account,
+    )
+
+
+def customer(customer_id: UUID) -> CustomerView:
+    """The customer with this id. Raises UnknownCustomer."""
+    row = Customer.objects.filter(pk=customer_id).first()
+    if row is None:
+        raise UnknownCustomer
+    return view_of(row)

@@ -1,0 +1,5 @@
+from django.apps import AppConfig
+
+
+class FiscalDocsConfig(AppConfig):
+    name = "apps.fiscal_docs"

@@ -1,0 +1,9 @@
+"""NF-e, model 55: the document for a buyer with an address. Loads nfelib."""
+
+from apps.fiscal_docs.documents import groups
+from apps.fiscal_docs.documents.draft import Draft
+
+
+def build(draft: Draft) -> str:
+    """One line of unsigned XML: portrait DANFE, sold over the internet."""
+    return str(groups.assemble(draft, print_format="1", presence="2").to_xml(indent=""))

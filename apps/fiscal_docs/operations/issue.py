@@ -1,0 +1,205 @@
+"""Verbs of issuing: check, number and sign, note what was sent, record the authority's answer.
+
+Every verb is a part of the caller's commit, is keyed by ``step_key`` and may be repeated.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from apps.common.errors import DomainError
+from apps.common.transactions import transaction_required
+from apps.fiscal_docs import certificates, schemas
+from apps.fiscal_docs.documents import archive, draft, sale
+from apps.fiscal_docs.documents.consumer_urls import urls_of
+from apps.fiscal_docs.documents.sale import SaleToDocument
+from apps.fiscal_docs.keys import AccessKey, new_key
+from apps.fiscal_docs.lifecycle import Event, Fact, Outcome, State, outcome_of
+from apps.fiscal_docs.models import BlobKind, Certificate, Document, DocumentKind, Issuer
+from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.operations.issuers import active_issuer, number_range, take_number
+from apps.fiscal_docs.signature import digest_value, sign
+
+ISSUED = frozenset({State.AUTHORISED, State.CANCELLED})
+
+
+class DocumentInvalid(DomainError):
+    """The document built from this sale does not satisfy the official schema."""
+
+    code = "R405"
+
+
+class IssueUndone(DomainError):
+    """This issue was undone: the document can no longer be prepared or sent."""
+
+    code = "R406"
+
+
+class DocumentRejected(DomainError):
+    """The tax authority rejected the document."""
+
+    code = "R407"
+
+
+class NumberConflict(DomainError):
+    """The authority knows another document under this number: a person must look."""
+
+    code = "R408"
+
+
+class AnswerForOtherBytes(Exception):
+    """The authority's answer is about another document than the one we signed. Never expected: stop and look."""
+
+
+@transaction_required
+def check_can_issue(*, sale: SaleToDocument, now: datetime) -> None:
+    """Would this sale get its document? Looks only.
+
+    Raises SaleNotDocumentable, NoIssuer, CertificateUnusable, NoNumberLeft or StateNotSupported.
+    """
+    _ready(sale, now)
+
+
+def _ready(sold: SaleToDocument, now: datetime) -> tuple[Issuer, Certificate]:
+    sale.check(sold)
+    issuer = active_issuer(sold.issuer_cnpj)
+    certificate = certificates.usable(issuer, now)
+    number_range(issuer, sold.kind)
+    if sold.kind == DocumentKind.NFCE:
+        urls_of(issuer.uf_code, issuer.environment)
+    return issuer, certificate
+
+
+@transaction_required
+def prepare_issue(*, step_key: str, sale: SaleToDocument, now: datetime) -> dict[str, Any]:
+    """Give the sale a number and a key, sign it and store the exact bytes: all before anything is sent. Safe to repeat.
+
+    Raises what check_can_issue raises, DocumentInvalid, and IssueUndone when the undo came first.
+    """
+    journal.one_at_a_time(step_key)
+    document = journal.find(step_key)
+    if document is None:
+        document = _number_and_sign(step_key, sale, now)
+    elif document.access_key is None or journal.has(document, Fact.UNDO_ASKED):
+        raise IssueUndone
+    return summary(document)
+
+
+def _number_and_sign(step_key: str, sold: SaleToDocument, now: datetime) -> Document:
+    issuer, certificate = _ready(sold, now)
+    draft.warm_up()  # before the number's row is locked: the first import takes 0.3 s
+    identity = certificates.identity(certificate.id)
+    series, number = take_number(issuer, sold.kind)
+    key = new_key(uf_code=issuer.uf_code, issued_at=now, cnpj=issuer.cnpj, kind=sold.kind, series=series, number=number)
+    planned = draft.Draft(issuer=_printed(issuer), sale=sold, key=key, issued_at=now, environment=issuer.environment)
+    signed = sign(draft.build(planned).encode(), reference=f"NFe{key}", key=identity.key, certificate=identity.certificate)
+    wrong = schemas.errors(signed, schemas.NFE)
+    if wrong:
+        raise DocumentInvalid(wrong[0])
+    document = _create(step_key, planned, issuer, certificate, now)
+    journal.store(document, BlobKind.SIGNED, signed, now=now)
+    journal.append(document, Event(fact=Fact.NUMBERED), now=now)
+    journal.append(document, Event(fact=Fact.SIGNED), now=now)
+    return document
+
+
+def _printed(issuer: Issuer) -> draft.IssuerData:
+    return draft.IssuerData(
+        cnpj=issuer.cnpj,
+        name=issuer.name,
+        state_registration=issuer.state_registration,
+        tax_regime=issuer.tax_regime,
+        street=issuer.street,
+        street_number=issuer.street_number,
+        district=issuer.district,
+        city_code=issuer.city_code,
+        city=issuer.city,
+        uf=issuer.uf,
+        uf_code=issuer.uf_code,
+        postal_code=issuer.postal_code,
+    )
+
+
+def _create(step_key: str, planned: draft.Draft, issuer: Issuer, certificate: Certificate, now: datetime) -> Document:
+    key: AccessKey = planned.key
+    return Document.objects.create(
+        step_key=step_key,
+        kind=key.kind,
+        environment=planned.environment,
+        access_key=str(key),
+        issuer=issuer,
+        certificate=certificate,
+        issuer_cnpj=issuer.cnpj,
+        recipient=planned.sale.buyer_document,
+        series=key.series,
+        number=key.number,
+        emission_type=key.emission_type,
+        issued_at=planned.issued_at,
+        total=planned.sale.total,
+        order_id=planned.sale.order_id,
+        account_id=planned.sale.account_id,
+        state=State.DRAFT,
+        schema_version=draft.schema_version(),
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def summary(document: Document) -> dict[str, Any]:
+    """What a saga keeps of a document: texts and numbers only."""
+    return {
+        "document_id": str(document.id),
+        "access_key": document.access_key or "",
+        "kind": document.kind,
+        "series": document.series,
+        "number": document.number,
+        "state": str(document.state),
+        "protocol": document.protocol,
+    }
+
+
+@transaction_required
+def begin_sending(*, step_key: str, now: datetime) -> tuple[Document, int]:
+    """Note an attempt before it is made, so that a crash in the middle is seen as one. Raises IssueUndone.
+
+    A document that is already authorised gets no attempt (0). An undo that was asked for fences later sends off.
+    """
+    document = journal.locked(step_key)
+    current = journal.life(document)
+    if current.state is State.AUTHORISED:
+        return document, 0
+    if current.undo_asked or document.access_key is None or current.state in (State.CANCELLED, State.NUMBER_VOIDED):
+        raise IssueUndone
+    attempt = current.attempts + 1
+    journal.append(document, Event(fact=Fact.SENT, seq=attempt), now=now)
+    return document, attempt
+
+
+@transaction_required
+def note(*, step_key: str, event: Event, now: datetime) -> None:
+    """Add one fact about an attempt: no answer (UNKNOWN), not delivered, rejected."""
+    journal.append(journal.locked(step_key), event, now=now)
+
+
+@transaction_required
+def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """Record an authorisation and archive the document with its protocol. Safe to repeat.
+
+    Raises DocumentRejected for an outcome that is no authorisation, AnswerForOtherBytes when the answer is not ours.
+    """
+    document = journal.locked(step_key)
+    if document.state in ISSUED:
+        return summary(document)
+    status = str(outcome["status"])
+    if outcome_of(status) is not Outcome.AUTHORISED:
+        raise DocumentRejected(f"{status} {outcome['reason']}")
+    signed = journal.content(document, BlobKind.SIGNED)
+    if signed is None or outcome["access_key"] != document.access_key or outcome["digest"] != digest_value(signed):
+        raise AnswerForOtherBytes(f"document {document.id}")
+    answer = str(outcome["answer_xml"]).encode()
+    journal.store(document, BlobKind.ANSWER, answer, now=now)
+    journal.store(document, BlobKind.PROC, archive.nfe_proc(signed, answer), now=now)
+    document.authorised_at = datetime.fromisoformat(outcome["at"])
+    event = Event(fact=Fact.AUTHORISED, status=status, reason=str(outcome["reason"]), protocol=str(outcome["protocol"]))
+    journal.append(document, event, now=now)
+    return summary(document)

@@ -1,0 +1,111 @@
+"""The door of fiscal documents: verbs of the saga's steps, questions, errors, and what sets an issuer up.
+
+One document belongs to one ``step_key``. When two steps share a document (one signs, another transmits), both pass the
+same key. Every verb may be repeated, and an undo may come before its do.
+
+    check_can_issue     transaction   looks only
+    prepare_issue       transaction   number, key, signature, exact bytes stored
+    transmit            network       sends; a rejection is kept, then raised
+    ask_authority       network       before a repeat: was it authorised?
+    record_issue        transaction   protocol, legal file
+    prepare_cancel · cancel · ask_cancelled · record_cancel                 the same four for a cancellation
+    undo_prepare · undo_call · undo_did_it_happen · undo_record             the undo of a step, whatever it had done
+"""
+
+from apps.fiscal_docs.authority import AuthorityUnavailable, AuthorityUnreachable
+from apps.fiscal_docs.certificates import CertificateUnreadable, CertificateUnusable, import_certificate
+from apps.fiscal_docs.documents.consumer_urls import StateNotSupported
+from apps.fiscal_docs.documents.sale import (
+    PAYMENT_ACCOUNT_BALANCE,
+    PAYMENT_CARD,
+    BuyerAddress,
+    SaleItem,
+    SaleNotDocumentable,
+    SaleToDocument,
+)
+from apps.fiscal_docs.operations.cancel import (
+    CancelRefused,
+    NotAuthorised,
+    ReasonUnfit,
+    ReturnDocumentNeeded,
+    prepare_cancel,
+    record_cancel,
+    undo_prepare,
+    undo_record,
+)
+from apps.fiscal_docs.operations.issue import (
+    DocumentInvalid,
+    DocumentRejected,
+    IssueUndone,
+    NumberConflict,
+    check_can_issue,
+    prepare_issue,
+    record_issue,
+)
+from apps.fiscal_docs.operations.issuers import (
+    NoIssuer,
+    NoNumberLeft,
+    create_issuer_with_test_certificate,
+    register_issuer,
+)
+from apps.fiscal_docs.operations.journal import NothingPrepared
+from apps.fiscal_docs.queries import DocumentView, document_of, document_of_order, documents_of_order
+from apps.fiscal_docs.sandbox.server import Running as RunningSandbox
+from apps.fiscal_docs.sandbox.server import start as start_sandbox
+from apps.fiscal_docs.transmission import (
+    ask_authority,
+    ask_cancelled,
+    cancel,
+    transmit,
+    undo_call,
+    undo_did_it_happen,
+    warm_up,
+)
+
+__all__ = [
+    "PAYMENT_ACCOUNT_BALANCE",
+    "PAYMENT_CARD",
+    "AuthorityUnavailable",
+    "AuthorityUnreachable",
+    "BuyerAddress",
+    "CancelRefused",
+    "CertificateUnreadable",
+    "CertificateUnusable",
+    "DocumentInvalid",
+    "DocumentRejected",
+    "DocumentView",
+    "IssueUndone",
+    "NoIssuer",
+    "NoNumberLeft",
+    "NotAuthorised",
+    "NothingPrepared",
+    "NumberConflict",
+    "ReasonUnfit",
+    "ReturnDocumentNeeded",
+    "RunningSandbox",
+    "SaleItem",
+    "SaleNotDocumentable",
+    "SaleToDocument",
+    "StateNotSupported",
+    "ask_authority",
+    "ask_cancelled",
+    "cancel",
+    "check_can_issue",
+    "create_issuer_with_test_certificate",
+    "document_of",
+    "document_of_order",
+    "documents_of_order",
+    "import_certificate",
+    "prepare_cancel",
+    "prepare_issue",
+    "record_cancel",
+    "record_issue",
+    "register_issuer",
+    "start_sandbox",
+    "transmit",
+    "undo_call",
+    "undo_did_it_happen",
+    "undo_prepare",
+    "undo_record",
+    "warm_up",
+]

@@ -1,0 +1,160 @@
+"""Questions about documents. Values out, never models."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from apps.common.errors import InvalidRequest, NotFound
+from apps.common.pagination import Page, decode_cursor, encode_cursor
+from apps.fiscal_docs import danfe
+from apps.fiscal_docs.danfe import Printed
+from apps.fiscal_docs.keys import KEY_PATTERN
+from apps.fiscal_docs.lifecycle import State
+from apps.fiscal_docs.models import BlobKind, Document
+from apps.fiscal_docs.operations import journal
+
+ORDER_DOCUMENTS_MAX = 20  # an order has one document, and a few more when it was retried under new steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentView:
+    """A document as others see it."""
+
+    id: UUID
+    kind: str
+    state: str
+    access_key: str
+    series: int | None
+    number: int | None
+    total: Decimal
+    issuer_cnpj: str
+    order_id: UUID | None
+    environment: str
+    issued_at: datetime | None
+    authorised_at: datetime | None
+    protocol: str
+    refusal_code: str
+    refusal_reason: str
+    links: dict[str, str]
+
+
+def view(document: Document) -> DocumentView:
+    here = f"/fiscal-documents/{document.id}"
+    links = {"self": here}
+    if document.access_key:
+        links |= {"xml": f"{here}/xml", "danfe": f"{here}/danfe"}
+    return DocumentView(
+        id=document.id,
+        kind=document.kind,
+        state=document.state,
+        access_key=document.access_key or "",
+        series=document.series,
+        number=document.number,
+        total=document.total,
+        issuer_cnpj=document.issuer_cnpj,
+        order_id=document.order_id,
+        environment=document.environment,
+        issued_at=document.issued_at,
+        authorised_at=document.authorised_at,
+        protocol=document.protocol,
+        refusal_code=document.refusal_code,
+        refusal_reason=document.refusal_reason,
+        links=links,
+    )
+
+
+def document_of(*, step_key: str) -> DocumentView | None:
+    """The document of a saga's step."""
+    document = journal.find(step_key)
+    return view(document) if document else None
+
+
+def documents_of_order(*, order_id: UUID) -> tuple[DocumentView, ...]:
+    """The documents of an order, the latest first, without the tombstones of steps that were undone before they began."""
+    rows = Document.objects.filter(order_id=order_id, access_key__isnull=False).order_by("-id")
+    return tuple(view(row) for row in rows[:ORDER_DOCUMENTS_MAX])
+
+
+def document_of_order(order_id: UUID) -> DocumentView | None:
+    """The latest document of an order."""
+    found = documents_of_order(order_id=order_id)
+    return found[0] if found else None
+
+
+def _readable(account_id: str) -> QuerySet[Document]:
+    """What an account may read: documents of its own orders, and those of orders placed without an account."""
+    return Document.objects.filter(Q(account_id=account_id) | Q(account_id=""))
+
+
+def _one(document_id: UUID, account_id: str) -> Document:
+    document = _readable(account_id).filter(pk=document_id).first()
+    if document is None:
+        raise NotFound("There is no such fiscal document.")
+    return document
+
+
+def document(*, document_id: UUID, account_id: str) -> DocumentView:
+    """Raises NotFound for another's document too."""
+    return view(_one(document_id, account_id))
+
+
+def legal_xml(document: Document) -> bytes | None:
+    """The exact file: with the protocol when it is authorised, else as signed."""
+    return journal.content(document, BlobKind.PROC) or journal.content(document, BlobKind.SIGNED)
+
+
+def xml(*, document_id: UUID, account_id: str) -> tuple[str, bytes]:
+    """File name and exact bytes. Raises NotFound."""
+    found = _one(document_id, account_id)
+    content = legal_xml(found)
+    if content is None:
+        raise NotFound("Nothing was signed for this document.")
+    suffix = "procNFe" if found.authorised_at else "nfe"
+    return f"{found.access_key}-{suffix}.xml", content
+
+
+def printed(*, document_id: UUID, account_id: str) -> Printed:
+    """The DANFE as a PDF. Raises NotFound."""
+    drawn = danfe.render(_one(document_id, account_id))
+    if drawn is None:
+        raise NotFound("Nothing was signed for this document.")
+    return drawn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What a caller looks for; empty values match everything."""
+
+    order_id: UUID | None = None
+    access_key: str = ""
+    state: str = ""
+
+
+def search(*, account_id: str, wanted: Search, cursor: str | None, rows: int) -> Page[DocumentView]:
+    """A page, the newest first. Raises InvalidRequest for an unknown state, no key, or a cursor that is not ours."""
+    if wanted.access_key and not KEY_PATTERN.fullmatch(wanted.access_key):
+        raise InvalidRequest("An access key has 44 characters.", field="access_key")
+    if wanted.state and wanted.state not in list(State):
+        raise InvalidRequest(f"state is one of {', '.join(State)}.", field="state")
+    found = _readable(account_id).order_by("-id")
+    if wanted.order_id:
+        found = found.filter(order_id=wanted.order_id)
+    if wanted.access_key:
+        found = found.filter(access_key=wanted.access_key)
+    if wanted.state:
+        found = found.filter(state=wanted.state)
+    if cursor:
+        found = found.filter(id__lt=_after(cursor))
+    page = list(found[: rows + 1])
+    following = encode_cursor(str(page[rows - 1].id)) if len(page) > rows else None
+    return Page([view(row) for row in page[:rows]], following)
+
+
+def _after(cursor: str) -> UUID:
+    try:
+        return UUID(str(decode_cursor(cursor, parts=1)[0]))
+    except ValueError:
+        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None

@@ -1,0 +1,300 @@
+"""The conversation of one document with the authority: what is sent, what is asked, and in which order.
+
+Holds no transaction while it waits. What must outlive a crash is committed on its own, before and after the wire: that
+an attempt begins, that no answer came, that the authority refused. An authorisation is handed back and recorded by the
+caller's commit; when the caller dies before it, asking by key finds it again.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db import transaction
+
+from apps.common.errors import UnknownOutcome
+from apps.common.transactions import durable
+from apps.fiscal_docs import authority, schemas
+from apps.fiscal_docs.authority import Answer, AuthorityUnavailable, AuthorityUnreachable
+from apps.fiscal_docs.documents import draft
+from apps.fiscal_docs.lifecycle import (
+    EVENT_ALREADY_THERE,
+    EVENT_REGISTERED,
+    NUMBER_VOIDED,
+    NUMBER_WAS_USED,
+    Event,
+    Fact,
+    Outcome,
+    State,
+    outcome_of,
+)
+from apps.fiscal_docs.models import BlobKind, Document
+from apps.fiscal_docs.operations import cancel as cancelling
+from apps.fiscal_docs.operations import issue, journal
+from apps.fiscal_docs.operations.cancel import Undo
+
+logger = logging.getLogger(__name__)
+
+# Ask, void, ask again (the number was used after all: our own late request), cancel. More rounds would go in circles.
+UNDO_ROUNDS_MAX = 4
+
+T = TypeVar("T")
+
+
+def _commit(verb: Callable[..., T], **arguments: Any) -> T:
+    with transaction.atomic(durable=True):
+        return verb(**arguments)
+
+
+def _bytes(document: Document, kind: BlobKind) -> bytes:
+    found = journal.content(document, kind)
+    if found is None:
+        raise journal.NothingPrepared(f"Document {document.id} has no {kind.label}.")
+    return found
+
+
+def _certificate(document: Document) -> Any:
+    if document.certificate_id is None:
+        raise journal.NothingPrepared(f"Nothing was prepared for step {document.step_key}.")
+    return document.certificate_id
+
+
+def _consult(document: Document) -> Answer:
+    answer = authority.consult(
+        access_key=document.access_key or "", environment=document.environment, certificate_id=_certificate(document)
+    )
+    if outcome_of(answer.status) is Outcome.UNAVAILABLE:
+        raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
+    return answer
+
+
+def _issued(document: Document, answer: Answer, *, status: str = "100") -> dict[str, Any]:
+    """The outcome of an issue: texts only, so that a saga can keep it."""
+    return {
+        "status": answer.status if outcome_of(answer.status) is Outcome.AUTHORISED else status,
+        "reason": answer.reason,
+        "access_key": document.access_key or "",
+        "protocol": answer.protocol,
+        "at": answer.at,
+        "digest": answer.digest,
+        "answer_xml": answer.xml.decode(),
+    }
+
+
+def _already(document: Document) -> dict[str, Any]:
+    """The outcome of what is recorded already; recording it again changes nothing."""
+    return {
+        "status": "100",
+        "reason": "recorded before",
+        "access_key": document.access_key or "",
+        "protocol": document.protocol,
+    }
+
+
+@durable
+def transmit(*, step_key: str, now: datetime) -> dict[str, Any]:
+    """Send the stored bytes and give the outcome to record. Safe to repeat: the authority knows the key.
+
+    Raises DocumentRejected or NumberConflict (kept before they are raised), IssueUndone, UnknownOutcome when no answer
+    came, ConnectionError when nothing was sent or the authority decides nothing now.
+    """
+    document, attempt = _commit(issue.begin_sending, step_key=step_key, now=now)
+    if not attempt:
+        return _already(document)
+    noted = _noter(step_key, attempt, now)
+    try:
+        answer = authority.authorise(signed=_bytes(document, BlobKind.SIGNED), certificate_id=_certificate(document))
+        return _decided(document, answer, noted)
+    except UnknownOutcome:
+        noted(Fact.UNKNOWN)
+        raise
+    except AuthorityUnreachable:
+        noted(Fact.NOT_DELIVERED)
+        raise
+
+
+Noter = Callable[..., None]
+
+
+def _noter(step_key: str, attempt: int, now: datetime) -> Noter:
+    def noted(fact: Fact, status: str = "", reason: str = "") -> None:
+        event = Event(fact=fact, seq=attempt, status=status, reason=reason)
+        _commit(issue.note, step_key=step_key, event=event, now=now)
+
+    return noted
+
+
+def _decided(document: Document, answer: Answer, noted: Noter) -> dict[str, Any]:
+    kind, said = outcome_of(answer.status), f"{answer.status} {answer.reason}"
+    if kind is Outcome.AUTHORISED:
+        return _issued(document, answer)
+    if kind is Outcome.DUPLICATE:
+        return _adopt(document)
+    if kind is Outcome.PENDING:
+        raise UnknownOutcome(f"accepted and not decided: {said}")
+    if kind is Outcome.UNAVAILABLE:
+        noted(Fact.NOT_DELIVERED, answer.status, answer.reason)
+        raise AuthorityUnavailable(said)
+    noted(Fact.REJECTED, answer.status, answer.reason)
+    if kind is Outcome.CONFLICT:
+        logger.error("number conflict at the tax authority", extra={"document": str(document.id), "said": said})
+        raise issue.NumberConflict(said)
+    raise issue.DocumentRejected(said)
+
+
+def _adopt(document: Document) -> dict[str, Any]:
+    """The authority has this very key: an earlier request of ours arrived. Take its protocol."""
+    try:
+        answer = _consult(document)
+    except ConnectionError as error:
+        raise UnknownOutcome("sent twice, and the first protocol could not be asked for") from error
+    if outcome_of(answer.status) is Outcome.AUTHORISED:
+        return _issued(document, answer)
+    raise UnknownOutcome(f"sent twice, and the key is {answer.status} {answer.reason}")
+
+
+@durable
+def ask_authority(*, step_key: str, now: datetime) -> dict[str, Any] | None:
+    """Was the document authorised? Its outcome, or None when the authority does not know the key (send again).
+
+    Raises IssueUndone when it was cancelled meanwhile, ConnectionError when the authority cannot be asked.
+    """
+    document = journal.read(step_key)
+    life = journal.life(document)
+    if life.state is State.AUTHORISED:
+        return _already(document)
+    if life.state is State.CANCELLED:
+        raise issue.IssueUndone
+    if not life.attempts:
+        return None  # every attempt is noted before it is made, so nothing was ever sent
+    answer = _consult(document)
+    kind = outcome_of(answer.status)
+    if kind is Outcome.AUTHORISED:
+        return _issued(document, answer)
+    if kind is Outcome.CANCELLED:
+        raise issue.IssueUndone(f"The authority says that the document is cancelled ({answer.status} {answer.reason}).")
+    if life.state in (State.SENT, State.UNKNOWN):
+        _noter(step_key, life.attempts, now)(Fact.NOT_DELIVERED, answer.status, answer.reason)
+    return None
+
+
+def _cancelled(answer: Answer) -> dict[str, Any] | None:
+    """The outcome of a cancellation that the authority already has, from asking by key."""
+    if outcome_of(answer.status) is not Outcome.CANCELLED:
+        return None
+    return {
+        "status": answer.event_status or "135",
+        "reason": answer.reason,
+        "protocol": answer.event_protocol,
+        "at": answer.at,
+        "answer_xml": answer.event_xml.decode(),
+    }
+
+
+@durable
+def cancel(*, step_key: str, now: datetime) -> dict[str, Any]:
+    """Send the stored cancellation and give the outcome to record; a refusal is kept and handed back as an outcome too.
+
+    A duplicate (573, 218) is asked about by key and is a success. Raises UnknownOutcome, ConnectionError.
+    """
+    document = _commit(cancelling.begin_cancelling, step_key=step_key, now=now)
+    if document.state == State.CANCELLED:
+        return {"status": "135", "reason": "recorded before", "protocol": "", "at": "", "answer_xml": ""}
+    answer = authority.send_event(signed=_bytes(document, BlobKind.EVENT), certificate_id=_certificate(document))
+    if answer.status in EVENT_ALREADY_THERE:
+        found = _cancelled(_consult(document))
+        if found is None:
+            raise UnknownOutcome(f"{answer.status} {answer.reason}, and asking by key does not confirm it")
+        return found
+    if outcome_of(answer.status) is Outcome.UNAVAILABLE:
+        raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
+    if answer.status not in EVENT_REGISTERED:
+        _commit(cancelling.note_denial, step_key=step_key, status=answer.status, reason=answer.reason, now=now)
+    return {
+        "status": answer.status,
+        "reason": answer.reason,
+        "protocol": answer.protocol,
+        "at": answer.at,
+        "answer_xml": answer.xml.decode() if answer.status in EVENT_REGISTERED else "",
+    }
+
+
+@durable
+def ask_cancelled(*, step_key: str, now: datetime) -> dict[str, Any] | None:  # noqa: ARG001  (the verbs of a step are alike)
+    """Was the document cancelled? Its outcome, or None when it was not."""
+    document = journal.read(step_key)
+    if document.access_key is None:
+        return None
+    return _cancelled(_consult(document))
+
+
+@durable
+def undo_call(*, step_key: str, now: datetime) -> dict[str, Any]:
+    """Undo an issue at the authority: cancel it, or void its number, or find that nothing is left. Safe to repeat.
+
+    Signs and stores, in commits of its own, what turns out to be needed only after asking by key. Gives the outcome to
+    record: "undone" is nothing, cancelled, denied, voided or abandoned. Raises UnknownOutcome, ConnectionError.
+    """
+    for _ in range(UNDO_ROUNDS_MAX):
+        document = journal.read(step_key)
+        left = cancelling.what_is_left(document)
+        if left is Undo.NOTHING:
+            return {"undone": "nothing"}
+        if left is Undo.CANCEL:
+            _commit(cancelling.prepare_cancel, step_key=step_key, now=now)
+            outcome = cancel(step_key=step_key, now=now)
+            return {"undone": "cancelled" if outcome["status"] in EVENT_REGISTERED else "denied", **outcome}
+        answer = _consult(document) if left is Undo.ASK else None
+        if answer and _take_over(document, answer, now):
+            continue
+        outcome = _void(document, now)
+        if outcome["status"] in NUMBER_VOIDED:
+            return {"undone": "voided", **outcome}
+        if outcome["status"] != NUMBER_WAS_USED:
+            raise AuthorityUnavailable(f"the number was not voided: {outcome['status']} {outcome['reason']}")
+        if not _take_over(document, _consult(document), now):
+            # The number is another document's (539), and ours does not exist there: nothing is left to undo.
+            return {"undone": "abandoned", **outcome}
+    raise UnknownOutcome("undoing went in circles")
+
+
+def _take_over(document: Document, answer: Answer, now: datetime) -> bool:
+    """Record what asking by key found out; False when the authority does not know the key."""
+    kind, step_key = outcome_of(answer.status), document.step_key
+    if kind not in (Outcome.AUTHORISED, Outcome.CANCELLED):
+        return False
+    _commit(issue.record_issue, step_key=step_key, outcome=_issued(document, answer), now=now)
+    found = _cancelled(answer)
+    if found:
+        _commit(cancelling.record_cancel, step_key=step_key, outcome=found, now=now)
+    return True
+
+
+def _void(document: Document, now: datetime) -> dict[str, Any]:
+    _commit(cancelling.prepare_voiding, step_key=document.step_key, now=now)
+    answer = authority.void_number(signed=_bytes(document, BlobKind.VOID), certificate_id=_certificate(document))
+    if outcome_of(answer.status) is Outcome.UNAVAILABLE:
+        raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
+    return {
+        "status": answer.status,
+        "reason": answer.reason,
+        "protocol": answer.protocol,
+        "at": answer.at,
+        "answer_xml": answer.xml.decode(),
+    }
+
+
+@durable
+def undo_did_it_happen(*, step_key: str, now: datetime) -> dict[str, Any] | None:
+    """Asked before an undo is repeated: the outcome when the document is found cancelled; None: undo_call may repeat."""
+    document = journal.find(step_key)
+    if document is None or not journal.life(document).attempts:
+        return None
+    found = ask_cancelled(step_key=step_key, now=now)
+    return {"undone": "cancelled", **found} if found else None
+
+
+def warm_up() -> None:
+    """Load the bindings and compile the schemas now (0.4 s), so that the first order does not wait for it."""
+    draft.warm_up()
+    schemas.warm_up()

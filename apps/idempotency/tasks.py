@@ -1,0 +1,16 @@
+"""The Celery edge of idempotency."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from apps.idempotency import operations
+
+BATCHES_MAX = 20  # a run ends; beat starts the next one
+
+
+@shared_task(name="idempotency.purge", ignore_result=True)
+def purge(**_newer_args: object) -> None:
+    """Forget keys that are older than the published time."""
+    for _ in range(BATCHES_MAX):
+        if operations.purge(now=timezone.now()) < operations.PURGE_ROWS_MAX:
+            return

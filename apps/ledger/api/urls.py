@@ -1,0 +1,12 @@
+"""The ledger's addresses."""
+
+from django.urls import path
+
+from apps.ledger.api import views
+
+urlpatterns = [
+    path("ledger/accounts/<str:branch>/<str:account>/balance", views.BalanceView.as_view(), name="ledger-balance"),
+    path("ledger/accounts/<str:branch>/<str:account>/statement", views.StatementView.as_view(), name="ledger-statement"),
+    path("ledger/transactions", views.PostingView.as_view(), name="ledger-post"),
+    path("ledger/transactions/<uuid:key>", views.TransactionView.as_view(), name="ledger-transaction"),
+]

@@ -1,0 +1,283 @@
+"""The tables, in the words of the Flow design (columns); the constraints say each rule of the engine again.
+
+Rows of ``transaction`` are never changed or deleted (a trigger refuses both). Only ``postings`` and ``holds`` write the
+others, with the account's row locked: see Note [Fences] in ``rows.py``.
+"""
+
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import F, Q
+
+from apps.common.clock import uuid7
+from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
+from apps.ledger.rules import (
+    ACCOUNT_PATTERN,
+    BRANCH_PATTERN,
+    CURRENCY_PATTERN,
+    HOLD_KEY_CHARACTERS_MAX,
+    SUM_DIGITS_MAX,
+)
+
+# Keys are compared byte by byte: the same order on every server, and cheaper than a language's order.
+KEY_COLLATION = "C"
+
+
+def _key(column: str, **options: object) -> "models.TextField[str, str]":
+    return models.TextField(db_column=column, db_collation=KEY_COLLATION, **options)  # type: ignore[arg-type]
+
+
+def _sum(column: str) -> "models.DecimalField[Decimal | int, Decimal]":
+    return models.DecimalField(db_column=column, max_digits=SUM_DIGITS_MAX, decimal_places=2, default=0)
+
+
+class Event(models.Model):
+    """What a posting is for, and on which side it may stand."""
+
+    code = models.IntegerField(primary_key=True)
+    active = models.BooleanField(default=True, help_text="A posting with an inactive event is refused.")
+    description = models.TextField(help_text="Groups the lines of a statement.")
+    allow_debit = models.BooleanField(db_column="allowdebit", default=True)
+    allow_credit = models.BooleanField(db_column="allowcredit", default=True)
+    created_at = models.DateTimeField(db_column="createdat")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="ledger_event_code_positive", condition=Q(code__gt=0)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.description}"
+
+
+class Branch(models.Model):
+    """A branch (agência): real, or virtual with a text of its own."""
+
+    branch = _key("branch", primary_key=True)
+    description = models.TextField(default="", blank=True)
+    created_at = models.DateTimeField(db_column="createdat")
+
+    class Meta:
+        verbose_name_plural = "branches"
+        constraints = [
+            models.CheckConstraint(name="ledger_branch_alphanumeric", condition=Q(branch__regex=BRANCH_PATTERN)),
+        ]
+
+    def __str__(self) -> str:
+        return self.branch
+
+
+class Account(models.Model):
+    """An account in one currency, with its totals of today; balance = credits − debits, available = balance − held."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "ACTIVE"
+        FROZEN = "FROZEN"  # takes no posting and no hold; an open hold may still be voided
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    branch = models.ForeignKey(Branch, on_delete=models.PROTECT, db_column="branch", db_index=False)
+    account = _key("account")
+    currency = models.CharField(max_length=3, default=CURRENCY, db_collation=KEY_COLLATION)
+    description = models.TextField(default="", blank=True)
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.ACTIVE)
+    min_balance = models.DecimalField(
+        db_column="minbalance",
+        max_digits=AMOUNT_DIGITS_MAX,
+        decimal_places=2,
+        null=True,
+        default=0,
+        help_text="The floor: available never falls below it. Negative is a credit limit; empty is no floor.",
+    )
+    posted_debit = _sum("posteddebit")
+    posted_credit = _sum("postedcredit")
+    pending_debit = _sum("pendingdebit")
+    created_at = models.DateTimeField(db_column="createdat")
+    updated_at = models.DateTimeField(db_column="updatedat")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(name="ledger_account_key", fields=["branch", "account", "currency"]),
+            models.CheckConstraint(name="ledger_account_alphanumeric", condition=Q(account__regex=ACCOUNT_PATTERN)),
+            models.CheckConstraint(name="ledger_account_currency", condition=Q(currency__regex=CURRENCY_PATTERN)),
+            models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN"])),
+            models.CheckConstraint(name="ledger_account_floor_not_positive", condition=Q(min_balance__lte=0)),
+            models.CheckConstraint(
+                name="ledger_account_sums_not_negative",
+                condition=Q(posted_debit__gte=0, posted_credit__gte=0, pending_debit__gte=0),
+            ),
+            models.CheckConstraint(
+                name="ledger_account_above_floor",
+                condition=Q(min_balance__isnull=True)
+                | Q(posted_credit__gte=F("min_balance") + F("posted_debit") + F("pending_debit")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.branch_id}/{self.account} {self.currency}"
+
+
+class Transaction(models.Model):
+    """One line: a debit or a credit of one account. Lines of one tracekey are one entry."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    # The order of insertion, the same as the order of the account's lock; from a sequence (0002_rules).
+    seq = models.BigIntegerField(editable=False)
+    branch = _key("branch")
+    account = _key("account")
+    currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
+    amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
+    debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
+    event_code = models.IntegerField(db_column="eventcode")
+    description = models.TextField(default="", blank=True)
+    tracekey = models.UUIDField(db_index=True)
+    details = models.JSONField(null=True, blank=True)
+    dateref = models.DateField()
+    created_at = models.DateTimeField(db_column="createdat")
+    balanced = models.BooleanField(help_text="Is the line a leg of an entry whose debits equal its credits?")
+    # What the answer to the posting said, kept so that a repeat is answered the same and history can be proved:
+    # the account's balance, what was held, and the balance of dateref, right after this line was written.
+    balance_after = models.DecimalField(db_column="balanceafter", max_digits=SUM_DIGITS_MAX, decimal_places=2)
+    pending_after = models.DecimalField(db_column="pendingafter", max_digits=SUM_DIGITS_MAX, decimal_places=2)
+    day_after = models.DecimalField(db_column="dayafter", max_digits=SUM_DIGITS_MAX, decimal_places=2)
+    # Credits − debits of dateref alone, up to this line. Later lines of that day come behind it and back-dated lines of
+    # earlier days do not touch it, so it never changes: a statement's running balance is this + the day's opening.
+    day_net = models.DecimalField(db_column="daynet", max_digits=SUM_DIGITS_MAX, decimal_places=2)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="ledger_transaction_amount_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(name="ledger_transaction_side", condition=Q(debit_credit__in=["D", "C"])),
+        ]
+        indexes = [
+            models.Index(name="ledger_transaction_statement", fields=["branch", "account", "currency", "dateref", "seq"]),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Balance(models.Model):
+    """An account's day: its totals, and the accumulated sums of all days up to it. Only days with lines have a row."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    branch = _key("branch")
+    account = _key("account")
+    currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
+    dateref = models.DateField()
+    total_debit = _sum("totaldebit")
+    total_credit = _sum("totalcredit")
+    accumulated_debit = _sum("accumulateddebit")
+    accumulated_credit = _sum("accumulatedcredit")
+    created_tracekey = models.UUIDField(db_column="createdtracekey")
+    updated_tracekey = models.UUIDField(db_column="updatedtracekey")
+    created_at = models.DateTimeField(db_column="createdat")
+    updated_at = models.DateTimeField(db_column="updatedat")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(name="ledger_balance_day", fields=["branch", "account", "currency", "dateref"]),
+            models.CheckConstraint(
+                name="ledger_balance_sums",
+                condition=Q(
+                    total_debit__gte=0,
+                    total_credit__gte=0,
+                    accumulated_debit__gte=F("total_debit"),
+                    accumulated_credit__gte=F("total_credit"),
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.branch}/{self.account} {self.currency} {self.dateref}"
+
+
+class Hold(models.Model):
+    """A pending debit: reserved, not yet posted. A hold that was voided before it was placed has a key and nothing else."""
+
+    class Status(models.TextChoices):
+        OPEN = "OPEN"
+        POSTED = "POSTED"
+        VOIDED = "VOIDED"
+        EXPIRED = "EXPIRED"
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    key = _key("key", help_text="The caller's key: one key, one hold.")
+    status = models.CharField(max_length=8, choices=Status.choices)
+    branch = _key("branch", null=True)
+    account = _key("account", null=True)
+    currency = models.CharField(max_length=3, null=True, db_collation=KEY_COLLATION)  # noqa: DJ001
+    amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2, null=True)
+    dateref = models.DateField(help_text="The day from which it reduces what is available.")
+    expires_at = models.DateTimeField(db_column="expiresat", null=True)
+    created_at = models.DateTimeField(db_column="createdat")
+    ended_at = models.DateTimeField(db_column="endedat", null=True)
+    # What became of it, when posted: the entry, the account that was credited and the event.
+    tracekey = models.UUIDField(null=True, unique=True)
+    credit_branch = _key("creditbranch", null=True)
+    credit_account = _key("creditaccount", null=True)
+    event_code = models.IntegerField(db_column="eventcode", null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(name="ledger_hold_key", fields=["key"]),
+            models.CheckConstraint(
+                name="ledger_hold_key_length", condition=Q(key__regex=f"^.{{1,{HOLD_KEY_CHARACTERS_MAX}}}$")
+            ),
+            models.CheckConstraint(
+                name="ledger_hold_status", condition=Q(status__in=["OPEN", "POSTED", "VOIDED", "EXPIRED"])
+            ),
+            models.CheckConstraint(name="ledger_hold_amount_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(
+                name="ledger_hold_whole_or_tombstone",
+                condition=Q(branch__isnull=False, account__isnull=False, currency__isnull=False, amount__isnull=False)
+                | Q(branch__isnull=True, account__isnull=True, currency__isnull=True, amount__isnull=True, status="VOIDED"),
+            ),
+            models.CheckConstraint(
+                name="ledger_hold_ended",
+                condition=Q(status="OPEN", ended_at__isnull=True) | (~Q(status="OPEN") & Q(ended_at__isnull=False)),
+            ),
+            models.CheckConstraint(
+                name="ledger_hold_posted",
+                condition=Q(
+                    status="POSTED",
+                    tracekey__isnull=False,
+                    credit_branch__isnull=False,
+                    credit_account__isnull=False,
+                    event_code__isnull=False,
+                )
+                | (~Q(status="POSTED") & Q(tracekey__isnull=True)),
+            ),
+        ]
+        indexes = [
+            models.Index(name="ledger_hold_open", fields=["branch", "account", "currency"], condition=Q(status="OPEN")),
+            models.Index(name="ledger_hold_expiry", fields=["expires_at"], condition=Q(status="OPEN")),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class PostingKey(models.Model):
+    """One tracekey, one effect. Its own table, because a partitioned ``transaction`` can't keep tracekeys unique.
+
+    The answer to a repeat is built from the entry's lines, which keep what the first answer said.
+    """
+
+    class State(models.TextChoices):
+        POSTED = "POSTED"
+        TOMBSTONE = "TOMBSTONE"  # reversed before it was posted: a late posting is refused
+
+    tracekey = models.UUIDField(primary_key=True)
+    body_hash = models.BinaryField(db_column="bodyhash")
+    state = models.CharField(max_length=9, choices=State.choices)
+    reverses = models.UUIDField(null=True, unique=True, help_text="The tracekey that this entry takes back.")
+    created_at = models.DateTimeField(db_column="createdat")
+
+    class Meta:
+        db_table = "ledger_posting_key"
+        constraints = [
+            models.CheckConstraint(name="ledger_posting_key_state", condition=Q(state__in=["POSTED", "TOMBSTONE"])),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.tracekey)

@@ -1,0 +1,14 @@
+"""Celery edges of the ledger."""
+
+from celery import shared_task
+from django.db import transaction
+from django.utils import timezone
+
+from apps.ledger import holds
+
+
+@shared_task(name="ledger.expire_holds", ignore_result=True)
+def expire_holds(**_newer_args: object) -> None:
+    """End holds whose time is over. What does not fit in one commit is left for the next call."""
+    with transaction.atomic(durable=True):
+        holds.expire_holds(now=timezone.now())

@@ -1,0 +1,203 @@
+"""The consumer: broker to inbox to handler, then the offset. One message that fails holds up its own key and no other.
+
+Note [Failing without blocking a partition]
+A message whose handler fails is written to the redelivery table and its offset is committed, so the partition goes on.
+Later messages of the same group, topic and key queue behind it there, so the key keeps its order. After the last
+attempt the message goes to ``<topic>.error`` in the commit that removes it from the queue, and the key goes on.
+"""
+
+import json
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db import transaction as django_transaction
+from django.utils import timezone
+
+from apps.common.clock import uuid7
+from apps.common.errors import DomainError
+from apps.common.transactions import transaction
+from apps.messaging import envelope as envelopes
+from apps.messaging.inbox import groups, handle_once
+from apps.messaging.models import Redelivery
+from apps.messaging.outbox import publish_raw
+from apps.messaging.transports import transport
+from apps.messaging.transports.base import Consumer, IncomingRecord
+
+logger = logging.getLogger(__name__)
+
+POLL_RECORDS_MAX = 100
+POLL_TIMEOUT_S = 0.2
+REDELIVERIES_MAX = 100  # handled between two polls, so that a long queue does not starve fresh records
+ATTEMPTS_MAX = 6  # the first one, then after about 0.2, 0.8, 3, 13 and 51 s
+DELAY_MAX = timedelta(minutes=2)
+PAUSE_S_MAX = 5.0  # between attempts to reach a database or a broker that is away
+
+
+def delay(attempts: int) -> timedelta:
+    """How long a failed message waits after so many attempts: 0.2 s, times four each, plus or minus a quarter."""
+    seconds = 0.2 * 4 ** (attempts - 1) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter, not a secret
+    return min(timedelta(seconds=seconds), DELAY_MAX)
+
+
+def error_topic(topic: str) -> str:
+    """The dead-letter topic beside a topic: the last word becomes ``error``."""
+    return topic.rsplit(".", 1)[0] + ".error"
+
+
+def deliver(record: IncomingRecord, *, group: str, now: datetime) -> None:
+    """Handle one record, or queue it for redelivery. When this returns, the record's offset may be committed."""
+    try:
+        envelope = envelopes.decode(record.value)
+        envelopes.read_meta(envelope["meta"])
+    except DomainError as error:
+        _bury_unreadable(record, group=group, error=error)
+        return
+    if _waits_behind(record, group=group):
+        _queue(record, envelope, group=group, now=now, error=None)
+        return
+    try:
+        _handle(envelope, group=group, now=now)
+    except DatabaseError as error:
+        if not connection.is_usable():
+            raise  # The database is away: no message is to blame, and the offset stays.
+        _queue(record, envelope, group=group, now=now, error=error)
+    except Exception as error:
+        _queue(record, envelope, group=group, now=now, error=error)
+
+
+@transaction
+def _handle(envelope: dict[str, Any], *, group: str, now: datetime) -> None:
+    handle_once(envelope, group=group, now=now)
+
+
+def _waits_behind(record: IncomingRecord, *, group: str) -> bool:
+    return Redelivery.objects.filter(group=group, topic=record.topic, key=record.key).exists()
+
+
+@transaction
+def _queue(
+    record: IncomingRecord, envelope: dict[str, Any], *, group: str, now: datetime, error: Exception | None
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO messaging_redelivery
+               ("group", topic, key, message_id, envelope, attempts, due_at, error, created_at)
+               VALUES (%s, %s, %s, %s, %s::jsonb, 0, %s, '', %s) ON CONFLICT DO NOTHING RETURNING id""",
+            [group, record.topic, record.key, envelope["meta"]["message-id"], json.dumps(envelope), now, now],
+        )
+        inserted = cursor.fetchone()
+    if inserted and error is not None:
+        _count_failure(Redelivery.objects.get(pk=inserted[0]), error, now=now)
+
+
+@transaction
+def _bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError) -> None:
+    """A record that is no envelope still gets one, so that it can be looked at and nothing is lost."""
+    meta = {
+        "message-id": str(uuid7()),
+        "schema": "messaging.unreadable.v1",
+        "error": {**_reason(error), "group": group, "topic": record.topic, "attempts": 1},
+    }
+    text = record.value.decode("utf-8", errors="backslashreplace").replace("\x00", "\\x00")
+    publish_raw(topic=error_topic(record.topic), key=record.key or "unreadable", meta=meta, body={"raw": text})
+
+
+def _reason(error: Exception) -> dict[str, Any]:
+    code = error.code if isinstance(error, DomainError) else ""
+    return {"code": code, "reason": f"{type(error).__name__}: {error}"[:1000]}
+
+
+def _count_failure(row: Redelivery, error: Exception, *, now: datetime) -> None:
+    row.attempts += 1
+    hopeless = isinstance(error, DomainError) and not error.retryable
+    if hopeless or row.attempts >= ATTEMPTS_MAX:
+        _bury(row, error)
+        return
+    logger.warning("message %s failed in %s, attempt %s", row.message_id, row.group, row.attempts, exc_info=error)
+    row.error = str(_reason(error)["reason"])
+    row.due_at = now + delay(row.attempts)
+    row.save(update_fields=["attempts", "error", "due_at"])
+
+
+def _bury(row: Redelivery, error: Exception) -> None:
+    logger.error("message %s goes from %s to its dead letters", row.message_id, row.group, exc_info=error)
+    found = {**_reason(error), "group": row.group, "topic": row.topic, "attempts": row.attempts}
+    # A dead letter is a message of its own: two groups may bury the same one.
+    meta = {**row.envelope["meta"], "message-id": str(uuid7()), "error": {**found, "message-id": str(row.message_id)}}
+    publish_raw(topic=error_topic(row.topic), key=row.key, meta=meta, body=row.envelope["body"])
+    row.delete()
+
+
+@transaction
+def redeliver_one(*, group: str, now: datetime) -> bool:
+    """Handle the next queued message that is due and first of its key. False when there is none.
+
+    The row stays locked while its handler runs: two consumers never hold messages of one key.
+    """
+    heads = Redelivery.objects.raw(
+        """SELECT * FROM messaging_redelivery r WHERE r."group" = %s AND r.due_at <= %s AND NOT EXISTS (
+               SELECT 1 FROM messaging_redelivery e
+               WHERE e."group" = r."group" AND e.topic = r.topic AND e.key = r.key AND e.id < r.id
+           ) ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED""",
+        [group, now],
+    )
+    for row in heads:
+        try:
+            with django_transaction.atomic():
+                handle_once(row.envelope, group=group, now=now)
+                row.delete()
+        except Exception as error:
+            _count_failure(row, error, now=now)
+        return True
+    return False
+
+
+def redeliver(*, group: str, now: datetime) -> int:
+    """Handle queued messages that are due, at most REDELIVERIES_MAX."""
+    handled = 0
+    while handled < REDELIVERIES_MAX and redeliver_one(group=group, now=now):
+        handled += 1
+    return handled
+
+
+def consume_once(consumer: Consumer, *, group: str, timeout_s: float) -> int:
+    """Poll once, handle what came, then what is due again. The offset follows each record's own commit."""
+    records: Sequence[IncomingRecord] = consumer.poll(records_max=POLL_RECORDS_MAX, timeout_s=timeout_s)
+    for record in records:
+        deliver(record, group=group, now=timezone.now())
+        consumer.commit(record)
+    return len(records) + redeliver(group=group, now=timezone.now())
+
+
+class ConsumerThread(threading.Thread):
+    """One member of one group, until ``stop`` is set. A database or broker that is away is waited for."""
+
+    def __init__(self, group: str, stop: threading.Event) -> None:
+        super().__init__(name=f"consumer-{group}", daemon=True)
+        self._group, self._stop_requested = group, stop
+
+    def run(self) -> None:
+        pause_s = 0.1
+        while not self._stop_requested.is_set():
+            try:
+                self._consume()
+            except Exception:
+                logger.exception("consumer %s pauses for %.1f s", self._group, pause_s)
+                connection.close()
+                self._stop_requested.wait(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
+
+    def _consume(self) -> None:
+        consumer = transport().consumer(group=self._group, topics=groups()[self._group])
+        try:
+            while not self._stop_requested.is_set():
+                consume_once(consumer, group=self._group, timeout_s=POLL_TIMEOUT_S)
+        finally:
+            consumer.close()
+            connection.close()

@@ -1,0 +1,142 @@
+"""The local transport: a partitioned log in PostgreSQL, for one machine. It promises what Kafka promises.
+
+Order within a partition, offsets without gaps, one owner per group and partition, and records that survive a crash
+between the relay and the consumer.
+"""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from apps.common.clock import uuid7
+from apps.common.transactions import durable, transaction
+from apps.messaging import wakeup
+from apps.messaging.transports.base import Consumer, Fate, IncomingRecord, OutgoingRecord, SendOutcome, TransportDown
+
+PARTITIONS = 4
+RECORD_BYTES_MAX = 1_000_000
+LEASE = timedelta(seconds=30)  # how long a killed consumer keeps its partitions from the others
+
+_NEXT_OFFSETS = """
+INSERT INTO messaging_localpartition (topic, partition, next_offset) VALUES (%s, %s, %s)
+ON CONFLICT (topic, partition) DO UPDATE SET next_offset = messaging_localpartition.next_offset + excluded.next_offset
+RETURNING next_offset
+"""
+_APPEND = """
+INSERT INTO messaging_localrecord (topic, partition, "offset", key, value, appended_at)
+SELECT %s, %s, o, k, v, %s FROM unnest(%s::bigint[], %s::text[], %s::bytea[]) AS r(o, k, v)
+"""
+_OWN = """
+INSERT INTO messaging_localcursor AS mine ("group", topic, partition, next_offset, token, lease_until)
+SELECT %(group)s, topic, partition, 0, %(token)s, %(until)s FROM messaging_localpartition
+WHERE topic = ANY(%(topics)s) ORDER BY topic, partition
+ON CONFLICT ("group", topic, partition) DO UPDATE SET token = excluded.token, lease_until = excluded.lease_until
+WHERE mine.token = excluded.token OR mine.lease_until <= %(now)s
+"""
+_READ = """
+SELECT r.topic, r.partition, r."offset", r.key, r.value FROM messaging_localcursor c
+CROSS JOIN LATERAL (
+    SELECT * FROM messaging_localrecord r
+    WHERE r.topic = c.topic AND r.partition = c.partition AND r."offset" >= c.next_offset
+    ORDER BY r."offset" LIMIT %(records_max)s
+) r
+WHERE c."group" = %(group)s AND c.topic = ANY(%(topics)s) AND c.token = %(token)s
+ORDER BY r.topic, r.partition, r."offset" LIMIT %(records_max)s
+"""
+_COMMIT = """
+UPDATE messaging_localcursor SET next_offset = %s
+WHERE "group" = %s AND topic = %s AND partition = %s AND token = %s AND next_offset < %s
+"""
+
+
+def partition_of(key: str) -> int:
+    """The partition of a key."""
+    return zlib.crc32(key.encode()) % PARTITIONS
+
+
+@transaction
+def _append(records: Sequence[OutgoingRecord]) -> None:
+    by_partition: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
+    for record in records:
+        by_partition[record.topic, partition_of(record.key)].append(record)
+    with connection.cursor() as cursor:
+        # Sorted, so that two writers never wait for each other in a circle.
+        for (topic, partition), batch in sorted(by_partition.items(), key=lambda item: item[0]):
+            cursor.execute(_NEXT_OFFSETS, [topic, partition, len(batch)])
+            (end,) = cursor.fetchone()
+            offsets = list(range(end - len(batch), end))
+            values = [record.value for record in batch]
+            cursor.execute(_APPEND, [topic, partition, timezone.now(), offsets, [r.key for r in batch], values])
+
+
+class LocalTransport:
+    """The log's writing side."""
+
+    @durable
+    def send(self, records: Sequence[OutgoingRecord]) -> Sequence[SendOutcome]:
+        """Append in one commit. A record over RECORD_BYTES_MAX is refused, as a broker would."""
+        outcomes: list[SendOutcome] = []
+        accepted: list[OutgoingRecord] = []
+        blocked: set[tuple[str, str]] = set()
+        for record in records:
+            if (record.topic, record.key) in blocked:
+                outcomes.append(SendOutcome(Fate.NOT_SENT))
+            elif len(record.value) > RECORD_BYTES_MAX:
+                blocked.add((record.topic, record.key))
+                outcomes.append(SendOutcome(Fate.REFUSED, f"larger than {RECORD_BYTES_MAX} bytes"))
+            else:
+                accepted.append(record)
+                outcomes.append(SendOutcome(Fate.ACKNOWLEDGED))
+        try:
+            _append(accepted)
+        except (OperationalError, InterfaceError) as error:
+            raise TransportDown(str(error)) from error
+        wakeup.records_were_appended()
+        return outcomes
+
+    def consumer(self, *, group: str, topics: Sequence[str]) -> Consumer:
+        """Join a group: this member takes every partition whose owner's lease is over."""
+        return LocalConsumer(group=group, topics=list(topics), token=uuid7())
+
+
+class LocalConsumer:
+    """The log's reading side: one member of a group."""
+
+    def __init__(self, *, group: str, topics: list[str], token: UUID) -> None:
+        self._group, self._topics, self._token = group, topics, token
+
+    def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
+        """Renew the leases and read; wait for up to ``timeout_s`` when there is nothing."""
+        seen = wakeup.appended_count()
+        found = self._read(records_max)
+        if not found and timeout_s > 0:
+            wakeup.wait_for_records(seen, timeout_s=timeout_s)
+            found = self._read(records_max)
+        return found
+
+    def _read(self, records_max: int) -> list[IncomingRecord]:
+        now = timezone.now()
+        mine = {"group": self._group, "topics": self._topics, "token": self._token}
+        with connection.cursor() as cursor:
+            cursor.execute(_OWN, {**mine, "now": now, "until": now + LEASE})
+            cursor.execute(_READ, {**mine, "records_max": records_max})
+            return [IncomingRecord(t, p, o, k, bytes(v)) for t, p, o, k, v in cursor.fetchall()]
+
+    def commit(self, record: IncomingRecord) -> None:
+        """Move the cursor. A member that lost the partition moves nothing."""
+        after = record.offset + 1
+        with connection.cursor() as cursor:
+            cursor.execute(_COMMIT, [after, self._group, record.topic, record.partition, self._token, after])
+
+    def close(self) -> None:
+        """Give the partitions back."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                'UPDATE messaging_localcursor SET lease_until = %s WHERE "group" = %s AND token = %s',
+                [timezone.now(), self._group, self._token],
+            )

@@ -1,0 +1,50 @@
+"""Around every request: its id, and the size of its body."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from apps.common import problems
+from apps.common.clock import uuid7
+from apps.common.errors import BodyTooLarge
+from apps.observability import ids
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+class RequestIdMiddleware:
+    """Take the caller's X-Request-ID when it is safe, else make one; give it back, and log under it."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if ids.is_safe(given) else str(uuid7())
+        request.request_id = request_id  # type: ignore[attr-defined]  # read by problems.py
+        with ids.bound(request_id=request_id):
+            response = self.get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+
+class BodyLimitMiddleware:
+    """Refuse an API body over REQUEST_BODY_BYTES_MAX before anything reads it. The admin's forms have Django's own limit."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        too_large = not length.isdigit() or int(length) > settings.REQUEST_BODY_BYTES_MAX
+        if too_large and not request.path.startswith("/admin/"):
+            return problems.response(BodyTooLarge(f"The limit is {settings.REQUEST_BODY_BYTES_MAX} bytes."), request)
+        # A chunked body has no length: ASGI has spooled it already, so measure what came.
+        if "CONTENT_LENGTH" not in request.META and request.method in {"POST", "PUT", "PATCH"}:
+            body = request.read(settings.REQUEST_BODY_BYTES_MAX + 1)
+            if len(body) > settings.REQUEST_BODY_BYTES_MAX:
+                return problems.response(BodyTooLarge(), request)
+            request._body = body  # what HttpRequest.body itself stores
+        return self.get_response(request)

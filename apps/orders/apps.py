@@ -1,0 +1,11 @@
+from django.apps import AppConfig
+
+
+class OrdersConfig(AppConfig):
+    name = "apps.orders"
+
+    def ready(self) -> None:
+        # Registers the journeys, so that workers find them and `manage.py check` sees them.
+        from apps.orders.sagas import purchase
+
+        _ = purchase

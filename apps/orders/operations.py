@@ -1,0 +1,216 @@
+"""Verbs on an order and on the tickets in stock: create, reserve, release, confirm, reject."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import connection, models
+from django.db.models import Q
+
+from apps.common.errors import DomainError
+from apps.common.transactions import transaction_required
+from apps.orders.models import Item, Order, OrderStatus, Reservation, ReservationStatus, Ticket
+
+# A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
+ITEMS_MAX = 50
+QUANTITY_MAX = 1000
+
+
+class UnknownItem(DomainError):
+    """There is no such ticket."""
+
+    code, status = "R301", 422
+
+
+class SoldOut(DomainError):
+    """There are not enough tickets in stock."""
+
+    code = "R302"
+
+
+class ReservationReleased(DomainError):
+    """This reservation was released before it was made: the purchase is being undone."""
+
+    code = "R303"
+
+
+class DuplicateItem(DomainError):
+    """The same ticket stands twice in the order: add the quantities up."""
+
+    code, status = "R304", 422
+
+
+class NoSavedMethod(DomainError):
+    """The customer has no saved payment method of this kind."""
+
+    code, status = "R305", 422
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLine:
+    """One line: the ticket's id, the name and unit amount that the caller gave, and how many."""
+
+    ticket_id: UUID
+    name: str
+    amount: Decimal
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateOrder:
+    """A checked order, ready to be written. ``amount`` is what the customer pays."""
+
+    order_id: UUID
+    account_id: str
+    customer_id: UUID
+    amount: Decimal
+    payment_method: str
+    card_token: str
+    lines: tuple[OrderLine, ...]
+
+
+@transaction_required
+def create_order(command: CreateOrder, *, now: datetime) -> UUID:
+    """Write the order. Raises UnknownItem or DuplicateItem, which name the line."""
+    ids = [line.ticket_id for line in command.lines]
+    known = set(Ticket.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    for index, ticket_id in enumerate(ids):
+        if ticket_id not in known:
+            raise UnknownItem(f"There is no ticket {ticket_id}.", field=f"items[{index}].id")
+        if ticket_id in ids[:index]:
+            raise DuplicateItem(field=f"items[{index}].id")
+    Order.objects.create(
+        id=command.order_id,
+        account_id=command.account_id,
+        customer_id=command.customer_id,
+        amount=command.amount,
+        payment_method=command.payment_method,
+        card_token=command.card_token,
+        created_at=now,
+    )
+    Item.objects.bulk_create(
+        Item(order_id=command.order_id, ticket_id=line.ticket_id, name=line.name, amount=line.amount, quantity=line.quantity)
+        for line in command.lines
+    )
+    return command.order_id
+
+
+@transaction_required
+def note_run(*, order_id: UUID, run_id: UUID) -> None:
+    """Remember which run carries the order."""
+    Order.objects.filter(pk=order_id).update(run_id=run_id)
+
+
+@transaction_required
+def stock_tickets(*, ticket_id: UUID, name: str, price: Decimal, available: int, now: datetime) -> None:
+    """Put a kind of ticket on sale, unless it is."""
+    values = {"name": name, "price": price, "available": available, "created_at": now}
+    Ticket.objects.get_or_create(pk=ticket_id, defaults=values)
+
+
+# --- Stock ----------------------------------------------------------------------------------------------------------
+@transaction_required
+def reserve(*, order_id: UUID, step_key: str, now: datetime) -> None:
+    """Take the order's tickets out of stock. Safe to repeat by step_key.
+
+    Raises SoldOut when there are too few of any of them (and takes none), ReservationReleased after its release.
+    """
+    inserted = _insert_reservation(step_key, order_id, ReservationStatus.RESERVED, now)
+    if not inserted:
+        if _locked(step_key).status == ReservationStatus.RELEASED:
+            raise ReservationReleased
+        return
+    for ticket_id, quantity in _quantities(order_id):
+        # The condition is in the statement that takes them: two buyers of the last ticket meet at its row lock, and the
+        # second one sees what the first one left.
+        taken = Ticket.objects.filter(pk=ticket_id, available__gte=quantity)
+        if not _add_available(taken, -quantity):
+            name = Ticket.objects.values_list("name", flat=True).get(pk=ticket_id)
+            raise SoldOut(f"There are not {quantity} tickets left for {name}.")
+    _mark(order_id, OrderStatus.RESERVED, frm=(OrderStatus.PENDING,))
+
+
+@transaction_required
+def release(*, order_id: UUID, step_key: str, now: datetime) -> None:
+    """Put the tickets back. Safe to repeat, and before the reservation: then it can no longer be made."""
+    if _insert_reservation(step_key, order_id, ReservationStatus.RELEASED, now):
+        return
+    reservation = _locked(step_key)
+    if reservation.status != ReservationStatus.RESERVED:
+        return
+    for ticket_id, quantity in _quantities(order_id):
+        _add_available(Ticket.objects.filter(pk=ticket_id), quantity)
+    _set_reservation(reservation, ReservationStatus.RELEASED, now)
+
+
+def _insert_reservation(step_key: str, order_id: UUID, status: ReservationStatus, now: datetime) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO orders_reservation (step_key, order_id, status, created_at, changed_at)
+               VALUES (%s, %s, %s, %s, NULL) ON CONFLICT DO NOTHING""",
+            [step_key, order_id, status, now],
+        )
+        return cursor.rowcount == 1
+
+
+def _locked(step_key: str) -> Reservation:
+    return Reservation.objects.select_for_update(no_key=True).get(pk=step_key)
+
+
+def _set_reservation(reservation: Reservation, status: ReservationStatus, now: datetime) -> None:
+    reservation.status, reservation.changed_at = status, now
+    reservation.save(update_fields=["status", "changed_at"])
+
+
+def _quantities(order_id: UUID) -> list[tuple[UUID, int]]:
+    # Sorted: every buyer locks the tickets in the same order, so two of them never wait for each other in a circle.
+    return list(Item.objects.filter(order_id=order_id).order_by("ticket_id").values_list("ticket_id", "quantity"))
+
+
+def _add_available(tickets: "models.QuerySet[Ticket]", quantity: int) -> bool:
+    return tickets.update(available=models.F("available") + quantity) == 1
+
+
+# --- The order's own state ------------------------------------------------------------------------------------------
+@transaction_required
+def await_payment(*, order_id: UUID) -> None:
+    """The payment was asked for."""
+    _mark(order_id, OrderStatus.AWAITING_PAYMENT, frm=(OrderStatus.PENDING, OrderStatus.RESERVED))
+
+
+@transaction_required
+def mark_paid(*, order_id: UUID, now: datetime) -> None:
+    """The pivot is passed: the money is taken, and the order only goes forward."""
+    before = (OrderStatus.PENDING, OrderStatus.RESERVED, OrderStatus.AWAITING_PAYMENT)
+    _mark(order_id, OrderStatus.PAID, frm=before, paid_at=now)
+
+
+@transaction_required
+def confirm(*, order_id: UUID, now: datetime) -> None:
+    """The order is complete, and its tickets are sold. Safe to repeat."""
+    for reservation in Reservation.objects.select_for_update(no_key=True).filter(
+        order_id=order_id, status=ReservationStatus.RESERVED
+    ):
+        _set_reservation(reservation, ReservationStatus.SOLD, now)
+    _mark(order_id, OrderStatus.COMPLETED, frm=(OrderStatus.PAID, OrderStatus.STUCK), finished_at=now)
+
+
+@transaction_required
+def end_unsold(*, order_id: UUID, status: OrderStatus, code: str, detail: str, now: datetime) -> None:
+    """The order ended without a sale: REJECTED, PAYMENT_NOT_COMPLETED or CANCELLED, and why."""
+    before = Q(status__in=[OrderStatus.COMPLETED, OrderStatus.PAID])
+    Order.objects.filter(pk=order_id).exclude(before).update(
+        status=status, error_code=code, error_detail=detail, finished_at=now
+    )
+
+
+@transaction_required
+def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
+    """The order's run needs a person."""
+    Order.objects.filter(pk=order_id).update(status=OrderStatus.STUCK, error_code=code, error_detail=detail)
+
+
+def _mark(order_id: UUID, status: OrderStatus, *, frm: tuple[OrderStatus, ...], **times: datetime) -> None:
+    """Move forward only: a repeated or late step finds the order further on, and changes nothing."""
+    Order.objects.filter(pk=order_id, status__in=frm).update(status=status, **times)

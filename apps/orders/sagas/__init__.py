@@ -1,0 +1,1 @@
+"""The journeys of an order. Importing this registers them."""

@@ -1,0 +1,106 @@
+"""The fiscal document of an order: one call step when it is issued before the pivot, three steps when after it."""
+
+from typing import Any
+
+from django.conf import settings
+
+from apps.customers import public as customers
+from apps.fiscal_docs import public as fiscal
+from apps.orders import queries
+from apps.orders.models import PaymentMethod
+from apps.saga import public as saga
+
+
+def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
+    """The order in the words of a fiscal document."""
+    order = queries.order(run.subject_id)
+    if order is None:
+        raise LookupError(f"run {run.id} has no order {run.subject_id}")
+    customer = customers.customer(order.customer_id)
+    by_card = order.payment_method == PaymentMethod.CARD
+    return fiscal.SaleToDocument(
+        order_id=order.id,
+        items=tuple(
+            fiscal.SaleItem(code=str(item.ticket_id), name=item.name, quantity=item.quantity, unit_amount=item.amount)
+            for item in order.items
+        ),
+        total=order.amount,
+        payment_code=fiscal.PAYMENT_CARD if by_card else fiscal.PAYMENT_ACCOUNT_BALANCE,
+        buyer_document=customer.cpf,
+        buyer_name=customer.name,
+        issuer_cnpj=settings.FISCAL_ISSUER_CNPJ,
+        account_id=order.account_id,
+    )
+
+
+class IssueDocument(saga.CallStep):
+    """Number, sign, store and transmit the document; undoing it cancels the document, or voids its number."""
+
+    name = "issue_fiscal_doc"
+    kind = saga.COMPENSABLE
+
+    def prepare(self, run: saga.Run) -> None:
+        fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
+
+    def call(self, run: saga.Run) -> dict[str, Any]:
+        return fiscal.transmit(step_key=run.step_key, now=run.now)
+
+    def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
+        return fiscal.ask_authority(step_key=run.step_key, now=run.now)
+
+    def record(self, run: saga.Run, outcome: dict[str, Any]) -> dict[str, Any]:
+        return fiscal.record_issue(step_key=run.step_key, outcome=outcome, now=run.now)
+
+    def undo_prepare(self, run: saga.Run) -> bool:
+        return fiscal.undo_prepare(step_key=run.step_key, now=run.now, order_id=run.subject_id) != "nothing"
+
+    def undo_call(self, run: saga.Run) -> dict[str, Any]:
+        return fiscal.undo_call(step_key=run.step_key, now=run.now)
+
+    def undo_record(self, run: saga.Run, outcome: dict[str, Any]) -> None:
+        fiscal.undo_record(step_key=run.step_key, outcome=outcome, now=run.now)
+
+
+class CheckDocument(saga.LocalStep):
+    """Make sure that a document can be issued, before the money is taken. It looks only."""
+
+    name = "check_fiscal_doc"
+    kind = saga.COMPENSABLE
+
+    def handle(self, run: saga.Run) -> None:
+        fiscal.check_can_issue(sale=sale_of(run), now=run.now)
+
+    def compensate(self, run: saga.Run) -> None:
+        """Nothing was done, so nothing is undone."""
+
+
+class SignDocument(saga.LocalStep):
+    """Number and sign the document, and store its exact bytes."""
+
+    name = "sign_fiscal_doc"
+    kind = saga.RETRIABLE
+
+    def handle(self, run: saga.Run) -> dict[str, Any]:
+        prepared = fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
+        return {**prepared, "document_key": run.step_key}
+
+
+class TransmitDocument(saga.CallStep):
+    """Send the signed document to the tax authority."""
+
+    name = "transmit_fiscal_doc"
+    kind = saga.RETRIABLE
+    attempts_max = 40  # an authority may be away for hours; with the delays below this is about three
+    undo_attempts_max = 1  # after the pivot nothing is undone
+
+    def _key(self, run: saga.Run) -> str:
+        return str(run.outputs[SignDocument.name]["document_key"])
+
+    def call(self, run: saga.Run) -> dict[str, Any]:
+        return fiscal.transmit(step_key=self._key(run), now=run.now)
+
+    def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
+        return fiscal.ask_authority(step_key=self._key(run), now=run.now)
+
+    def record(self, run: saga.Run, outcome: dict[str, Any]) -> dict[str, Any]:
+        return fiscal.record_issue(step_key=self._key(run), outcome=outcome, now=run.now)

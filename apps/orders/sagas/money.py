@@ -1,0 +1,23 @@
+"""Where a sale stands in the ledger: the accounts and event codes that the journeys post to."""
+
+from django.conf import settings
+
+from apps.ledger.public import AccountRef
+
+EVENT_CARD_SALE = 101
+EVENT_BALANCE_SALE = 102
+
+EVENTS = {
+    EVENT_CARD_SALE: "Sale paid by card",
+    EVENT_BALANCE_SALE: "Sale paid from the customer's account",
+}
+
+
+def sales_account() -> AccountRef:
+    """The merchant's revenue."""
+    return AccountRef(settings.LEDGER_BRANCH, settings.LEDGER_SALES_ACCOUNT)
+
+
+def card_clearing_account() -> AccountRef:
+    """What the acquirer owes us: debited with the sale, credited when the acquirer pays."""
+    return AccountRef(settings.LEDGER_BRANCH, settings.LEDGER_CARD_CLEARING_ACCOUNT)

@@ -1,0 +1,57 @@
+"""The door of payments."""
+
+from apps.payments.operations import (
+    PaymentCaptured,
+    PaymentNotAuthorised,
+    PaymentNotCaptured,
+    PaymentRefused,
+    PaymentVoided,
+    RefundTooLarge,
+    StepKeyReused,
+    authorise,
+    capture,
+    refund,
+    void,
+)
+from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of
+from apps.payments.rules import AmountOutOfRange, CardExpired, InvalidAmount
+from apps.payments.vault import (
+    CardInput,
+    CardView,
+    InvalidCardNumber,
+    InvalidCvv,
+    UnknownCard,
+    UnsupportedBrand,
+    card,
+    save_card,
+)
+
+__all__ = [
+    "AmountOutOfRange",
+    "CardExpired",
+    "CardInput",
+    "CardView",
+    "InvalidAmount",
+    "InvalidCardNumber",
+    "InvalidCvv",
+    "OperationView",
+    "PaymentCaptured",
+    "PaymentNotAuthorised",
+    "PaymentNotCaptured",
+    "PaymentRefused",
+    "PaymentView",
+    "PaymentVoided",
+    "RefundTooLarge",
+    "StepKeyReused",
+    "UnknownCard",
+    "UnknownPayment",
+    "UnsupportedBrand",
+    "authorise",
+    "capture",
+    "card",
+    "payment",
+    "payments_of",
+    "refund",
+    "save_card",
+    "void",
+]

@@ -1,0 +1,157 @@
+"""Questions about payments, answered in values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from apps.common.errors import DomainError, InvalidRequest
+from apps.common.pagination import Page, decode_cursor, encode_cursor
+from apps.payments import rules
+from apps.payments.models import Payment, PaymentOperation
+
+PAYMENTS_OF_ORDER_MAX = 20  # an order has one, or a few after refusals
+OPERATIONS_ROWS_MAX = 100  # of one payment; refunds of a cent each could be many
+
+
+class UnknownPayment(DomainError):
+    """There is no such payment, or it is not yours."""
+
+    code, status = "R214", 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationView:
+    """What was asked of the processor, and what it said. ``status``: REQUESTED, APPROVED, REJECTED or NOT_NEEDED."""
+
+    kind: str
+    status: str
+    amount: Decimal | None
+    processor_reference: str
+    error_code: str
+    error_message: str
+    times_asked: int
+    late_answers: int
+    requested_at: datetime
+    answered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentView:
+    """A payment, as values.
+
+    ``status`` is "approved", "rejected" or "pending"; ``state`` says it exactly. ``waits_for_answer``: the saga step named
+    in ``reply_to`` of the verb just called will be resumed. ``amount``: None when it was voided before it was asked for.
+    """
+
+    id: UUID
+    account_id: str
+    order_ref: str
+    method: str
+    amount: Decimal | None
+    currency: str
+    status: str
+    state: str
+    card_bin: str
+    card_last4: str
+    card_brand: str
+    captured_amount: Decimal
+    refunded_amount: Decimal
+    error_code: str
+    error_message: str
+    waits_for_answer: bool
+    created_at: datetime
+    updated_at: datetime
+    operations: tuple[OperationView, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What merchants are shown: amounts as text with two places, moments in ISO 8601."""
+        return {
+            "id": str(self.id),
+            "status": self.status,
+            "state": self.state,
+            "amount": None if self.amount is None else f"{self.amount:.2f}",
+            "captured_amount": f"{self.captured_amount:.2f}",
+            "refunded_amount": f"{self.refunded_amount:.2f}",
+            "currency": self.currency,
+            "method": self.method,
+            "reference": self.order_ref,
+            "card": {"brand": self.card_brand, "bin": self.card_bin, "last4": self.card_last4},
+            "error": {"code": self.error_code, "message": self.error_message} if self.error_code else None,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+
+def view_of(row: Payment, *, waits_for_answer: bool = False, operations: tuple[OperationView, ...] = ()) -> PaymentView:
+    """The values of a row."""
+    return PaymentView(
+        id=row.pk,
+        account_id=row.account_id,
+        order_ref=row.order_ref,
+        method=row.method,
+        amount=row.amount,
+        currency=row.currency,
+        status=rules.seed_status(state=row.state, captures_itself=row.captures_itself),
+        state=row.state,
+        card_bin=row.card_bin,
+        card_last4=row.card_last4,
+        card_brand=row.card_brand,
+        captured_amount=row.captured_amount,
+        refunded_amount=row.refunded_amount,
+        error_code=row.error_code,
+        error_message=row.error_message,
+        waits_for_answer=waits_for_answer,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        operations=operations,
+    )
+
+
+def _operation_view(row: PaymentOperation) -> OperationView:
+    return OperationView(
+        kind=row.kind,
+        status=row.status,
+        amount=row.amount,
+        processor_reference=row.processor_reference,
+        error_code=row.error_code,
+        error_message=row.error_message,
+        times_asked=row.times_asked,
+        late_answers=row.late_answers,
+        requested_at=row.requested_at,
+        answered_at=row.answered_at,
+    )
+
+
+def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
+    """A payment with its operations. Raises UnknownPayment, also for another account's when ``account_id`` is given."""
+    row = Payment.objects.filter(pk=payment_id).first()
+    if row is None or (account_id is not None and row.account_id != account_id):
+        raise UnknownPayment
+    operations = row.operations.order_by("requested_at", "pk")[:OPERATIONS_ROWS_MAX]
+    return view_of(row, operations=tuple(_operation_view(operation) for operation in operations))
+
+
+def payments_page(account_id: str, *, rows_max: int, cursor: str | None) -> Page[PaymentView]:
+    """An account's payments, newest first, from behind the cursor. Raises InvalidRequest for a cursor that is none."""
+    rows = Payment.objects.filter(account_id=account_id).order_by("-pk")
+    if cursor:
+        rows = rows.filter(pk__lt=_cursor_id(cursor))
+    found = list(rows[: rows_max + 1])
+    page = found[:rows_max]
+    more = len(found) > rows_max
+    return Page([view_of(row) for row in page], encode_cursor(str(page[-1].pk)) if more else None)
+
+
+def payments_of(*, order_ref: str) -> tuple[PaymentView, ...]:
+    """The payments of an order, the newest first; at most PAYMENTS_OF_ORDER_MAX."""
+    rows = Payment.objects.filter(order_ref=order_ref).order_by("-pk")[:PAYMENTS_OF_ORDER_MAX]
+    return tuple(view_of(row) for row in rows)
+
+
+def _cursor_id(cursor: str) -> UUID:
+    try:
+        return UUID(str(decode_cursor(cursor, parts=1)[0]))
+    except ValueError:
+        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None

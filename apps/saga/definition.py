@@ -1,0 +1,229 @@
+"""What a saga is: named steps in order, each compensable, pivot or retriable; checked when Django starts.
+
+``compensable* pivot? retriable*``: until the pivot everything can be undone, after it the run only goes forward.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.core import checks
+
+
+class Kind(StrEnum):
+    """What may happen to a step that was done, or that fails."""
+
+    COMPENSABLE = "COMPENSABLE"
+    PIVOT = "PIVOT"
+    RETRIABLE = "RETRIABLE"
+
+
+COMPENSABLE, PIVOT, RETRIABLE = Kind.COMPENSABLE, Kind.PIVOT, Kind.RETRIABLE
+_ORDER = {COMPENSABLE: 0, PIVOT: 1, RETRIABLE: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a step is handed: values, no rows."""
+
+    id: UUID
+    global_id: UUID
+    use_case: str
+    subject_id: UUID
+    business_key: str
+    step: str
+    step_key: str  # the same in every repetition of this step, do or undo: pass it on as the idempotency key
+    reply_key: str  # what an answer must carry back: step_key for a do, step_key + ":undo" for an undo
+    data: Mapping[str, Any]
+    outputs: Mapping[str, Mapping[str, Any]]  # of the steps done so far, by step name
+    attempt: int
+    now: datetime
+
+    @property
+    def tracekey(self) -> UUID:
+        """A UUID made from the step's key, for those who ask for one (the ledger)."""
+        return uuid.uuid5(self.id, self.step)
+
+    def tracekey_of(self, step: str) -> UUID:
+        """The trace key of another step of this run."""
+        return uuid.uuid5(self.id, step)
+
+
+class Step:
+    """Common to the three shapes. ``handle`` and ``compensate`` may be repeated, and an undo may come before its do."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    shape: ClassVar[str]
+
+    attempts_max: ClassVar[int] = 8
+    undo_attempts_max: ClassVar[int] = 16  # an undo that gives up needs a person, so it tries for longer
+    retry_delay: ClassVar[timedelta] = timedelta(seconds=1)  # doubled with every attempt, plus up to a quarter
+    retry_delay_max: ClassVar[timedelta] = timedelta(minutes=5)
+
+
+class LocalStep(Step):
+    """Its effect is rows of our database: business rows, attempt, run and messages are one commit."""
+
+    shape = "local"
+
+    def handle(self, run: Run) -> dict[str, Any] | None:
+        """Do it. A DomainError refuses; anything else is technical and is tried again."""
+        raise NotImplementedError(type(self).__name__)
+
+    def compensate(self, run: Run) -> None:
+        """Undo it, also when it was never done."""
+        raise NotImplementedError(type(self).__name__)
+
+
+class AskStep(Step):
+    """It publishes a request, and the run is parked until the answer comes or the deadline passes."""
+
+    shape = "ask"
+    answer_within: ClassVar[timedelta] = timedelta(seconds=30)  # then it asks again, up to attempts_max times
+
+    def ask(self, run: Run) -> None:
+        """Publish the request with ``reply_to=run.reply_key``. Repeated asks carry the same step_key."""
+        raise NotImplementedError(type(self).__name__)
+
+    def on_answer(self, run: Run, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """Take the answer. A DomainError says: they refused."""
+        raise NotImplementedError(type(self).__name__)
+
+    def ask_undo(self, run: Run) -> bool:
+        """Publish the request to undo. True: wait for its answer; False: nothing to wait for."""
+        raise NotImplementedError(type(self).__name__)
+
+    def on_undo_answer(self, run: Run, answer: dict[str, Any]) -> None:
+        """Take the answer to the undo."""
+
+
+class CallStep(Step):
+    """It talks to the network with no transaction open, and asks "did it happen?" before it repeats."""
+
+    shape = "call"
+    lease: ClassVar[timedelta] = timedelta(seconds=60)  # longer than the longest call; then another owner may take over
+
+    def prepare(self, run: Run) -> None:
+        """Before the call, in a transaction: write down what is about to be sent."""
+
+    def call(self, run: Run) -> dict[str, Any]:
+        """Talk. UnknownOutcome says that it may have happened."""
+        raise NotImplementedError(type(self).__name__)
+
+    def did_it_happen(self, run: Run) -> dict[str, Any] | None:
+        """Ask the other side. The outcome as ``call`` would have given it, or None: it did not happen."""
+        raise NotImplementedError(type(self).__name__)
+
+    def record(self, run: Run, outcome: dict[str, Any]) -> dict[str, Any] | None:
+        """After the call, in a transaction: write down what came. A DomainError says: they refused."""
+        raise NotImplementedError(type(self).__name__)
+
+    def undo_prepare(self, run: Run) -> bool:
+        """Before the undo's call, in a transaction. False: there is nothing to call, it is undone."""
+        raise NotImplementedError(type(self).__name__)
+
+    def undo_call(self, run: Run) -> dict[str, Any]:
+        """Talk, to undo. Called again after a doubt, so it asks first whether it happened already."""
+        raise NotImplementedError(type(self).__name__)
+
+    def undo_record(self, run: Run, outcome: dict[str, Any]) -> None:
+        """After the undo's call, in a transaction."""
+        raise NotImplementedError(type(self).__name__)
+
+
+_UNDO = {LocalStep: "compensate", AskStep: "ask_undo", CallStep: "undo_call"}
+_DO = {LocalStep: "handle", AskStep: "ask", CallStep: "call"}
+
+
+def shape_class(step: Step) -> type[Step]:
+    """LocalStep, AskStep or CallStep."""
+    return next(shape for shape in _UNDO if isinstance(step, shape))
+
+
+def _lacks(step: Step, methods: Mapping[type[Step], str]) -> str | None:
+    shape = shape_class(step)
+    method = methods[shape]
+    return method if getattr(type(step), method) is getattr(shape, method) else None
+
+
+class Hooks:
+    """What the journey's owner does when a run ends badly; called in the commit that ends it."""
+
+    def on_compensated(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
+        """Everything that was done is undone."""
+
+    def on_stuck(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
+        """The run can go neither forward nor back without a person."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A use case: name, version, steps in order."""
+
+    use_case: str
+    version: int
+    steps: tuple[Step, ...]
+    hooks: Hooks = field(default_factory=Hooks)
+    description: str = ""
+
+    def problems(self) -> list[str]:
+        """What is wrong with it; empty when nothing is."""
+        found = []
+        names = [step.name for step in self.steps]
+        if not names:
+            found.append("it has no steps")
+        found += [f"step {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        kinds = [step.kind for step in self.steps]
+        if kinds != sorted(kinds, key=lambda kind: _ORDER[kind]) or kinds.count(PIVOT) > 1:
+            found.append("its kinds are not compensable*, then at most one pivot, then retriable*")
+        for step in self.steps:
+            if missing := _lacks(step, _DO):
+                found.append(f"step {step.name} has no {missing}")
+            if step.kind is COMPENSABLE and (missing := _lacks(step, _UNDO)):
+                found.append(f"compensable step {step.name} has no {missing}")
+        return found
+
+    def position_of(self, name: str) -> int:
+        """The position of a step."""
+        return next(position for position, step in enumerate(self.steps) if step.name == name)
+
+
+class UnknownDefinition(LookupError):
+    """No definition of this use case and version is registered in this process."""
+
+
+_registry: dict[tuple[str, int], Definition] = {}
+
+
+def register(definition: Definition) -> Definition:
+    """Make a use case known. Called when Django starts; ``manage.py check`` reports what is wrong with it."""
+    _registry[definition.use_case, definition.version] = definition
+    return definition
+
+
+def registered() -> list[Definition]:
+    """Every definition, by name and version."""
+    return [_registry[key] for key in sorted(_registry)]
+
+
+def lookup(use_case: str, version: int) -> Definition:
+    """The definition that a run began with. Raises UnknownDefinition."""
+    try:
+        return _registry[use_case, version]
+    except KeyError:
+        raise UnknownDefinition(f"{use_case} version {version} is not registered") from None
+
+
+@checks.register("saga")
+def check_definitions(**_options: Any) -> list[checks.CheckMessage]:
+    """``manage.py check``: every definition is sound."""
+    return [
+        checks.Error(f"{definition.use_case} v{definition.version}: {problem}.", id="saga.E001")
+        for definition in registered()
+        for problem in definition.problems()
+    ]

@@ -1,0 +1,142 @@
+"""A run, its steps and their attempts: the truth about every business transaction."""
+
+from django.db import models
+from django.db.models import Q
+
+from apps.common.clock import uuid7
+
+
+class RunStatus(models.TextChoices):
+    """Where a run is. The first three are live: such a run always has a ``due_at``."""
+
+    RUNNING = "RUNNING", "Running"
+    WAITING = "WAITING", "Waiting for an answer"
+    COMPENSATING = "COMPENSATING", "Undoing"
+    COMPLETED = "COMPLETED", "Completed"
+    COMPENSATED = "COMPENSATED", "Undone"
+    STUCK = "STUCK", "Stuck: needs a person"
+
+
+LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
+
+
+class StepStatus(models.TextChoices):
+    """Where a step of a run is."""
+
+    PENDING = "PENDING", "Not begun"
+    RUNNING = "RUNNING", "Running"
+    WAITING = "WAITING", "Waiting for an answer"
+    DONE = "DONE", "Done"
+    FAILED = "FAILED", "Failed"
+    UNKNOWN = "UNKNOWN", "Outcome unknown"
+    ROLLED_BACK = "ROLLED_BACK", "Rolled back before it was committed"
+    UNDOING = "UNDOING", "Undoing"
+    UNDONE = "UNDONE", "Undone"
+
+
+class Run(models.Model):
+    """One business transaction: a use case, run once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    global_id = models.UUIDField(help_text="Travels in every message as global-id.")
+    use_case = models.CharField(max_length=100)
+    version = models.PositiveSmallIntegerField(help_text="A run finishes on the version it began with.")
+    subject_id = models.UUIDField(db_index=True, help_text="What the run is about: an order's id.")
+    business_key = models.CharField(max_length=200, help_text="The name by which people look for it.")
+    status = models.CharField(max_length=12, choices=RunStatus)
+    cursor = models.PositiveSmallIntegerField(default=0, help_text="Position of the step to do, or to undo.")
+    data = models.JSONField(default=dict, help_text="The input: ids and values, never secrets.")
+    failed_step = models.CharField(max_length=100, blank=True, default="")
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="")
+    token = models.UUIDField(null=True, help_text="Fencing: only the holder of this token may record an outcome.")
+    lease_until = models.DateTimeField(null=True, help_text="Until when the holder of the token may record.")
+    due_at = models.DateTimeField(null=True, help_text="When the sweeper wakes it at the latest; null when it is over.")
+    late_answers = models.PositiveIntegerField(default=0, help_text="Answers that came when nobody waited: refused.")
+    stale_outcomes = models.PositiveIntegerField(default=0, help_text="Outcomes of owners that had lost the run: refused.")
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            # Partial: history does not slow the hot path.
+            models.Index(fields=["due_at"], name="saga_run_due", condition=Q(due_at__isnull=False)),
+            models.Index(
+                fields=["use_case", "-started_at"],
+                name="saga_run_trouble",
+                condition=Q(status__in=["COMPENSATING", "STUCK"]),
+            ),
+            models.Index(fields=["business_key"], name="saga_run_business_key"),
+            models.Index(fields=["global_id"], name="saga_run_global_id"),
+            models.Index(fields=["-started_at"], name="saga_run_started"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="saga_run_live_is_due",
+                condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING"], due_at__isnull=False)
+                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK"], due_at__isnull=True),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.use_case} {self.business_key}"
+
+
+class Step(models.Model):
+    """One step of a run."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps")
+    position = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=12)
+    shape = models.CharField(max_length=8)
+    status = models.CharField(max_length=12, choices=StepStatus, default=StepStatus.PENDING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    undo_attempts = models.PositiveSmallIntegerField(default=0)
+    retry_at = models.DateTimeField(null=True, help_text="Not to be tried again before.")
+    waiting_until = models.DateTimeField(null=True)
+    output = models.JSONField(default=dict)
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    undo_started_at = models.DateTimeField(null=True)
+    undone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="saga_step_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AttemptOutcome(models.TextChoices):
+    """How an attempt ended."""
+
+    DONE = "DONE", "Done"
+    ASKED = "ASKED", "Asked, answer pending"
+    ANSWERED = "ANSWERED", "Answered"
+    NO_ANSWER = "NO_ANSWER", "No answer in time"
+    REFUSED = "REFUSED", "Refused by a business rule"
+    FAILED = "FAILED", "Failed"
+    UNKNOWN = "UNKNOWN", "Outcome unknown"
+    ROLLED_BACK = "ROLLED_BACK", "Rolled back"
+
+
+class Attempt(models.Model):
+    """One try to do or to undo a step."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="attempts")
+    position = models.PositiveSmallIntegerField()
+    undo = models.BooleanField(default=False)
+    number = models.PositiveSmallIntegerField()
+    outcome = models.CharField(max_length=12, choices=AttemptOutcome, blank=True, default="")
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="")
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["run", "position", "undo"], name="saga_attempt_step")]

@@ -1,0 +1,46 @@
+"""The door of the saga: what a journey is made of, and how it is run."""
+
+from apps.saga.definition import (
+    COMPENSABLE,
+    PIVOT,
+    RETRIABLE,
+    AskStep,
+    CallStep,
+    Definition,
+    Hooks,
+    Kind,
+    LocalStep,
+    Run,
+    Step,
+    register,
+    registered,
+)
+from apps.saga.engine import Progress, Resumed, advance, resume, start
+from apps.saga.queries import AttemptState, RunState, StepState, as_json, run_state, run_state_by_key
+
+__all__ = [
+    "COMPENSABLE",
+    "PIVOT",
+    "RETRIABLE",
+    "AskStep",
+    "AttemptState",
+    "CallStep",
+    "Definition",
+    "Hooks",
+    "Kind",
+    "LocalStep",
+    "Progress",
+    "Resumed",
+    "Run",
+    "RunState",
+    "Step",
+    "StepState",
+    "advance",
+    "as_json",
+    "register",
+    "registered",
+    "resume",
+    "run_state",
+    "run_state_by_key",
+    "start",
+]

@@ -1,0 +1,168 @@
+"""Questions about runs: the truth, read from the rows that the engine writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+
+from apps.saga.models import Attempt, Run, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptState:
+    """One try to do or undo a step."""
+
+    undo: bool
+    number: int
+    outcome: str
+    started_at: datetime
+    finished_at: datetime | None
+    error_code: str
+    error_detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepState:
+    """One step of a run with its tries."""
+
+    name: str
+    kind: str
+    shape: str
+    status: str
+    attempts: int
+    undo_attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    undo_started_at: datetime | None
+    undone_at: datetime | None
+    retry_at: datetime | None
+    waiting_until: datetime | None
+    error_code: str
+    error_detail: str
+    output: dict[str, Any]
+    tries: tuple[AttemptState, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A run as it is now: read-your-writes, there is no second store."""
+
+    run_id: UUID
+    global_id: UUID
+    use_case: str
+    version: int
+    subject_id: UUID
+    business_key: str
+    status: str
+    failed_step: str
+    error_code: str
+    error_detail: str
+    late_answers: int
+    started_at: datetime
+    finished_at: datetime | None
+    due_at: datetime | None
+    steps: tuple[StepState, ...]
+
+
+def run_state(any_id: UUID) -> RunState | None:
+    """The newest run with this run id, global id or subject id."""
+    run = Run.objects.filter(Q(pk=any_id) | Q(global_id=any_id) | Q(subject_id=any_id)).order_by("-started_at").first()
+    return _state(run) if run is not None else None
+
+
+def run_state_by_key(business_key: str) -> RunState | None:
+    """The newest run with this business key."""
+    run = Run.objects.filter(business_key=business_key).order_by("-started_at").first()
+    return _state(run) if run is not None else None
+
+
+def _state(run: Run) -> RunState:
+    tries: dict[int, list[AttemptState]] = {}
+    for attempt in Attempt.objects.filter(run=run).order_by("id"):
+        tries.setdefault(attempt.position, []).append(
+            AttemptState(
+                undo=attempt.undo,
+                number=attempt.number,
+                outcome=attempt.outcome,
+                started_at=attempt.started_at,
+                finished_at=attempt.finished_at,
+                error_code=attempt.error_code,
+                error_detail=attempt.error_detail,
+            )
+        )
+    steps = Step.objects.filter(run=run).order_by("position")
+    return RunState(
+        run_id=run.id,
+        global_id=run.global_id,
+        use_case=run.use_case,
+        version=run.version,
+        subject_id=run.subject_id,
+        business_key=run.business_key,
+        status=run.status,
+        failed_step=run.failed_step,
+        error_code=run.error_code,
+        error_detail=run.error_detail,
+        late_answers=run.late_answers,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        due_at=run.due_at,
+        steps=tuple(_step_state(step, tuple(tries.get(step.position, ()))) for step in steps),
+    )
+
+
+def _step_state(step: Step, tries: tuple[AttemptState, ...]) -> StepState:
+    return StepState(
+        name=step.name,
+        kind=step.kind,
+        shape=step.shape,
+        status=step.status,
+        attempts=step.attempts,
+        undo_attempts=step.undo_attempts,
+        started_at=step.started_at,
+        finished_at=step.finished_at,
+        undo_started_at=step.undo_started_at,
+        undone_at=step.undone_at,
+        retry_at=step.retry_at,
+        waiting_until=step.waiting_until,
+        error_code=step.error_code,
+        error_detail=step.error_detail,
+        output=step.output,
+        tries=tries,
+    )
+
+
+def as_json(state: RunState) -> dict[str, Any]:
+    """The shape that ``manage.py saga_state --json`` prints: run_id, use_case, version, status, steps, business_key, …"""
+    return {
+        "run_id": str(state.run_id),
+        "global_id": str(state.global_id),
+        "use_case": state.use_case,
+        "version": state.version,
+        "status": state.status,
+        "business_key": state.business_key,
+        "subject_id": str(state.subject_id),
+        "failed_step": state.failed_step,
+        "error_code": state.error_code,
+        "error_detail": state.error_detail,
+        "late_answers": state.late_answers,
+        "started_at": state.started_at.isoformat(),
+        "finished_at": state.finished_at and state.finished_at.isoformat(),
+        "due_at": state.due_at and state.due_at.isoformat(),
+        "steps": [
+            {
+                "name": step.name,
+                "kind": step.kind,
+                "status": step.status,
+                "attempts": step.attempts,
+                "undo_attempts": step.undo_attempts,
+                "started_at": step.started_at and step.started_at.isoformat(),
+                "finished_at": step.finished_at and step.finished_at.isoformat(),
+                "undone_at": step.undone_at and step.undone_at.isoformat(),
+                "error_code": step.error_code,
+                "error_detail": step.error_detail,
+            }
+            for step in state.steps
+        ],
+    }

@@ -1,0 +1,290 @@
+"""What the engine holds while it works: a locked run with its steps, changed in memory and written once."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.utils import timezone
+
+from apps.common.errors import DomainError, UnknownOutcome
+from apps.observability import ids
+from apps.saga.definition import Definition, Run, Step, lookup
+from apps.saga.models import Attempt, AttemptOutcome, RunStatus, StepStatus
+from apps.saga.models import Run as RunRow
+from apps.saga.models import Step as StepRow
+
+# How long after a hand-over the sweeper thinks a wake-up lost. Short, because a second wake-up does no harm.
+GRACE = timedelta(seconds=5)
+ERROR_CHARACTERS_MAX = 2000
+UNDOABLE = (StepStatus.DONE, StepStatus.UNKNOWN, StepStatus.UNDOING)
+
+_RUN_FIELDS = [
+    "status",
+    "cursor",
+    "failed_step",
+    "error_code",
+    "error_detail",
+    "token",
+    "lease_until",
+    "due_at",
+    "late_answers",
+    "stale_outcomes",
+    "finished_at",
+]
+
+
+def backoff(step: Step, attempts: int) -> timedelta:
+    """The delay after so many attempts: the step's own, doubled each time, at most its maximum, plus up to a quarter."""
+    delay: timedelta = min(step.retry_delay * 2 ** min(attempts - 1, 30), step.retry_delay_max)
+    return delay + delay / 4 * random.random()  # noqa: S311  # jitter, not a secret
+
+
+def error_code(error: Exception) -> str:
+    """R… of a refusal, the class's name of anything else."""
+    return error.code if isinstance(error, DomainError) else type(error).__name__
+
+
+class Session:
+    """One run under its row lock. Every change goes through here and is written by ``flush``."""
+
+    def __init__(self, run: RunRow, steps: list[StepRow], definition: Definition, *, now: datetime, new: bool) -> None:
+        self.run, self.steps, self.definition, self.now = run, steps, definition, now
+        self._new = new
+        self._touched: set[int] = set()
+        self._attempts: dict[tuple[int, bool], Attempt] = {}
+        self._new_attempts: list[Attempt] = []
+
+    @classmethod
+    def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
+        """A run that is not in the database yet: ``flush`` inserts it with all its steps."""
+        steps = [
+            StepRow(run=run, position=position, name=step.name, kind=step.kind, shape=step.shape)
+            for position, step in enumerate(definition.steps)
+        ]
+        return cls(run, steps, definition, now=now, new=True)
+
+    @classmethod
+    def lock(cls, run_id: UUID, *, now: datetime, wait: bool = False) -> "Session | None":
+        """Lock the run and read its steps. None when there is no such run, or (without ``wait``) another owner is at it."""
+        # The lock in one statement, the steps in the next: a statement that waits for a lock keeps its old snapshot.
+        run = RunRow.objects.select_for_update(skip_locked=not wait, no_key=True).filter(pk=run_id).first()
+        if run is None:
+            return None
+        steps = list(StepRow.objects.filter(run=run).order_by("position"))
+        return cls(run, steps, lookup(run.use_case, run.version), now=now, new=False)
+
+    # --- Reading ----------------------------------------------------------------------------------------------------
+    @property
+    def position(self) -> int:
+        """The step to do, or to undo."""
+        return self.run.cursor
+
+    @property
+    def at_end(self) -> bool:
+        """Is every step done?"""
+        return self.run.cursor >= len(self.steps)
+
+    @property
+    def step(self) -> Step:
+        """The definition of the current step."""
+        return self.definition.steps[self.position]
+
+    @property
+    def row(self) -> StepRow:
+        """The row of the current step."""
+        return self.steps[self.position]
+
+    def view(self, *, undo: bool = False) -> Run:
+        """What the current step is handed."""
+        run, row = self.run, self.row
+        key = f"{run.id}:{row.position}"
+        return Run(
+            id=run.id,
+            global_id=run.global_id,
+            use_case=run.use_case,
+            subject_id=run.subject_id,
+            business_key=run.business_key,
+            step=row.name,
+            step_key=key,
+            reply_key=f"{key}:undo" if undo else key,
+            data=run.data,
+            outputs={step.name: step.output for step in self.steps if step.output},
+            attempt=row.undo_attempts if undo else row.attempts,
+            now=self.now,
+        )
+
+    @contextmanager
+    def ids(self) -> Iterator[None]:
+        """Log and publish under this run's ids."""
+        names = ",".join(step.name for step in self.steps)
+        with ids.bound(global_id=str(self.run.global_id), run_id=str(self.run.id), steps=names):
+            yield
+
+    # --- Changing ---------------------------------------------------------------------------------------------------
+    def touch(self) -> StepRow:
+        """The row of the current step, to be written."""
+        self._touched.add(self.position)
+        return self.row
+
+    def begin_attempt(self, *, undo: bool = False) -> Attempt:
+        """Count one more try of the current step."""
+        row = self.touch()
+        moment = timezone.now()
+        if undo:
+            row.undo_attempts += 1
+            row.undo_started_at = row.undo_started_at or moment
+        else:
+            row.attempts += 1
+            row.started_at = row.started_at or moment
+        number = row.undo_attempts if undo else row.attempts
+        attempt = Attempt(run=self.run, position=row.position, undo=undo, number=number, started_at=moment)
+        self._attempts[row.position, undo] = attempt
+        self._new_attempts.append(attempt)
+        return attempt
+
+    def end_attempt(self, outcome: AttemptOutcome, *, undo: bool = False, error: Exception | None = None) -> None:
+        """Close the newest try of the current step, whether it was begun in this session or in an earlier one."""
+        row = self.row
+        attempt = self._attempts.get((row.position, undo))
+        if attempt is None:
+            attempt = Attempt.objects.filter(run=self.run, position=row.position, undo=undo).order_by("-number").first()
+            if attempt is None:
+                return
+            self._attempts[row.position, undo] = attempt
+        attempt.outcome = outcome
+        attempt.finished_at = None if outcome is AttemptOutcome.ASKED else timezone.now()
+        if error is not None:
+            attempt.error_code = error_code(error)[:50]
+            attempt.error_detail = str(error)[:ERROR_CHARACTERS_MAX]
+
+    def done(self, output: dict[str, object] | None) -> None:
+        """The current step is done: the run goes to the next one, or is complete."""
+        row = self.touch()
+        row.status, row.output = StepStatus.DONE, output or {}
+        row.finished_at, row.waiting_until, row.retry_at = timezone.now(), None, None
+        row.error_code = row.error_detail = ""
+        self.run.status, self.run.cursor, self.run.token = RunStatus.RUNNING, self.run.cursor + 1, None
+        self.run.due_at = self.now + GRACE
+        if self.at_end:
+            self._finish(RunStatus.COMPLETED)
+
+    def wait(self, until: datetime) -> None:
+        """The current step has asked: park the run."""
+        row = self.touch()
+        row.status, row.waiting_until, row.retry_at = StepStatus.WAITING, until, None
+        self.run.status, self.run.due_at, self.run.token = RunStatus.WAITING, until, None
+
+    def fail(self, error: Exception, *, status: StepStatus) -> None:
+        """Write down why the current step did not succeed."""
+        row = self.touch()
+        row.status, row.waiting_until = status, None
+        row.error_code, row.error_detail = error_code(error)[:50], str(error)[:ERROR_CHARACTERS_MAX]
+        row.finished_at = timezone.now()
+        self.run.token = None
+
+    def retry_after(self, delay: timedelta) -> None:
+        """Try the current step (or its undo) again, not earlier than that."""
+        row = self.touch()
+        row.retry_at = self.run.due_at = self.now + delay
+        self.run.token = None
+
+    def own(self, token: UUID, until: datetime) -> None:
+        """Hand the current step to one owner, who talks to the network outside any transaction."""
+        self.touch().retry_at = None
+        self.run.token, self.run.lease_until, self.run.due_at = token, until, until
+
+    def blame(self, error: Exception) -> None:
+        """The run fails because of its current step."""
+        self.run.failed_step = self.row.name
+        self.run.error_code, self.run.error_detail = error_code(error)[:50], str(error)[:ERROR_CHARACTERS_MAX]
+
+    def begin_undo(self, *, include_current: bool) -> None:
+        """Turn around: from here on what was done is undone, in reverse order."""
+        self.run.status, self.run.due_at, self.run.token = RunStatus.COMPENSATING, self.now + GRACE, None
+        if include_current:
+            self.touch().status = StepStatus.UNDOING
+        self._undo_from(self.position if include_current else self.position - 1)
+
+    def undone(self) -> None:
+        """The current step is undone: go to the one before it that was done, or finish."""
+        row = self.touch()
+        row.status, row.undone_at = StepStatus.UNDONE, timezone.now()
+        row.waiting_until, row.retry_at = None, None
+        self.run.token, self.run.due_at = None, self.now + GRACE
+        self._undo_from(self.position - 1)
+
+    def _undo_from(self, position: int) -> None:
+        while position >= 0 and self.steps[position].status not in UNDOABLE:
+            position -= 1
+        if position >= 0:
+            self.run.cursor = position
+            self.steps[position].retry_at = None
+            self._touched.add(position)
+            return
+        self.run.cursor = 0
+        self._finish(RunStatus.COMPENSATED)
+        self.definition.hooks.on_compensated(
+            self.view(undo=True),
+            failed_step=self.run.failed_step,
+            code=self.run.error_code,
+            detail=self.run.error_detail,
+        )
+
+    def stick(self, error: Exception) -> None:
+        """The run can go neither forward nor back: a person must look at it. Never silent."""
+        self.blame(error)
+        self.run.status, self.run.due_at, self.run.token = RunStatus.STUCK, None, None
+        self.definition.hooks.on_stuck(
+            self.view(), failed_step=self.run.failed_step, code=self.run.error_code, detail=self.run.error_detail
+        )
+
+    def _finish(self, status: RunStatus) -> None:
+        self.run.status, self.run.finished_at = status, timezone.now()
+        self.run.due_at, self.run.token = None, None
+
+    def roll_back(self, first: int, end: int) -> None:
+        """Steps first…end-1 worked, and their effects were rolled back with their savepoint: nothing to undo."""
+        for position in range(first, end):
+            row = self.steps[position]
+            row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, timezone.now()
+            self._touched.add(position)
+            if attempt := self._attempts.get((position, False)):
+                attempt.outcome = AttemptOutcome.ROLLED_BACK
+
+    def forget(self, first: int, end: int) -> None:
+        """Steps first…end were rolled back and will be done again in this very transaction: as if never begun."""
+        for position in range(first, min(end + 1, len(self.steps))):
+            row = self.steps[position]
+            attempt = self._attempts.get((position, False))
+            if attempt in self._new_attempts:
+                self._attempts.pop((position, False))
+                self._new_attempts.remove(attempt)
+                row.attempts -= 1
+            row.status, row.output, row.finished_at, row.waiting_until = StepStatus.PENDING, {}, None, None
+        self.run.cursor, self.run.status = first, RunStatus.RUNNING
+        self.run.due_at, self.run.finished_at = self.now + GRACE, None
+
+    # --- Writing ----------------------------------------------------------------------------------------------------
+    def flush(self) -> None:
+        """Write everything that changed."""
+        if self._new:
+            self.run.save(force_insert=True)
+            StepRow.objects.bulk_create(self.steps)
+        else:
+            self.run.save(update_fields=_RUN_FIELDS)
+            for position in sorted(self._touched):
+                self.steps[position].save()
+        for attempt in self._attempts.values():
+            if attempt not in self._new_attempts:
+                attempt.save()
+        Attempt.objects.bulk_create(self._new_attempts)
+        self._new, self._touched, self._attempts, self._new_attempts = False, set(), {}, []
+
+
+def outcome_of(error: Exception) -> AttemptOutcome:
+    """What an attempt's end is called after this error."""
+    if isinstance(error, UnknownOutcome):
+        return AttemptOutcome.UNKNOWN
+    return AttemptOutcome.REFUSED if isinstance(error, DomainError) else AttemptOutcome.FAILED

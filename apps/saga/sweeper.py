@@ -1,0 +1,53 @@
+"""The sweeper: finds runs that are due and that nobody woke.
+
+It runs always, not only at start-up, so losing every Celery message loses nothing.
+"""
+
+import logging
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection
+from django.utils import timezone
+
+from apps.common.transactions import durable, transaction
+from apps.saga import chains
+from apps.saga.models import RunStatus, Step
+from apps.saga.session import GRACE
+
+logger = logging.getLogger(__name__)
+
+RUNS_MAX = 500  # in one sweep; the next one is a second away
+
+# due_at moves on, so that the next sweep does not wake the same runs again before a worker could come to them.
+_TAKE = """
+UPDATE saga_run r SET due_at = %(next)s
+WHERE r.id IN (
+    SELECT id FROM saga_run WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(runs_max)s FOR UPDATE SKIP LOCKED
+)
+RETURNING r.id, r.status, r.cursor
+"""
+
+
+@transaction
+def _take(now: datetime) -> list[tuple[UUID, str, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, {"now": now, "next": now + GRACE, "runs_max": RUNS_MAX})
+        return list(cursor.fetchall())
+
+
+@durable
+def sweep(*, now: datetime | None = None) -> int:
+    """Send a wake-up for every run that is due. How many were due."""
+    due = _take(now or timezone.now())
+    for run_id, status, position in due:
+        try:
+            if status == RunStatus.COMPENSATING:
+                chains.wake_undo(run_id)
+            else:
+                chains.wake(run_id, position, Step.objects.filter(run_id=run_id).count())
+        except Exception:
+            # Celery's broker is away; these runs are due again after GRACE.
+            logger.warning("the sweeper could not wake a run", exc_info=True)
+            return len(due)
+    return len(due)

@@ -1,0 +1,43 @@
+"""Celery's edge of the saga: ids in, one call inward."""
+
+from typing import Any
+from uuid import UUID
+
+from celery import Task, shared_task
+from celery.exceptions import Ignore
+
+from apps.saga import engine
+from apps.saga.engine import Progress
+from apps.saga.sweeper import sweep as sweep_due
+
+UNDO_ROUNDS_MAX = 200  # steps and their repetitions; a longer run continues with the sweeper
+
+
+class TurnedAround(Exception):
+    """The run goes back from here: Celery calls the chain's errback."""
+
+
+@shared_task(name="saga.do_step", throws=(TurnedAround,))
+def do_step(*, run_id: str, position: int, **_newer_args: Any) -> None:
+    """Do the step at this position if the run has come to it. Ends the chain when the run must wait or is over."""
+    if engine.is_past(UUID(run_id), position):
+        return
+    progress = engine.advance(UUID(run_id))
+    if progress is Progress.UNDOING:
+        raise TurnedAround(run_id)
+    if progress is not Progress.MOVED:
+        raise Ignore
+
+
+@shared_task(name="saga.undo", bind=True)
+def undo(_self: Task, _failed_task_id: str | None = None, *, run_id: str, **_newer_args: Any) -> None:
+    """Undo the run as far as it goes now. Does nothing unless the run's row says that it is undoing."""
+    for _ in range(UNDO_ROUNDS_MAX):
+        if engine.advance(UUID(run_id), undo=True) is not Progress.UNDOING:
+            return
+
+
+@shared_task(name="saga.sweep")
+def sweep(**_newer_args: Any) -> None:
+    """Wake every run that is due and that nobody woke."""
+    sweep_due()

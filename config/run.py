@@ -1,0 +1,166 @@
+"""``make run``: everything in ONE process. Web, worker, beat, relay, consumers, a PostgreSQL and a fiscal sandbox."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import collections.abc
+import datetime
+from typing import TYPE_CHECKING
+
+import django
+
+if TYPE_CHECKING:
+    import config.demo
+
+
+def main() -> int:
+    """Start everything, serve until Ctrl-C or SIGTERM, stop everything."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    started = time.monotonic()
+    # Until the server has its own handlers, either signal leaves in the orderly way: PostgreSQL is let go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        django.setup()
+        return _run(started)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(started: float) -> int:
+    from django.conf import settings
+
+    if not _port_is_free(settings.PORT):
+        print(f"Port {settings.PORT} is in use. Choose another one: PORT=8081 make run")
+        return 1
+    print(f"Lastro is starting; its data is in {settings.DATA_DIR}", flush=True)
+    _migrate()
+    from apps.fiscal_docs.public import start_sandbox
+    from config import demo, worker
+
+    _refuse_demo_login()
+    found = demo.load(now=_now()) if settings.EMBEDDED else None
+    if not settings.CELERY_BROKER_URL:
+        worker.install_pgmq(settings.DATABASES["default"])
+    authority = None if settings.FISCAL_AUTHORITY_URL else start_sandbox(port=settings.FISCAL_SANDBOX_PORT)
+    background = worker.InProcessWorker()
+    background.start()
+    stop = threading.Event()
+    consumers = _start_consumers(stop)
+    try:
+        _serve(settings.PORT, lambda: _welcome(settings.PORT, found, time.monotonic() - started))
+    finally:
+        print("Lastro is stopping.", flush=True)
+        stop.set()
+        background.stop()
+        for consumer in consumers:
+            consumer.join(10)
+        if authority is not None:
+            authority.stop()
+    return 0
+
+
+def _now() -> "datetime.datetime":
+    from django.utils import timezone
+
+    return timezone.now()
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _migrate() -> None:
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    # A start with nothing to migrate must be quick: `migrate` itself takes a second to find out.
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        call_command("migrate", verbosity=0, interactive=False)
+    connection.close()
+
+
+def _refuse_demo_login() -> None:
+    """Outside the embedded mode a login with the demo's password must not exist."""
+    from django.core.management import CommandError
+
+    from apps.identity.checks import staff_with_default_passwords
+
+    if names := staff_with_default_passwords():
+        raise CommandError(f"These logins have a default password: {', '.join(names)}. Change it first.")
+
+
+def _start_consumers(stop: threading.Event) -> list[threading.Thread]:
+    from apps.messaging.consumer import ConsumerThread
+    from apps.messaging.inbox import groups
+
+    threads: list[threading.Thread] = [ConsumerThread(group, stop) for group in groups()]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _serve(port: int, ready: "collections.abc.Callable[[], None]") -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            if self.started:
+                ready()
+
+    config = uvicorn.Config("config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    Server(config).run()
+
+
+def _welcome(port: int, demo: "config.demo.Demo | None", seconds: float) -> None:
+    base = f"http://localhost:{port}"
+    lines = [
+        "",
+        f"Lastro is ready after {seconds:.1f} s.",
+        "",
+        f"  API docs      {base}/api/docs",
+        f"  Back office   {base}/admin/",
+    ]
+    if demo is not None:
+        from config.demo import BACKOFFICE_PASSWORD, BACKOFFICE_USER, CUSTOMER_ID, TICKET_ID
+
+        body = (
+            f'{{"customerId": "{CUSTOMER_ID}", "amount": 10.5, '
+            f'"items": [{{"id": "{TICKET_ID}", "name": "day-one", "amount": 200.00, "quantity": 1}}]}}'
+        )
+        refused = body[:-1] + f', "payment": {{"method": "card", "card_token": "{demo.refused_card_token}"}}}}'
+        balance = body[:-1] + ', "payment": {"method": "balance"}}'
+        curl = f"curl -X POST -H 'Content-Type: application/json' {base}/orders -d"
+        lines += [
+            f"  Demo login    {BACKOFFICE_USER} / {BACKOFFICE_PASSWORD}",
+            f"  Demo account  {demo.account}",
+            f"  Its secret    {demo.secret}",
+            "",
+            "Place an order by card:",
+            f"  {curl} '{body}'",
+            "… from the customer's balance:",
+            f"  {curl} '{balance}'",
+            "… with a card that the sandbox refuses:",
+            f"  {curl} '{refused}'",
+            "",
+            "Look at it: the back office, the Location that you were given, or",
+            "  .venv/bin/python manage.py saga_state <order id>",
+        ]
+    lines += ["", "Ctrl-C stops everything; the data stays.", ""]
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

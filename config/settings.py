@@ -1,0 +1,241 @@
+"""Every setting, read from the environment once, with its default and unit.
+
+Two modes. *Embedded* (no DATABASE_URL, or LASTRO_EMBEDDED=1): a laptop's demo; PostgreSQL comes from a wheel, secrets
+are generated into DATA_DIR, orders need no credentials. *Server* (DATABASE_URL is set): nothing has a default that
+could be guessed, and what is missing stops the start.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from config import embedded, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
+
+EMBEDDED = env.flag("LASTRO_EMBEDDED", default=not env.text("DATABASE_URL"))
+PORT = env.whole("PORT", 8080, least=1)
+DEBUG = False
+
+# Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
+DEFAULT_PASSWORDS = frozenset(
+    {"zup@123", "postgres", "password", "admin", "lastro", "guest", "changeme", "beleza123", "secret"}
+)
+
+
+def _refuse_default_password(name: str, url: str) -> None:
+    password = unquote(urlsplit(url).password or "")
+    if not EMBEDDED and password in DEFAULT_PASSWORDS:
+        raise ImproperlyConfigured(f"{name} carries a default password. Set one of your own.")
+
+
+def _secret(name: str, file_name: str) -> str:
+    value = env.text(name)
+    if value:
+        if not EMBEDDED and (len(value) < 32 or value in DEFAULT_PASSWORDS):
+            raise ImproperlyConfigured(f"{name} is too short or well known: set at least 32 random characters.")
+        return value
+    if EMBEDDED:
+        return embedded.generated_secret(DATA_DIR / file_name)
+    raise ImproperlyConfigured(f"{name} is missing. Outside the embedded mode it has no default.")
+
+
+# --- Secrets --------------------------------------------------------------------------------------------------------
+SECRET_KEY = _secret("SECRET_KEY", "secret_key")
+# Keys of the card vault, newest first, comma separated; the newest encrypts, the others still decrypt.
+VAULT_KEYS = [
+    base64.urlsafe_b64encode(hashlib.sha256(part.encode()).digest()).decode()
+    for part in _secret("VAULT_KEYS", "vault_key").split(",")
+]
+
+# --- Database -------------------------------------------------------------------------------------------------------
+# Connections of one process: web threads, workers, relay and consumers share the pool (PostgreSQL's own limit is 100).
+DATABASE_POOL_MAX = env.whole("DATABASE_POOL_MAX", 24, least=2)
+DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
+
+
+def _database() -> dict[str, Any]:
+    url = env.text("DATABASE_URL")
+    pool = {"min_size": 2, "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
+    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {"pool": pool}}
+    if not url:
+        if not EMBEDDED:
+            raise ImproperlyConfigured("DATABASE_URL is missing. Outside the embedded mode it has no default.")
+        server = embedded.start_postgres(DATA_DIR / env.text("EMBEDDED_POSTGRES_DIR", "postgres"))
+        embedded.ensure_database(server, "lastro")
+        return {**base, **server, "NAME": "lastro"}
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured("DATABASE_URL begins with postgresql://")
+    _refuse_default_password("DATABASE_URL", url)
+    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+    return {
+        **base,
+        "NAME": unquote(parts.path.lstrip("/")) or "lastro",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(query.pop("host", parts.hostname or "")),
+        "PORT": str(parts.port or 5432),
+        "OPTIONS": {**query, "pool": pool},
+    }
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Celery: see config/celery.py for routes and the beat schedule -------------------------------------------------
+# Empty: Kombu's pgmq transport on the embedded PostgreSQL (durable, no server of its own).
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL")
+if CELERY_BROKER_URL:
+    _refuse_default_password("CELERY_BROKER_URL", CELERY_BROKER_URL)
+elif not EMBEDDED:
+    raise ImproperlyConfigured("CELERY_BROKER_URL is missing. Outside the embedded mode it has no default.")
+
+# --- Messaging ------------------------------------------------------------------------------------------------------
+KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS")
+# The local transport is a log in PostgreSQL: durable and ordered, for one machine.
+MESSAGING_TRANSPORT = env.text("MESSAGING_TRANSPORT", "kafka" if KAFKA_BOOTSTRAP_SERVERS else "local")
+
+# --- What the API lets in -------------------------------------------------------------------------------------------
+# Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
+ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
+REQUEST_BODY_BYTES_MAX = 64 * 1024
+# How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
+INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
+
+# --- Ledger: where the journeys post to (branch and account are text) ---------------------------------------------------
+LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
+LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
+LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
+
+# --- Fiscal authority -----------------------------------------------------------------------------------------------
+# Empty: the local sandbox authority, on a loopback port of its own.
+FISCAL_AUTHORITY_URL = env.text("FISCAL_AUTHORITY_URL")
+FISCAL_SANDBOX_PORT = env.whole("FISCAL_SANDBOX_PORT", 0)
+# CNPJ of the company that sells, whose certificate signs the documents.
+FISCAL_ISSUER_CNPJ = env.text("FISCAL_ISSUER_CNPJ", "11222333000181" if EMBEDDED else "")
+FISCAL_AUTHORITY_TIMEOUT_S = env.whole("FISCAL_AUTHORITY_TIMEOUT_S", 10, least=1)
+
+# --- Django ---------------------------------------------------------------------------------------------------------
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if EMBEDDED else "")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+WSGI_APPLICATION = None
+
+INSTALLED_APPS = [
+    "apps.backoffice",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "apps.observability",
+    "apps.messaging",
+    "apps.idempotency",
+    "apps.identity",
+    "apps.saga",
+    "apps.customers",
+    "apps.payments",
+    "apps.ledger",
+    "apps.fiscal_docs",
+    "apps.orders",
+]
+
+MIDDLEWARE = [
+    "apps.observability.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "apps.observability.middleware.BodyLimitMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = EMBEDDED
+if EMBEDDED:
+    STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+APPEND_SLASH = False
+
+# A real deployment stands behind TLS; the embedded mode is plain HTTP on loopback.
+TLS = env.flag("TLS", default=not EMBEDDED)
+SECURE_SSL_REDIRECT = TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
+SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = TLS
+SECURE_HSTS_PRELOAD = TLS
+SESSION_COOKIE_SECURE = TLS
+CSRF_COOKIE_SECURE = TLS
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["apps.identity.authentication.AccountBasicAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["apps.common.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "apps.common.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "COERCE_DECIMAL_TO_STRING": True,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Lastro",
+    "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"masked": {"()": "apps.observability.logs.MaskFilter"}},
+    "formatters": {"json": {"()": "apps.observability.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["masked"]}},
+    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
+}

@@ -1,0 +1,70 @@
+"""The in-process Celery worker and beat of ``make run``: threads of the one process, on a durable broker."""
+
+import logging
+import threading
+from typing import Any
+
+from celery.beat import EmbeddedService, Scheduler
+from celery.worker import WorkController
+
+from config.celery import app
+
+logger = logging.getLogger(__name__)
+
+QUEUES = ["default", "saga", "messaging"]
+CONCURRENCY = 4  # threads; a call to the fiscal authority holds one of them for its length
+READY_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 10
+
+
+class InProcessWorker:
+    """A worker and a beat in threads. Not for production: there they are processes of their own."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Event()
+        app.loader.import_default_modules()  # a task that the worker does not know when it starts is unknown to it for ever
+        self._worker = WorkController(
+            app=app,
+            pool_cls="threads",
+            concurrency=CONCURRENCY,
+            queues=QUEUES,
+            hostname="inprocess@localhost",
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            ready_callback=self._set_ready,
+        )
+        self._thread = threading.Thread(target=self._worker.start, name="celery-worker", daemon=True)
+        # Celery's Scheduler keeps the schedule in memory; the default one writes a file.
+        self._beat: Any = EmbeddedService(app, thread=True, scheduler_cls=Scheduler)
+
+    def _set_ready(self, _worker: WorkController) -> None:
+        self._ready.set()
+
+    def start(self) -> None:
+        """Start both, and wait until the worker takes tasks."""
+        self._thread.start()
+        if not self._ready.wait(READY_TIMEOUT_S):
+            raise RuntimeError(f"the worker was not ready within {READY_TIMEOUT_S} s")
+        self._beat.start()
+
+    def stop(self) -> None:
+        """Let running tasks finish and stop. What was not begun stays in the broker and in the database."""
+        self._beat.stop()
+        self._worker.stop()
+        self._thread.join(STOP_TIMEOUT_S)
+
+
+def install_pgmq(database: dict[str, Any]) -> None:
+    """Make the broker's database and install pgmq's SQL into it, once."""
+    import pgmq
+    import psycopg
+
+    from config import embedded
+
+    embedded.ensure_database(database, "lastro_broker")
+    with psycopg.connect(
+        host=database["HOST"], port=database["PORT"], user=database["USER"], dbname="lastro_broker", autocommit=True
+    ) as connection:
+        if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'pgmq'").fetchone() is None:
+            pgmq.install_pgmq_from_sql(conn=connection)

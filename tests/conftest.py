@@ -1,0 +1,78 @@
+"""The world a test starts from: a real PostgreSQL, and a database made from a template that is migrated once."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_django
+from django.conf import settings
+from django.db import connections
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE_LOCK = 7_241_115  # any fixed number: builders of the template wait for each other on it
+
+
+def _migrations_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(ROOT.glob("apps/*/migrations/*.py")):
+        digest.update(path.read_bytes())
+    digest.update((ROOT / "requirements.txt").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _admin_connection() -> psycopg.Connection:
+    database = settings.DATABASES["default"]
+    return psycopg.connect(
+        host=database["HOST"],
+        port=database.get("PORT") or None,
+        user=database["USER"],
+        password=database.get("PASSWORD") or None,
+        dbname="postgres",
+        autocommit=True,
+    )
+
+
+def _build_template() -> str:
+    """Migrate one database; every test database is a copy of it (a copy costs 0.1 s, the migrations several)."""
+    from django.core.management import call_command
+
+    name = f"lastro_template_{_migrations_digest()}"
+    with _admin_connection() as admin:
+        admin.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
+        if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            return name
+        # Crash safety is not what most tests test, and it costs them half their time; tests/failures start their own.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            if settings.EMBEDDED:
+                admin.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
+        admin.execute("SELECT pg_reload_conf()")
+        building = f"{name}_building"
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(building)))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(building)))
+        original = connections["default"].settings_dict["NAME"]
+        connections["default"].settings_dict["NAME"] = building
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        finally:
+            connections["default"].close()
+            connections["default"].settings_dict["NAME"] = original
+        admin.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(building), sql.Identifier(name)))
+    return name
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_blocker: pytest_django.DjangoDbBlocker) -> None:
+    """Several sessions may share the server, so the database is named after the session as well as the worker."""
+    database = settings.DATABASES["default"]
+    database["OPTIONS"] = {key: value for key, value in database["OPTIONS"].items() if key != "pool"}
+    connections["default"].settings_dict["OPTIONS"] = database["OPTIONS"]
+    test = connections["default"].settings_dict["TEST"]
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))[:8]
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    test["NAME"] = f"test_lastro_{session}_{worker}"
+    with django_db_blocker.unblock():
+        test["TEMPLATE"] = _build_template()
+    test["MIGRATE"] = False

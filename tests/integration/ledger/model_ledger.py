@@ -1,0 +1,146 @@
+"""A ledger so simple that it is right: lists of lines and holds, every balance a sum over all of them."""
+
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from apps.ledger.public import BACKDATE_DAYS_MAX, AccountRef
+
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Line:
+    account: AccountRef
+    signed: Decimal
+    dateref: date
+
+
+@dataclass(frozen=True)
+class Held:
+    account: AccountRef | None
+    amount: Decimal | None
+    dateref: date
+    status: str = "OPEN"
+    tracekey: UUID | None = None
+
+
+@dataclass
+class ModelLedger:
+    floors: dict[AccountRef, Decimal | None]
+    today: date
+    lines: list[Line] = field(default_factory=list)
+    holds: dict[str, Held] = field(default_factory=dict)
+    entries: dict[UUID, tuple[object, list[Line]]] = field(default_factory=dict)
+    buried: set[UUID] = field(default_factory=set)
+    reversals: dict[UUID, UUID] = field(default_factory=dict)
+
+    def balance(self, account: AccountRef, day: date | None = None) -> Decimal:
+        day = day or date.max
+        return sum((line.signed for line in self.lines if line.account == account and line.dateref <= day), ZERO)
+
+    def held(self, account: AccountRef, day: date | None = None) -> Decimal:
+        day = day or date.max
+        return sum(
+            (h.amount for h in self.holds.values() if h.status == "OPEN" and h.account == account and h.dateref <= day),
+            ZERO,
+        )
+
+    def _broken_floor(self, account: AccountRef, since: date) -> bool:
+        floor = self.floors[account]
+        days = [since + timedelta(days=n) for n in range((self.today - since).days + 1)]
+        return floor is not None and any(self.balance(account, day) - self.held(account, day) < floor for day in days)
+
+    def post(self, tracekey: UUID, legs: list[tuple[AccountRef, Decimal]], dateref: date | None, mark: object = None) -> str:
+        """POSTED, REPLAYED or the code of the refusal."""
+        body = (tuple(legs), dateref, mark)
+        if tracekey in self.buried:
+            return "R108"
+        if tracekey in self.entries:
+            return "REPLAYED" if self.entries[tracekey][0] == body else "R107"
+        day = dateref or self.today
+        if not self.today - timedelta(days=BACKDATE_DAYS_MAX) <= day <= self.today:
+            return "R109"
+        new = [Line(account, signed, day) for account, signed in legs]
+        self.lines += new
+        for account in {account for account, _ in legs}:
+            net = sum((signed for other, signed in legs if other == account), ZERO)
+            if net < 0 and self._broken_floor(account, day):
+                del self.lines[-len(new) :]
+                return "R103"
+        self.entries[tracekey] = (body, new)
+        return "POSTED"
+
+    def hold(self, key: str, account: AccountRef, amount: Decimal) -> str:
+        known = self.holds.get(key)
+        if known:
+            if known.status in ("VOIDED", "EXPIRED"):
+                return "R114"
+            return known.status if (known.account, known.amount) == (account, amount) else "R115"
+        if self.floors[account] is not None and self.balance(account) - self.held(account) < amount:
+            return "R103"
+        self.holds[key] = Held(account, amount, self.today)
+        return "OPEN"
+
+    def post_hold(self, key: str, tracekey: UUID, credit: AccountRef) -> str:
+        known = self.holds.get(key)
+        if known is None:
+            return "R113"
+        if known.status in ("VOIDED", "EXPIRED") or (known.status == "POSTED" and known.tracekey != tracekey):
+            return "R114"
+        self.holds[key] = replace(known, status="POSTED", tracekey=tracekey)
+        legs = [(known.account, -known.amount), (credit, known.amount)]
+        outcome = self._post_held(tracekey, legs, key)
+        if outcome not in ("POSTED", "REPLAYED"):
+            self.holds[key] = known
+        return outcome
+
+    def _post_held(self, tracekey: UUID, legs: list[tuple[AccountRef, Decimal]], key: str) -> str:
+        floors, self.floors = self.floors, dict.fromkeys(self.floors)  # its money was reserved
+        try:
+            return self.post(tracekey, legs, None, mark=key)
+        finally:
+            self.floors = floors
+
+    def void_hold(self, key: str) -> str:
+        known = self.holds.setdefault(key, Held(None, None, self.today, status="VOIDED"))
+        if known.status == "POSTED":
+            return "R114"
+        if known.status == "OPEN":
+            self.holds[key] = replace(known, status="VOIDED")
+        return self.holds[key].status
+
+    def reverse(self, tracekey: UUID, reversal: UUID) -> str:
+        if tracekey not in self.entries:
+            self.buried.add(tracekey)
+            return "NEVER_POSTED"
+        if self.reversals.get(tracekey, reversal) != reversal:
+            return "R116"
+        legs = [(line.account, -line.signed) for line in self.entries[tracekey][1]]
+        outcome = self.post(reversal, legs, None, mark=tracekey)
+        if outcome in ("POSTED", "REPLAYED"):
+            self.reversals[tracekey] = reversal
+            return "REVERSED"
+        return outcome
+
+    def day_rows(self) -> dict[tuple[AccountRef, date], tuple[Decimal, Decimal, Decimal, Decimal]]:
+        """What the balance table must hold: totals and accumulated sums, for every day with a line."""
+        found = {}
+        for account, day in {(line.account, line.dateref) for line in self.lines}:
+            own = [line for line in self.lines if line.account == account and line.dateref <= day]
+            found[account, day] = (
+                sum((-line.signed for line in own if line.dateref == day and line.signed < 0), ZERO),
+                sum((line.signed for line in own if line.dateref == day and line.signed > 0), ZERO),
+                sum((-line.signed for line in own if line.signed < 0), ZERO),
+                sum((line.signed for line in own if line.signed > 0), ZERO),
+            )
+        return found
+
+    def statement(self, account: AccountRef) -> list[tuple[date, Decimal, Decimal]]:
+        """Day, signed amount and running balance of every line, by day and then as posted."""
+        running, found = ZERO, []
+        for line in sorted((line for line in self.lines if line.account == account), key=lambda line: line.dateref):
+            running += line.signed
+            found.append((line.dateref, line.signed, running))
+        return found
