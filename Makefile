@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test check lock clean
+.PHONY: run setup setup-dev test test-postgres16 check lock clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -25,6 +25,11 @@ run: setup
 # Workers: one a core. A test that takes longer than two minutes is stuck, not slow.
 test: setup-dev
 	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+# The same suite on PostgreSQL 16, without the tests of pages and processes, which a server's version does not change.
+test-postgres16: setup-dev
+	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
+		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -47,4 +47,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # The guarantee behind every lost wake-up; see apps/saga/sweeper.py and apps/messaging/relay.py.
     "sweep-sagas": {"task": "saga.sweep", "schedule": 1.0},
     "relay-outbox": {"task": "messaging.relay", "schedule": 1.0},
+    # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
+    "ask-overdue-payments": {"task": "payments.ask_overdue", "schedule": 30.0},
+    "forget-idempotency-keys": {"task": "idempotency.purge", "schedule": 3600.0},
 }

@@ -1,20 +1,24 @@
 """``make run``: everything in ONE process. Web, worker, beat, relay, consumers, a PostgreSQL and a fiscal sandbox."""
 
+# Imports inside functions are late on purpose: settings start PostgreSQL, and models need settings.
+from __future__ import annotations
+
+import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-
-import collections.abc
-import datetime
 from typing import TYPE_CHECKING
 
 import django
 
 if TYPE_CHECKING:
-    import config.demo
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from config.demo import Demo
 
 
 def main() -> int:
@@ -63,7 +67,7 @@ def _run(started: float) -> int:
     return 0
 
 
-def _now() -> "datetime.datetime":
+def _now() -> datetime:
     from django.utils import timezone
 
     return timezone.now()
@@ -111,7 +115,7 @@ def _start_consumers(stop: threading.Event) -> list[threading.Thread]:
     return threads
 
 
-def _serve(port: int, ready: "collections.abc.Callable[[], None]") -> None:
+def _serve(port: int, ready: Callable[[], None]) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -121,10 +125,12 @@ def _serve(port: int, ready: "collections.abc.Callable[[], None]") -> None:
                 ready()
 
     config = uvicorn.Config("config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off")
-    Server(config).run()
+    # The server stops in order at Ctrl-C and raises the signal again when it has: that is our normal end.
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run()
 
 
-def _welcome(port: int, demo: "config.demo.Demo | None", seconds: float) -> None:
+def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
     base = f"http://localhost:{port}"
     lines = [
         "",

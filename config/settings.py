@@ -224,6 +224,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.1",
+    "ENUM_NAME_OVERRIDES": {
+        "PaymentState": "apps.payments.models.Payment.State",
+        "OrderStatus": "apps.orders.models.OrderStatus",
+    },
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -239,3 +243,5 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["masked"]}},
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
 }
+
+from config.unfold import UNFOLD  # noqa: E402, F401  # the back office's shell

@@ -15,3 +15,6 @@ urlpatterns = [
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="api-redoc"),
     path("admin/", admin.site.urls),
 ]
+
+handler404 = "apps.common.problems.page_not_found"
+handler500 = "apps.common.problems.server_error"

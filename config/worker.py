@@ -5,7 +5,8 @@ import threading
 from typing import Any
 
 from celery.beat import EmbeddedService, Scheduler
-from celery.worker import WorkController
+from celery.platforms import EX_OK
+from celery.worker import WorkController, state
 
 from config.celery import app
 
@@ -51,8 +52,14 @@ class InProcessWorker:
     def stop(self) -> None:
         """Let running tasks finish and stop. What was not begun stays in the broker and in the database."""
         self._beat.stop()
-        self._worker.stop()
+        # The worker's own loop looks at this flag and leaves; `stop()` would close the broker under the loop's feet.
+        state.should_stop = EX_OK
         self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            logger.error(
+                "the worker did not stop within %s s; what it has not finished is taken up at the next start",
+                STOP_TIMEOUT_S,
+            )
 
 
 def install_pgmq(database: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ class DomainError(Exception):
     retryable: ClassVar[bool] = False  # may the very same request succeed later?
 
     def __init__(self, detail: str | None = None, *, field: str | None = None) -> None:
-        """``detail`` tells this occurrence; without it the class's docstring is the message. ``field`` names the culprit."""
+        """``detail`` tells this occurrence, by default the class's docstring; ``field`` names the culprit."""
         self.detail = detail or self.title()
         self.field = field
         super().__init__(self.detail)

@@ -16,4 +16,4 @@ def exact_cents(value: Decimal) -> Decimal:
         raise ValueError(f"{value} does not fit an amount of {AMOUNT_DIGITS_MAX} digits") from None
     if cents != value or abs(cents) > AMOUNT_MAX:
         raise ValueError(f"{value} is not an amount with two decimal places")
-    return cents
+    return cents or Decimal("0.00")  # never -0.00

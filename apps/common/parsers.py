@@ -8,6 +8,7 @@ from typing import IO, Any, NoReturn
 from rest_framework.parsers import BaseParser
 
 from apps.common.errors import MalformedJson
+from apps.common.json_text import check_keepable
 
 NUMBER_CHARACTERS_MAX = 40  # a longer number is no amount, and costs time to convert
 
@@ -38,8 +39,9 @@ def _constant(text: str) -> NoReturn:
 def strict_json(raw: bytes) -> Any:
     """Read JSON. Raises MalformedJson, which says where reading stopped."""
     try:
-        return json.loads(
-            raw.decode("utf-8"),
+        text = raw.decode("utf-8")
+        value = json.loads(
+            text,
             object_pairs_hook=_object,
             parse_float=_number,
             parse_int=_integer,
@@ -51,6 +53,11 @@ def strict_json(raw: bytes) -> Any:
         raise MalformedJson("The body is nested too deeply.") from None
     except json.JSONDecodeError as error:
         raise MalformedJson(f"{error.msg}, at line {error.lineno}, column {error.colno}.") from None
+    try:
+        check_keepable(text, value)
+    except ValueError as error:
+        raise MalformedJson(f"The body cannot be kept: {error}.") from None
+    return value
 
 
 class StrictJSONParser(BaseParser):
@@ -58,7 +65,5 @@ class StrictJSONParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(
-        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
-    ) -> Any:
+    def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         return strict_json(stream.read())

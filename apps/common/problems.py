@@ -18,13 +18,20 @@ CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
 
 
+def _member(path: str, name: str | int) -> str:
+    if isinstance(name, int):  # DRF keys the errors of a list's members by their index
+        return f"{path}[{name}]"
+    if name == "non_field_errors":
+        return path
+    return f"{path}.{name}" if path else name
+
+
 def _violations(detail: Any, path: str = "") -> list[dict[str, str]]:
     """Flatten DRF's nested error detail into [{field: "items[0].quantity", message: …}]."""
     if isinstance(detail, dict):
         found = []
         for name, inner in detail.items():
-            own = path if name == "non_field_errors" else f"{path}.{name}" if path else str(name)
-            found += _violations(inner, own)
+            found += _violations(inner, _member(path, name))
         return found
     if isinstance(detail, list):
         found = []
@@ -35,7 +42,9 @@ def _violations(detail: Any, path: str = "") -> list[dict[str, str]]:
     return [{"field": path or "body", "message": str(detail)}]
 
 
-def document(error: errors.DomainError, *, request_id: str, violations: list[dict[str, str]] | None = None) -> dict[str, Any]:
+def document(
+    error: errors.DomainError, *, request_id: str, violations: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
     """The members of a problem document: type, title, status, code, detail, retryable, request_id, field, violations."""
     body: dict[str, Any] = {
         "type": f"urn:lastro:error:{error.code}",
@@ -104,7 +113,7 @@ def response(error: errors.DomainError, request: HttpRequest) -> JsonResponse:
     return answer
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:  # noqa: ARG001  # Django names it
     """Django's handler404."""
     return response(errors.NotFound(), request)
 
@@ -112,6 +121,15 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBa
 def server_error(request: HttpRequest) -> HttpResponseBase:
     """Django's handler500."""
     return response(errors.InternalError(), request)
+
+
+class ViolationSerializer(Serializer[dict[str, Any]]):
+    """One thing that is wrong with a malformed request."""
+
+    from rest_framework import serializers as _fields
+
+    field = _fields.CharField(help_text="Where: items[0].quantity; or body, when it belongs to no field.")
+    message = _fields.CharField()
 
 
 class ProblemSerializer(Serializer[dict[str, Any]]):
@@ -127,3 +145,6 @@ class ProblemSerializer(Serializer[dict[str, Any]]):
     retryable = _fields.BooleanField(help_text="May the very same request succeed later?")
     request_id = _fields.CharField()
     field = _fields.CharField(required=False)
+    violations = ViolationSerializer(
+        many=True, required=False, help_text="Everything that is wrong, of a malformed request."
+    )

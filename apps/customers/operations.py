@@ -44,14 +44,13 @@ def create_customer(
     ledger_account: str | None = None,
 ) -> CustomerView:
     """Register a customer. The CPF may carry dots and a hyphen. Raises InvalidCpf, MethodUnavailable or CustomerExists."""
-    if not cpf.isascii() or not cpf_numbers.is_valid(cpf):
-        raise InvalidCpf(field="cpf")
+    digits = _cpf(cpf)
     _check_method(default_method, card_token=card_token, ledger_account=ledger_account)
     row, created = Customer.objects.get_or_create(
         pk=customer_id or uuid7(),
         defaults={
             "name": name,
-            "cpf": cpf_numbers.compact(cpf),
+            "cpf": digits,
             "email": email,
             "default_method": default_method,
             "card_token": card_token,
@@ -79,6 +78,13 @@ def set_default_method(*, customer_id: UUID, method: str, now: datetime, card_to
     _check_method(method, card_token=row.card_token, ledger_account=row.ledger_account)
     row.save(update_fields=["default_method", "card_token", "updated_at"])
     return view_of(row)
+
+
+def _cpf(text: str) -> str:
+    """The eleven digits. Raises InvalidCpf; 111.111.111-11 and its like add up, and are nobody's."""
+    if not text.isascii() or not cpf_numbers.is_valid(text) or len(set(cpf_numbers.compact(text))) == 1:
+        raise InvalidCpf(field="cpf")
+    return str(cpf_numbers.compact(text))
 
 
 def _check_method(method: str, *, card_token: str | None, ledger_account: str | None) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from django.conf import settings
+from django.utils.encoding import force_bytes
 
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
@@ -52,8 +53,8 @@ class Identity:
     certificate: x509.Certificate = field(compare=False, repr=False)
 
 
-def _site_key(secret: str) -> bytes:
-    return HKDF(hashes.SHA256(), length=32, salt=None, info=b"fiscal_docs.certificate").derive(secret.encode())
+def _site_key(secret: str | bytes) -> bytes:
+    return HKDF(hashes.SHA256(), length=32, salt=None, info=b"fiscal_docs.certificate").derive(force_bytes(secret))
 
 
 def _seal(password: bytes, fingerprint: str) -> bytes:

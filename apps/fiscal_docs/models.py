@@ -193,7 +193,8 @@ class DocumentBlob(models.Model):
 class DocumentEvent(models.Model):
     """Something that happened to a document, once. Append-only."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    # Not a UUID: two facts of one commit share their millisecond, and people read them in the order they were written.
+    id = models.BigAutoField(primary_key=True)
     document = models.ForeignKey(Document, on_delete=models.PROTECT, related_name="events")
     fact = models.CharField(max_length=16, choices=[(fact.value, fact.value) for fact in Fact])
     seq = models.PositiveSmallIntegerField(default=1, help_text="Attempt, or nSeqEvento of an event.")

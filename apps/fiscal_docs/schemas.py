@@ -4,6 +4,7 @@ import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lxml import etree
 
@@ -42,8 +43,8 @@ _ALPHANUMERIC_CNPJ = {
 
 
 class _Widening(etree.Resolver):
-    def resolve(self, system_url: str | None, public_id: str | None, context: object) -> object:
-        return self.resolve_string(_widened(Path(system_url or "")), context, base_url=system_url)  # type: ignore[attr-defined]
+    def resolve(self, system_url: str, public_id: str, context: Any) -> Any:  # type: ignore[override]  # so lxml calls it
+        return self.resolve_string(_widened(Path(system_url)), context, base_url=system_url)
 
 
 def _widened(path: Path) -> str:
@@ -79,7 +80,8 @@ def errors(xml: bytes, relative: str) -> list[str]:
     with _validating:
         if schema.validate(document):
             return []
-        return [str(entry.message) for entry in list(schema.error_log)[:MESSAGES_MAX]]  # type: ignore[attr-defined]
+        log: Any = schema.error_log
+        return [str(entry.message) for entry in list(log)[:MESSAGES_MAX]]
 
 
 def warm_up() -> None:

@@ -37,6 +37,10 @@ def read_xml(xml: bytes, *, remove_blank_text: bool = False) -> etree._Element:
     return etree.fromstring(xml, parser)
 
 
+def _with_id(root: etree._Element, identifier: str) -> list[etree._Element]:
+    return [element for element in root.iter("*") if element.get("Id") == identifier]
+
+
 def _ds(tag: str) -> str:
     return f"{{{DS}}}{tag}"
 
@@ -71,9 +75,10 @@ def _signed_info(signature: etree._Element, reference: str, digest: str) -> etre
 def sign(xml: bytes, *, reference: str, key: rsa.RSAPrivateKey, certificate: x509.Certificate) -> bytes:
     """Put the signature beside the element whose Id is ``reference``. The bytes returned are the document: store them."""
     root = read_xml(xml, remove_blank_text=True)
-    (element,) = root.xpath("//*[@Id=$reference]", reference=reference)
+    (element,) = _with_id(root, reference)
     digest = _digest(element)
-    signature = etree.SubElement(element.getparent(), _ds("Signature"), nsmap={None: DS})
+    parent = element.getparent()
+    signature = etree.SubElement(root if parent is None else parent, _ds("Signature"), nsmap={None: DS})  # type: ignore[dict-item]  # the stubs know no default namespace
     info = _signed_info(signature, reference, digest)
     value = key.sign(_canonical(info), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303  (the authority prescribes it)
     etree.SubElement(signature, _ds("SignatureValue")).text = base64.b64encode(value).decode()
@@ -118,10 +123,10 @@ def _target(root: etree._Element, signature: etree._Element, info: etree._Elemen
     """The reference points to the one element that counts, and its digest is right. Refuses signature wrapping."""
     reference = info.find(_ds("Reference"))
     uri = "" if reference is None else reference.get("URI") or ""
-    found = root.xpath("//*[@Id=$id]", id=uri[1:]) if uri.startswith("#") else []
+    found = _with_id(root, uri[1:]) if uri.startswith("#") else []
     if len(found) != 1 or etree.QName(found[0]).localname != tag or signature.getparent() is not found[0].getparent():
         return "reference to another element"
-    if len(root.xpath("//*[local-name()=$tag]", tag=tag)) != 1:
+    if len(list(root.iter(f"{{*}}{tag}"))) != 1:
         return f"more than one {tag}"
     stated = (info.findtext(f"{_ds('Reference')}/{_ds('DigestValue')}") or "").strip()
     return "" if stated == _digest(found[0]) else "digest differs"

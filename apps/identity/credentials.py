@@ -6,6 +6,7 @@ protect nothing: ASVS 5.0, 6.5.2), and the digest is compared without an early e
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import string
@@ -17,6 +18,8 @@ from django.db.models import Q
 
 from apps.common.errors import DomainError, Forbidden
 from apps.identity.models import Secret
+
+logger = logging.getLogger(__name__)
 
 BASE62 = string.digits + string.ascii_letters
 PREFIX_CHARACTERS = 12
@@ -75,6 +78,7 @@ def authenticate(*, account_id: str, secret: str, now: datetime) -> Caller:
     row = Secret.objects.select_related("account").filter(prefix=prefix).first()
     matches = hmac.compare_digest(bytes(row.digest) if row else _NO_DIGEST, digest_of(secret))
     if row is None or not matches or not _may_enter(row, account_id=account_id, now=now):
+        logger.warning("credentials refused, prefix %s", prefix)  # The prefix is public, and its alphabet harmless.
         raise InvalidCredentials
     _note_use(row, now=now)
     return Caller(account_id=row.account.code, name=row.account.name, scopes=frozenset(row.account.scopes))

@@ -11,7 +11,6 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
 
@@ -99,28 +98,28 @@ class AccountAdmin(ReadOnlyAdmin):
         ("More", {"fields": ("lines", "days", "holds", "created_at", "updated_at")}),
     )
 
-    @display(description="Posted", ordering="posted_credit")
+    @admin.display(description="Posted", ordering="posted_credit")
     def posted(self, row: Account) -> Decimal:
         return row.posted_credit - row.posted_debit
 
-    @display(description="Held", ordering="pending_debit")
+    @admin.display(description="Held", ordering="pending_debit")
     def pending(self, row: Account) -> Decimal:
         return row.pending_debit
 
-    @display(description="Available")
+    @admin.display(description="Available")
     def available(self, row: Account) -> Decimal:
         return row.posted_credit - row.posted_debit - row.pending_debit
 
-    @display(description="Statement")
+    @admin.display(description="Statement")
     def lines(self, row: Account) -> str:
         filters = _account_filters(row.branch_id, row.account, row.currency)
         return _filtered_link("ledger_transaction", "Transactions", **filters)
 
-    @display(description="Days")
+    @admin.display(description="Days")
     def days(self, row: Account) -> str:
         return _filtered_link("ledger_balance", "Balances", **_account_filters(row.branch_id, row.account, row.currency))
 
-    @display(description="Holds")
+    @admin.display(description="Holds")
     def holds(self, row: Account) -> str:
         return _filtered_link("ledger_hold", "Holds", **_account_filters(row.branch_id, row.account, row.currency))
 
@@ -148,7 +147,7 @@ class TransactionAdmin(ExactSearchAdmin):
         key = _as_uuid(text)
         return Q(id=key) | Q(tracekey=key) if key else Q(pk__in=[])
 
-    @display(description="Entry", ordering="tracekey")
+    @admin.display(description="Entry", ordering="tracekey")
     def entry(self, row: Transaction) -> str:
         return _filtered_link("ledger_transaction", str(row.tracekey)[:8], tracekey__exact=row.tracekey)
 
@@ -174,7 +173,7 @@ class BalanceAdmin(ExactSearchAdmin):
     def by_key(self, text: str) -> Q:
         return Q(pk__in=[])
 
-    @display(description="Balance")
+    @admin.display(description="Balance")
     def balance(self, row: Balance) -> Decimal:
         return row.accumulated_credit - row.accumulated_debit
 
@@ -189,7 +188,7 @@ class HoldAdmin(ExactSearchAdmin):
     def by_key(self, text: str) -> Q:
         return Q(key=text)
 
-    @display(description="Posted as")
+    @admin.display(description="Posted as")
     def posting(self, row: Hold) -> str:
         if row.tracekey is None:
             return "-"

@@ -86,7 +86,8 @@ def hold(
     """Reserve an amount on an account, until it is posted, voided or expires.
 
     Safe to repeat with the same key, account and amount. Raises InsufficientFunds when less is available (a credit limit
-    does not count), HoldEnded when the key was voided or has expired, HoldKeyReused for another account or amount.
+    does not count; an account without a floor may hold anything), HoldEnded when the key was voided or has expired,
+    HoldKeyReused for another account or amount, UnknownAccount, AccountFrozen.
     """
     ref, amount = AccountRef(branch, account, currency), check_amount(amount)
     _check_key(key)

@@ -27,6 +27,7 @@ from apps.ledger.rules import (
     check_dateref,
     details_text,
     fingerprint,
+    is_in_window,
 )
 
 
@@ -159,9 +160,7 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
     return ReverseResult("REVERSED", run_one(command, now=now))
 
 
-def command_for(
-    entry: Entry, *, now: datetime, reverses: UUID | None = None, hold_id: UUID | None = None
-) -> Command:
+def command_for(entry: Entry, *, now: datetime, reverses: UUID | None = None, hold_id: UUID | None = None) -> Command:
     """Check the entry's form; what is malformed carries its refusal from here on.
 
     What an entry takes back, or which hold it ends, is part of its body: the same legs alone are no repeat of it.
@@ -191,8 +190,7 @@ def run(commands: Sequence[Command], *, now: datetime) -> None:
     fold = Fold(claims=claims, known=known, today=business_date(now), now=now)
     fold.answer_known(commands)
     fresh = [command for command in commands if command.refusal is None and command.posting is None]
-    fold.refuse_dates(fresh)
-    fold.lock_and_read([command for command in fresh if command.refusal is None])
+    fold.lock_and_read(fresh)
     for command in fresh:
         fold.take(command)
     # From here on the batch must succeed.
@@ -231,24 +229,18 @@ class Fold:
             else:
                 command.posting = PostResult(command.tracekey, tuple(lines[command.tracekey]), replayed=True)
 
-    def refuse_dates(self, commands: Sequence[Command]) -> None:
-        """Refuse what lies outside the window, before its days are read."""
-        for command in commands:
-            try:
-                check_dateref(command.dateref, today=self.today)
-            except DomainError as refusal:
-                command.refusal = refusal
-
     def lock_and_read(self, commands: Sequence[Command]) -> None:
         """Lock every account of these commands, then read what the checks need. See Note [Fences] in rows.py."""
-        if not commands:
-            return
         points: dict[AccountRef, set[date]] = {}
         codes = set()
         for command in commands:
+            if not is_in_window(command.dateref, today=self.today):
+                continue  # it will be refused, and must not make us read its days
             for leg in command.entry.legs:
                 points.setdefault(leg.account, {self.today}).add(command.dateref)
                 codes.add(leg.eventcode)
+        if not points:
+            return
         self.books = rows.lock_accounts(points)
         self.events = rows.read_events(codes)
         self._read_days({ref: points[ref] for ref in self.books})
@@ -272,11 +264,10 @@ class Fold:
 
     def take(self, command: Command) -> None:
         """Decide one command: its posting or its refusal."""
-        if command.refusal:
-            return
         try:
             first = self.done.get(command.tracekey)
             if first is None:
+                check_dateref(command.dateref, today=self.today)
                 self._check_accounts(command)
                 self._check_events(command)
                 command.posting = self._apply(command)

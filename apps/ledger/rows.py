@@ -88,7 +88,7 @@ def claim_keys(keys: dict[UUID, tuple[bytes, UUID | None]], *, now: datetime) ->
     Sorted, so that two batches that share keys wait for each other and never both.
     """
     hashes, reverses = [key[0] for key in keys.values()], [key[1] for key in keys.values()]
-    claimed = {row[0] for row in fetch(_CLAIM, [now, list(keys), hashes, reverses])}
+    claimed = {row[0] for row in fetch(_CLAIM, [now, _array(list(keys)), hashes, _array(reverses)])}
     used = [tracekey for tracekey in keys if tracekey not in claimed]
     if not used:
         return {}
@@ -179,10 +179,17 @@ def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]
     return books
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any] | str]:
     """Rows to columns: the arrays of an unnest."""
-    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
+    columns = [_array(column) for column in zip(*rows, strict=True)]
     return columns or [[] for _ in range(width)]
+
+
+def _array(column: Sequence[Any]) -> list[Any] | str:
+    """One array; as text where no value needs quotes, for the driver would look at every value and take longer than SQL."""
+    if any(isinstance(value, str | bytes) for value in column):
+        return list(column)
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in column]) + "}"
 
 
 def read_events(codes: Collection[int]) -> dict[int, EventRule]:

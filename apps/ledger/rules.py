@@ -298,9 +298,15 @@ def fingerprint(entry: Entry, *, also: UUID | None = None) -> bytes:
     return hashlib.sha256(body.encode()).digest()
 
 
+def is_in_window(dateref: date, *, today: date) -> bool:
+    """May a line be dated so: today, or at most BACKDATE_DAYS_MAX days before it?"""
+    return today - timedelta(days=BACKDATE_DAYS_MAX) <= dateref <= today
+
+
 def check_dateref(dateref: date, *, today: date) -> None:
     """Raises DateRefused for the future, and for more than BACKDATE_DAYS_MAX days before ``today``."""
+    if is_in_window(dateref, today=today):
+        return
     if dateref > today:
         raise DateRefused(f"{dateref} lies in the future: today is {today}.", field="dateref")
-    if dateref < today - timedelta(days=BACKDATE_DAYS_MAX):
-        raise DateRefused(f"{dateref} is more than {BACKDATE_DAYS_MAX} days before {today}.", field="dateref")
+    raise DateRefused(f"{dateref} is more than {BACKDATE_DAYS_MAX} days before {today}.", field="dateref")

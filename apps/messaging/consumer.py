@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
@@ -23,9 +24,11 @@ from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction
 from apps.messaging import envelope as envelopes
-from apps.messaging.inbox import groups, handle_once
+from apps.messaging.contracts.base import InvalidMessage
+from apps.messaging.envelope import DEAD_LETTER_BYTES_MAX
+from apps.messaging.inbox import groups, handle_once, take
 from apps.messaging.models import Redelivery
-from apps.messaging.outbox import publish_raw
+from apps.messaging.outbox import KEY_CHARACTERS_MAX, is_key, publish_raw
 from apps.messaging.transports import transport
 from apps.messaging.transports.base import Consumer, IncomingRecord
 
@@ -36,7 +39,8 @@ POLL_TIMEOUT_S = 0.2
 REDELIVERIES_MAX = 100  # handled between two polls, so that a long queue does not starve fresh records
 ATTEMPTS_MAX = 6  # the first one, then after about 0.2, 0.8, 3, 13 and 51 s
 DELAY_MAX = timedelta(minutes=2)
-PAUSE_S_MAX = 5.0  # between attempts to reach a database or a broker that is away
+PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0  # between attempts to reach a database or a broker that is away
+RAW_CHARACTERS_MAX = 100_000  # of an unreadable record; the whole of it stays in its topic, at the offset that is noted
 
 
 def delay(attempts: int) -> timedelta:
@@ -54,21 +58,21 @@ def deliver(record: IncomingRecord, *, group: str, now: datetime) -> None:
     """Handle one record, or queue it for redelivery. When this returns, the record's offset may be committed."""
     try:
         envelope = envelopes.decode(record.value)
-        envelopes.read_meta(envelope["meta"])
-    except DomainError as error:
+        meta = envelopes.read_meta(envelope["meta"])
+        if not is_key(record.key):
+            raise InvalidMessage(f"A record's key has 1 to {KEY_CHARACTERS_MAX} characters, and no U+0000.")
+    except InvalidMessage as error:
         _bury_unreadable(record, group=group, error=error)
         return
     if _waits_behind(record, group=group):
-        _queue(record, envelope, group=group, now=now, error=None)
+        _queue(record, envelope, meta.message_id, group=group, now=now, error=None)
         return
     try:
         _handle(envelope, group=group, now=now)
-    except DatabaseError as error:
-        if not connection.is_usable():
-            raise  # The database is away: no message is to blame, and the offset stays.
-        _queue(record, envelope, group=group, now=now, error=error)
     except Exception as error:
-        _queue(record, envelope, group=group, now=now, error=error)
+        if isinstance(error, DatabaseError) and not connection.is_usable():
+            raise  # The database is away: no message is to blame, and the offset stays.
+        _queue(record, envelope, meta.message_id, group=group, now=now, error=error)
 
 
 @transaction
@@ -82,14 +86,20 @@ def _waits_behind(record: IncomingRecord, *, group: str) -> bool:
 
 @transaction
 def _queue(
-    record: IncomingRecord, envelope: dict[str, Any], *, group: str, now: datetime, error: Exception | None
+    record: IncomingRecord,
+    envelope: dict[str, Any],
+    message_id: UUID,
+    *,
+    group: str,
+    now: datetime,
+    error: Exception | None,
 ) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """INSERT INTO messaging_redelivery
                ("group", topic, key, message_id, envelope, attempts, due_at, error, created_at)
                VALUES (%s, %s, %s, %s, %s::jsonb, 0, %s, '', %s) ON CONFLICT DO NOTHING RETURNING id""",
-            [group, record.topic, record.key, envelope["meta"]["message-id"], json.dumps(envelope), now, now],
+            [group, record.topic, record.key, message_id, json.dumps(envelope), now, now],
         )
         inserted = cursor.fetchone()
     if inserted and error is not None:
@@ -102,22 +112,34 @@ def _bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError) 
     meta = {
         "message-id": str(uuid7()),
         "schema": "messaging.unreadable.v1",
-        "error": {**_reason(error), "group": group, "topic": record.topic, "attempts": 1},
+        "error": {
+            **_reason(error),
+            "group": group,
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "attempts": 1,
+        },
     }
     text = record.value.decode("utf-8", errors="backslashreplace").replace("\x00", "\\x00")
-    publish_raw(topic=error_topic(record.topic), key=record.key or "unreadable", meta=meta, body={"raw": text})
+    body = {"raw": text[:RAW_CHARACTERS_MAX], "bytes": len(record.value)}
+    key = record.key if is_key(record.key) else "unreadable"
+    publish_raw(topic=error_topic(record.topic), key=key, meta=meta, body=body, bytes_max=DEAD_LETTER_BYTES_MAX)
 
 
 def _reason(error: Exception) -> dict[str, Any]:
     code = error.code if isinstance(error, DomainError) else ""
-    return {"code": code, "reason": f"{type(error).__name__}: {error}"[:1000]}
+    text = f"{type(error).__name__}: {error}"[:1000]
+    # An error may quote anything, also what jsonb cannot hold.
+    text = text.encode("utf-8", errors="backslashreplace").decode().replace("\x00", "\\x00")
+    return {"code": code, "reason": text}
 
 
 def _count_failure(row: Redelivery, error: Exception, *, now: datetime) -> None:
     row.attempts += 1
     hopeless = isinstance(error, DomainError) and not error.retryable
     if hopeless or row.attempts >= ATTEMPTS_MAX:
-        _bury(row, error)
+        _bury(row, error, now=now)
         return
     logger.warning("message %s failed in %s, attempt %s", row.message_id, row.group, row.attempts, exc_info=error)
     row.error = str(_reason(error)["reason"])
@@ -125,13 +147,18 @@ def _count_failure(row: Redelivery, error: Exception, *, now: datetime) -> None:
     row.save(update_fields=["attempts", "error", "due_at"])
 
 
-def _bury(row: Redelivery, error: Exception) -> None:
+def _bury(row: Redelivery, error: Exception, *, now: datetime) -> None:
+    row.delete()
+    # Buried is done: a copy that the relay sends later must neither be handled out of its order nor be buried again.
+    # Somebody may replay the dead letter, which has an id of its own.
+    if not take(row.message_id, group=row.group, now=now):
+        return
     logger.error("message %s goes from %s to its dead letters", row.message_id, row.group, exc_info=error)
     found = {**_reason(error), "group": row.group, "topic": row.topic, "attempts": row.attempts}
     # A dead letter is a message of its own: two groups may bury the same one.
     meta = {**row.envelope["meta"], "message-id": str(uuid7()), "error": {**found, "message-id": str(row.message_id)}}
-    publish_raw(topic=error_topic(row.topic), key=row.key, meta=meta, body=row.envelope["body"])
-    row.delete()
+    body = row.envelope["body"]
+    publish_raw(topic=error_topic(row.topic), key=row.key, meta=meta, body=body, bytes_max=DEAD_LETTER_BYTES_MAX)
 
 
 @transaction
@@ -158,21 +185,30 @@ def redeliver_one(*, group: str, now: datetime) -> bool:
     return False
 
 
-def redeliver(*, group: str, now: datetime) -> int:
+def redeliver(*, group: str, now: datetime, stop: threading.Event | None = None) -> int:
     """Handle queued messages that are due, at most REDELIVERIES_MAX."""
     handled = 0
-    while handled < REDELIVERIES_MAX and redeliver_one(group=group, now=now):
+    while handled < REDELIVERIES_MAX and not _is_set(stop) and redeliver_one(group=group, now=now):
         handled += 1
     return handled
 
 
-def consume_once(consumer: Consumer, *, group: str, timeout_s: float) -> int:
-    """Poll once, handle what came, then what is due again. The offset follows each record's own commit."""
+def consume_once(consumer: Consumer, *, group: str, timeout_s: float, stop: threading.Event | None = None) -> int:
+    """Poll once, handle what came, then what is due again. The offset follows each record's own commit.
+
+    Between two messages it looks at ``stop``; what it leaves is read again.
+    """
     records: Sequence[IncomingRecord] = consumer.poll(records_max=POLL_RECORDS_MAX, timeout_s=timeout_s)
     for record in records:
+        if _is_set(stop):
+            return 0
         deliver(record, group=group, now=timezone.now())
         consumer.commit(record)
-    return len(records) + redeliver(group=group, now=timezone.now())
+    return len(records) + redeliver(group=group, now=timezone.now(), stop=stop)
+
+
+def _is_set(stop: threading.Event | None) -> bool:
+    return stop is not None and stop.is_set()
 
 
 class ConsumerThread(threading.Thread):
@@ -181,23 +217,24 @@ class ConsumerThread(threading.Thread):
     def __init__(self, group: str, stop: threading.Event) -> None:
         super().__init__(name=f"consumer-{group}", daemon=True)
         self._group, self._stop_requested = group, stop
+        self._pause_s = PAUSE_S_MIN
 
     def run(self) -> None:
-        pause_s = 0.1
         while not self._stop_requested.is_set():
             try:
                 self._consume()
             except Exception:
-                logger.exception("consumer %s pauses for %.1f s", self._group, pause_s)
+                logger.exception("consumer %s pauses for %.1f s", self._group, self._pause_s)
                 connection.close()
-                self._stop_requested.wait(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_S_MAX)
+                self._stop_requested.wait(self._pause_s)
+                self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
 
     def _consume(self) -> None:
         consumer = transport().consumer(group=self._group, topics=groups()[self._group])
         try:
             while not self._stop_requested.is_set():
-                consume_once(consumer, group=self._group, timeout_s=POLL_TIMEOUT_S)
+                consume_once(consumer, group=self._group, timeout_s=POLL_TIMEOUT_S, stop=self._stop_requested)
+                self._pause_s = PAUSE_S_MIN
         finally:
             consumer.close()
             connection.close()

@@ -1,13 +1,17 @@
 """The envelope on the wire: {"meta": {"global-id", "steps", "message-id", "trace", "schema", …}, "body": {…}}."""
 
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
+from apps.common.json_text import check_keepable
 from apps.messaging.contracts.base import InvalidMessage
 
 ENVELOPE_BYTES_MAX = 900_000  # Kafka's default limit is 1,048,588 for a record with its headers
+DEAD_LETTER_BYTES_MAX = 950_000  # what was received, and the reason why it was buried
+RECEIVED_BYTES_MAX = DEAD_LETTER_BYTES_MAX - 10_000  # so that whatever is read can be buried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +42,41 @@ class Meta:
         return values
 
 
-def encode(meta: dict[str, Any], body: dict[str, Any]) -> bytes:
-    """The bytes on the wire."""
-    return json.dumps({"meta": meta, "body": body}, ensure_ascii=False, separators=(",", ":")).encode()
+def encode(meta: dict[str, Any], body: Any) -> bytes:
+    """The bytes on the wire. Raises InvalidMessage for what is no JSON, or what nobody could keep."""
+    envelope = {"meta": meta, "body": body}
+    try:
+        text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        check_keepable(text, envelope)
+        return text.encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidMessage(f"The message cannot be sent: {error}.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON value")
 
 
 def decode(value: bytes) -> dict[str, Any]:
-    """Read the bytes from the wire into {"meta", "body"}. Raises InvalidMessage."""
+    """Read the bytes from the wire into {"meta", "body"}. Raises InvalidMessage.
+
+    Whatever passes can be stored and sent again, so a record can never be too odd to be put aside.
+    """
+    if len(value) > RECEIVED_BYTES_MAX:
+        raise InvalidMessage(f"The record is larger than {RECEIVED_BYTES_MAX} bytes.")
     try:
-        envelope = json.loads(value)
-    except ValueError:
-        raise InvalidMessage("The record is not JSON.") from None
+        text = value.decode()
+        envelope = json.loads(text, parse_float=_finite, parse_constant=_constant)
+        check_keepable(text, envelope)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMessage(f"The record is not JSON that we can keep: {error}.") from None
     if not isinstance(envelope, dict) or not isinstance(envelope.get("meta"), dict) or "body" not in envelope:
         raise InvalidMessage("The record is not an envelope with meta and body.")
     return envelope

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import connection
 
@@ -54,17 +55,23 @@ def handle_once(envelope: dict[str, Any], *, group: str, now: datetime) -> bool:
     kind = message_class(meta.schema)
     if handler is None or kind is None:
         return False
-    with connection.cursor() as cursor:
-        # Insert first: a concurrent copy waits here for our commit, and then finds that it is a copy.
-        cursor.execute(
-            'INSERT INTO messaging_inbox ("group", message_id, handled_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING',
-            [group, meta.message_id, now],
-        )
-        if cursor.rowcount == 0:
-            return False
+    if not take(meta.message_id, group=group, now=now):
+        return False
     with ids.bound(global_id=meta.global_id, trace=meta.trace, steps=",".join(meta.steps), message_id=str(meta.message_id)):
         handler(kind.from_body(envelope["body"]), meta)
     return True
 
 
-__all__ = ["InvalidMessage", "groups", "handle_once", "handles"]
+@transaction_required
+def take(message_id: UUID, *, group: str, now: datetime) -> bool:
+    """Mark a message as done for a group, in the caller's commit. False when it was done before."""
+    with connection.cursor() as cursor:
+        # Insert first: a concurrent copy waits here for our commit, and then finds that it is a copy.
+        cursor.execute(
+            'INSERT INTO messaging_inbox ("group", message_id, handled_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING',
+            [group, message_id, now],
+        )
+        return bool(cursor.rowcount)
+
+
+__all__ = ["InvalidMessage", "groups", "handle_once", "handles", "take"]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import zlib
 from typing import Any
 
@@ -39,6 +40,11 @@ def bucket_of(key: str) -> int:
     return zlib.crc32(key.encode()) % BUCKETS
 
 
+def is_key(key: str) -> bool:
+    """Can messages have this key?"""
+    return 1 <= len(key) <= KEY_CHARACTERS_MAX and not re.search("[\x00\ud800-\udfff]", key)
+
+
 @transaction_required
 def publish(message: Message, *, key: str, reply_to: str = "") -> None:
     """Send a message when, and only when, the caller's transaction commits.
@@ -60,12 +66,12 @@ def publish(message: Message, *, key: str, reply_to: str = "") -> None:
 
 
 @transaction_required
-def publish_raw(*, topic: str, key: str, meta: dict[str, Any], body: Any) -> None:
+def publish_raw(*, topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int = ENVELOPE_BYTES_MAX) -> None:
     """Publish an envelope as it is: dead letters and replays, whose body may follow no contract."""
-    if not key or len(key) > KEY_CHARACTERS_MAX:
-        raise InvalidMessage(f"The key has 1 to {KEY_CHARACTERS_MAX} characters.")
-    if len(encode(meta, body)) > ENVELOPE_BYTES_MAX:
-        raise InvalidMessage(f"The message is larger than {ENVELOPE_BYTES_MAX} bytes.")
+    if not is_key(key):
+        raise InvalidMessage(f"The key has 1 to {KEY_CHARACTERS_MAX} characters, and no U+0000.")
+    if len(encode(meta, body)) > bytes_max:
+        raise InvalidMessage(f"The message is larger than {bytes_max} bytes.")
     values = {
         "message_id": meta["message-id"],
         "topic": topic,

@@ -27,7 +27,7 @@ from apps.messaging.transports.base import Fate, OutgoingRecord, SendOutcome, Tr
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS_MAX = 500
-LEASE = timedelta(seconds=30)  # far longer than a batch takes; a killed relay delays its buckets by this much
+LEASE = timedelta(seconds=10)  # longer than a batch may take; a killed relay delays its buckets by this much
 ATTEMPTS_MAX = 8  # of a row that the broker refuses by itself; with the delays below about four minutes
 DELAY_MAX = timedelta(minutes=1)
 
@@ -71,6 +71,15 @@ class _Row:
         return OutgoingRecord(self.topic, self.key, envelope.encode(self.meta, self.body))
 
 
+# In the order of buckets, as _CLAIM locks them: a claim locks also the rows that it may not take, and two that lock in
+# different orders would wait for each other.
+_LET_GO = """
+UPDATE messaging_bucket SET lease_until = %(now)s WHERE bucket = ANY(ARRAY(
+    SELECT bucket FROM messaging_bucket WHERE token = %(token)s ORDER BY bucket FOR UPDATE
+)) AND token = %(token)s
+"""
+
+
 @transaction
 def _claim(*, token: UUID, now: datetime) -> list[_Row]:
     with connection.cursor() as cursor:
@@ -80,7 +89,9 @@ def _claim(*, token: UUID, now: datetime) -> list[_Row]:
             return []
         # The next statement, and so a new snapshot: it sees what the former owner of a bucket has deleted.
         cursor.execute(_READ, {"buckets": buckets, "now": now, "rows_max": BATCH_ROWS_MAX})
-        return [_Row(seq, topic, key, json.loads(meta), json.loads(body)) for seq, topic, key, meta, body in cursor.fetchall()]
+        return [
+            _Row(seq, topic, key, json.loads(meta), json.loads(body)) for seq, topic, key, meta, body in cursor.fetchall()
+        ]
 
 
 def delay(attempts: int) -> timedelta:
@@ -97,7 +108,7 @@ def _settle(rows: Sequence[_Row], outcomes: Sequence[SendOutcome], *, token: UUI
         for row, outcome in zip(rows, outcomes, strict=True):
             if outcome.fate is Fate.REFUSED:
                 _put_off(cursor, row, outcome.reason, token=token, now=now)
-        cursor.execute("UPDATE messaging_bucket SET lease_until = %s WHERE token = %s", [now, token])
+        cursor.execute(_LET_GO, {"token": token, "now": now})
 
 
 def _put_off(cursor: Any, row: _Row, reason: str, *, token: UUID, now: datetime) -> None:
@@ -105,7 +116,9 @@ def _put_off(cursor: Any, row: _Row, reason: str, *, token: UUID, now: datetime)
         """UPDATE messaging_pending p SET attempts = attempts + 1, error = %(reason)s,
            due_at = %(now)s + least(interval '1 second' * power(2, attempts + 1), %(delay_max)s),
            parked_at = CASE WHEN attempts + 1 >= %(attempts_max)s THEN %(now)s::timestamptz END
-           WHERE seq = %(seq)s AND EXISTS (SELECT 1 FROM messaging_bucket b WHERE b.bucket = p.bucket AND b.token = %(token)s)
+           WHERE seq = %(seq)s AND EXISTS (
+               SELECT 1 FROM messaging_bucket b WHERE b.bucket = p.bucket AND b.token = %(token)s
+           )
            RETURNING parked_at""",
         {
             "reason": reason[:1000],
@@ -124,7 +137,7 @@ def _put_off(cursor: Any, row: _Row, reason: str, *, token: UUID, now: datetime)
 @transaction
 def _release(*, token: UUID, now: datetime) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE messaging_bucket SET lease_until = %s WHERE token = %s", [now, token])
+        cursor.execute(_LET_GO, {"token": token, "now": now})
 
 
 @durable
@@ -142,6 +155,9 @@ def relay_once(*, now: datetime | None = None) -> Relayed:
         logger.warning("the broker is away: %s", error)
         _release(token=token, now=now)
         return Relayed(broker_down=True)
+    except Exception:
+        _release(token=token, now=now)  # A bug: the next relay need not wait for the lease to see it too.
+        raise
     _settle(rows, outcomes, token=token, now=now)
     fates = [outcome.fate for outcome in outcomes]
     return Relayed(acknowledged=fates.count(Fate.ACKNOWLEDGED), refused=fates.count(Fate.REFUSED))

@@ -4,12 +4,12 @@ from django.db import OperationalError, connection
 from django.http import HttpRequest, JsonResponse
 
 
-def live(request: HttpRequest) -> JsonResponse:
+def live(_request: HttpRequest) -> JsonResponse:
     """The process answers."""
     return JsonResponse({"status": "ok"})
 
 
-def ready(request: HttpRequest) -> JsonResponse:
+def ready(_request: HttpRequest) -> JsonResponse:
     """The process answers and reaches its database: 200, or 503."""
     try:
         with connection.cursor() as cursor:

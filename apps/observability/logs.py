@@ -7,8 +7,19 @@ from datetime import UTC, datetime
 
 from apps.observability import ids
 
-# 13 to 19 digits, perhaps in groups: what a card number looks like. Access keys (44) and ids are longer or hold letters.
-_CARD = re.compile(r"(?<![\w-])(?:\d[ -]?){12,18}\d(?![\w-])")
+CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19  # ISO/IEC 7812
+_GROUPS_MAX = CARD_DIGITS_MAX  # a card number has no more groups than digits
+
+# What looks like digits and is no card number: a UUID, and a fiscal access key (44 digits, often shown in fours).
+_SPARED = (
+    r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}-?(?:[0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
+    r"|(?<!\d)(?:\d{44}|\d{4}(?:[ .]\d{4}){10})(?!\d)"
+)
+# Digits with at most one separator between two of them: a card number is somewhere in such a run, maybe beside an
+# amount, an expiry or a CVV.
+_RUN = rf"\d(?:[ \t.\u00a0/-]?\d){{{CARD_DIGITS_MIN - 1},}}"
+_DIGITS = re.compile(f"(?P<spared>{_SPARED})|(?P<run>{_RUN})")
+_GROUP = re.compile(r"\d+")
 
 
 def _luhn(digits: str) -> bool:
@@ -21,19 +32,47 @@ def _luhn(digits: str) -> bool:
 
 def mask_cards(text: str) -> str:
     """Replace whatever could be a card number (13 to 19 digits that pass Luhn's check) by its last four digits."""
+    return _DIGITS.sub(lambda found: found.group() if found["spared"] else _mask_run(found.group()), text)
 
-    def replace(match: re.Match[str]) -> str:
-        digits = re.sub(r"\D", "", match.group())
-        return f"****{digits[-4:]}" if _luhn(digits) else match.group()
 
-    return _CARD.sub(replace, text)
+def _mask_run(run: str) -> str:
+    """Mask each stretch of whole groups that could be a card number."""
+    groups = list(_GROUP.finditer(run))
+    masked, copied, first = "", 0, 0
+    while first < len(groups):
+        length = _card_groups([group.group() for group in groups[first : first + _GROUPS_MAX]])
+        if length == 0:
+            first += 1
+            continue
+        start, end = groups[first].start(), groups[first + length - 1].end()
+        last_four = re.sub(r"\D", "", run[start:end])[-4:]
+        masked += f"{run[copied:start]}****{last_four}"
+        copied, first = end, first + length
+    return masked + run[copied:]
+
+
+def _card_groups(groups: list[str]) -> int:
+    """How many of these groups, from the first on, make a card number: the longest such stretch, or 0."""
+    digits, found = "", 0
+    for count, group in enumerate(groups, start=1):
+        digits += group
+        if len(digits) > CARD_DIGITS_MAX:
+            return found
+        if len(digits) >= CARD_DIGITS_MIN and _luhn(digits):
+            found = count
+    return found
 
 
 class MaskFilter(logging.Filter):
     """Mask card numbers in the finished message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = mask_cards(record.getMessage()), None
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            # A filter's exception would reach the code that logs: wrong arguments must not break it.
+            message = f"{record.msg} (logged with arguments that do not fit)"
+        record.msg, record.args = mask_cards(message), None
         return True
 
 
@@ -49,5 +88,6 @@ class JsonFormatter(logging.Formatter):
             **ids.current(),
         }
         if record.exc_info:
-            line["exception"] = mask_cards(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["exception"] = self.formatException(record.exc_info)
+        # The whole line, because an id may come from a caller and a traceback quotes values.
+        return mask_cards(json.dumps(line, ensure_ascii=False, default=str))

@@ -30,16 +30,20 @@ class RequestIdMiddleware:
         return response
 
 
+def _declared_length(request: HttpRequest) -> float:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    plain = length.isascii() and length.isdigit() and len(length) < 20
+    return int(length) if plain else float("inf")
+
+
 class BodyLimitMiddleware:
-    """Refuse an API body over REQUEST_BODY_BYTES_MAX before anything reads it. The admin's forms have Django's own limit."""
+    """Refuse an API body over REQUEST_BODY_BYTES_MAX before anything reads it. The admin's forms have Django's limit."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        too_large = not length.isdigit() or int(length) > settings.REQUEST_BODY_BYTES_MAX
-        if too_large and not request.path.startswith("/admin/"):
+        if _declared_length(request) > settings.REQUEST_BODY_BYTES_MAX and not request.path.startswith("/admin/"):
             return problems.response(BodyTooLarge(f"The limit is {settings.REQUEST_BODY_BYTES_MAX} bytes."), request)
         # A chunked body has no length: ASGI has spooled it already, so measure what came.
         if "CONTENT_LENGTH" not in request.META and request.method in {"POST", "PUT", "PATCH"}:
@@ -47,4 +51,5 @@ class BodyLimitMiddleware:
             if len(body) > settings.REQUEST_BODY_BYTES_MAX:
                 return problems.response(BodyTooLarge(), request)
             request._body = body  # what HttpRequest.body itself stores
+            request.META["CONTENT_LENGTH"] = str(len(body))  # without it the REST framework takes the body for empty
         return self.get_response(request)

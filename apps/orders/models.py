@@ -43,7 +43,7 @@ class Ticket(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7)
     name = models.CharField(max_length=200)
     price = models.DecimalField(max_digits=15, decimal_places=2)
-    available = models.PositiveIntegerField(help_text="How many can still be reserved. The database never lets it go below zero.")
+    available = models.PositiveIntegerField(help_text="How many can still be reserved. It never goes below zero.")
     created_at = models.DateTimeField()
 
     class Meta:
@@ -57,7 +57,7 @@ class Order(models.Model):
     """What a customer wants to buy."""
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    account_id = models.CharField(max_length=64, blank=True, help_text="The merchant; empty when no credentials were needed.")
+    account_id = models.CharField(max_length=64, blank=True, help_text="The merchant; empty when anonymous.")
     customer_id = models.UUIDField()
     amount = models.DecimalField(max_digits=15, decimal_places=2, help_text="What the customer pays.")
     currency = models.CharField(max_length=3, default="BRL")

@@ -90,7 +90,13 @@ def create_order(command: CreateOrder, *, now: datetime) -> UUID:
         created_at=now,
     )
     Item.objects.bulk_create(
-        Item(order_id=command.order_id, ticket_id=line.ticket_id, name=line.name, amount=line.amount, quantity=line.quantity)
+        Item(
+            order_id=command.order_id,
+            ticket_id=line.ticket_id,
+            name=line.name,
+            amount=line.amount,
+            quantity=line.quantity,
+        )
         for line in command.lines
     )
     return command.order_id
@@ -151,7 +157,8 @@ def _insert_reservation(step_key: str, order_id: UUID, status: ReservationStatus
                VALUES (%s, %s, %s, %s, NULL) ON CONFLICT DO NOTHING""",
             [step_key, order_id, status, now],
         )
-        return cursor.rowcount == 1
+        inserted: bool = cursor.rowcount == 1
+        return inserted
 
 
 def _locked(step_key: str) -> Reservation:
@@ -169,7 +176,8 @@ def _quantities(order_id: UUID) -> list[tuple[UUID, int]]:
 
 
 def _add_available(tickets: "models.QuerySet[Ticket]", quantity: int) -> bool:
-    return tickets.update(available=models.F("available") + quantity) == 1
+    changed: int = tickets.update(available=models.F("available") + quantity)
+    return changed == 1
 
 
 # --- The order's own state ------------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ def await_payment(*, order_id: UUID) -> None:
 @transaction_required
 def mark_paid(*, order_id: UUID, now: datetime) -> None:
     """The pivot is passed: the money is taken, and the order only goes forward."""
-    before = (OrderStatus.PENDING, OrderStatus.RESERVED, OrderStatus.AWAITING_PAYMENT)
+    before = (OrderStatus.PENDING, OrderStatus.RESERVED, OrderStatus.AWAITING_PAYMENT, OrderStatus.STUCK)
     _mark(order_id, OrderStatus.PAID, frm=before, paid_at=now)
 
 

@@ -1,6 +1,16 @@
 """The door of orders, for the pages above it."""
 
 from apps.orders.operations import stock_tickets
+from apps.orders.overview import AtStake, OrdersSince, at_stake, orders_since
 from apps.orders.queries import ItemView, OrderView, order
 
-__all__ = ["ItemView", "OrderView", "order", "stock_tickets"]
+__all__ = [
+    "AtStake",
+    "ItemView",
+    "OrderView",
+    "OrdersSince",
+    "at_stake",
+    "order",
+    "orders_since",
+    "stock_tickets",
+]

@@ -71,12 +71,23 @@ class PaymentAdmin(ReadOnly, ModelAdmin):
 class CardTokenAdmin(ReadOnly, ModelAdmin):
     """Not even the token shows whole: it is all that it takes to pay."""
 
-    list_display = ("short_token", "owner_id", "brand", "bin6", "last4", "exp_month", "exp_year", "key_id", "created_at")
+    list_display = (
+        "id",
+        "short_token",
+        "owner_id",
+        "brand",
+        "bin6",
+        "last4",
+        "exp_month",
+        "exp_year",
+        "key_id",
+        "created_at",
+    )
     list_filter = ("brand", "key_id")
-    search_fields = ("owner_id__exact", "last4__exact")
-    search_help_text = "A whole owner id, or the last four digits"
+    search_fields = ("id__startswith", "owner_id__exact", "last4__exact")
+    search_help_text = "The first characters of an id, a whole owner id, or the last four digits"
     fields = readonly_fields = list_display
-    ordering = ("-created_at", "token")
+    ordering = ("-id",)
     show_full_result_count = False
 
     @admin.display(description="token")

@@ -17,9 +17,9 @@ __all__ = ["CardToken", "Payment", "PaymentOperation", "ProcessorOperation", "Pr
 class CardToken(models.Model):
     """A card in the vault. The number is ciphertext (AES-256-GCM); the CVV is nowhere."""
 
-    token = models.CharField(
-        max_length=64, primary_key=True, help_text="tok_ and 190 random bits; says nothing about the card."
-    )
+    # Not the token: an id is written into addresses and logs, and the token is all that it takes to pay.
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    token = models.CharField(max_length=64, unique=True, help_text="tok_ and 192 random bits; says nothing about the card.")
     owner_id = models.CharField(max_length=64, db_index=True, help_text="The account or customer that saved it.")
     key_id = models.CharField(max_length=16, help_text="Which vault key encrypted it.")
     nonce = models.BinaryField(max_length=12)

@@ -286,7 +286,7 @@ def _failed(session: Session, error: Exception, *, prepared: bool = False) -> No
     refused = isinstance(error, DomainError) and not (step.kind is RETRIABLE and error.retryable)
     session.end_attempt(AttemptOutcome.NO_ANSWER if isinstance(error, NoAnswer) else outcome_of(error), error=error)
     session.fail(error, status=StepStatus.UNKNOWN if unknown else StepStatus.FAILED)
-    if not refused and row.attempts < step.attempts_max:
+    if not refused and not session.exhausted():
         session.run.status = RunStatus.RUNNING
         session.retry_after(backoff(step, row.attempts))
         return
@@ -360,7 +360,7 @@ def _undo_failed(session: Session, error: Exception, *, ended: bool = False) -> 
         session.end_attempt(outcome_of(error), undo=True, error=error)
     row.status, row.waiting_until = StepStatus.UNDOING, None
     hopeless = isinstance(error, DomainError) and not error.retryable
-    if hopeless or row.undo_attempts >= step.undo_attempts_max:
+    if hopeless or session.exhausted(undo=True):
         row.error_code, row.error_detail = type(error).__name__[:50], str(error)[:2000]
         session.stick(error)
         return
@@ -403,9 +403,9 @@ def _claim(session: Session, *, undo: bool) -> calls.Claim | None:
 def _give_up_abandoned(session: Session, *, undo: bool) -> bool:
     """The owner died or stalled, so its attempt's outcome is unknown. True when that was the last attempt."""
     session.end_attempt(AttemptOutcome.UNKNOWN, undo=undo)
-    step, row = session.step, session.row
-    if (row.undo_attempts >= step.undo_attempts_max) if undo else (row.attempts >= step.attempts_max):
-        (_undo_failed if undo else _failed)(session, UnknownOutcome(f"{step.name}: its owner did not come back"))
+    if session.exhausted(undo=undo):
+        error = UnknownOutcome(f"{session.step.name}: its owner did not come back")
+        (_undo_failed if undo else _failed)(session, error)
         return True
     return False
 

@@ -94,6 +94,8 @@ class Step(models.Model):
     status = models.CharField(max_length=12, choices=StepStatus, default=StepStatus.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     undo_attempts = models.PositiveSmallIntegerField(default=0)
+    attempts_forgiven = models.PositiveSmallIntegerField(default=0, help_text="Do not count against the limit any more.")
+    undo_attempts_forgiven = models.PositiveSmallIntegerField(default=0)
     retry_at = models.DateTimeField(null=True, help_text="Not to be tried again before.")
     waiting_until = models.DateTimeField(null=True)
     output = models.JSONField(default=dict)

@@ -16,6 +16,7 @@ from apps.saga.definition import (
     registered,
 )
 from apps.saga.engine import Progress, Resumed, advance, resume, start
+from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, run_state, run_state_by_key
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Resumed",
     "Run",
     "RunState",
+    "RunsInNeed",
+    "RunsNow",
     "Step",
     "StepState",
     "advance",
@@ -40,7 +43,11 @@ __all__ = [
     "register",
     "registered",
     "resume",
+    "run_input",
     "run_state",
     "run_state_by_key",
+    "runs_in_need",
+    "runs_in_need_count",
+    "runs_now",
     "start",
 ]

@@ -122,6 +122,13 @@ class Session:
         with ids.bound(global_id=str(self.run.global_id), run_id=str(self.run.id), steps=names):
             yield
 
+    def exhausted(self, *, undo: bool = False) -> bool:
+        """Were all attempts of the current step made, those not counted that a person has forgiven?"""
+        row, step = self.row, self.step
+        if undo:
+            return row.undo_attempts - row.undo_attempts_forgiven >= step.undo_attempts_max
+        return row.attempts - row.attempts_forgiven >= step.attempts_max
+
     # --- Changing ---------------------------------------------------------------------------------------------------
     def touch(self) -> StepRow:
         """The row of the current step, to be written."""

@@ -22,8 +22,10 @@ TEST_ITEM = "NOTA FISCAL EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 TEST_BUYER = "NF-E EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 BRAZIL = "1058"
 # Taxes and costs that a sale of tickets by a company of Simples Nacional does not have.
-NOT_CHARGED = ("vBC", "vICMS", "vICMSDeson", "vFCP", "vBCST", "vST", "vFCPST", "vFCPSTRet", "vFrete", "vSeg", "vII")
-NOT_CHARGED += ("vIPI", "vIPIDevol", "vPIS", "vCOFINS")
+NOT_CHARGED = (
+    *("vBC", "vICMS", "vICMSDeson", "vFCP", "vBCST", "vST", "vFCPST", "vFCPSTRet", "vFrete", "vSeg", "vII"),
+    *("vIPI", "vIPIDevol", "vPIS", "vCOFINS"),
+)
 CARD_PAYMENTS = frozenset({"03", "04"})
 
 

@@ -98,8 +98,7 @@ def _number_and_sign(step_key: str, sold: SaleToDocument, now: datetime) -> Docu
         raise DocumentInvalid(wrong[0])
     document = _create(step_key, planned, issuer, certificate, now)
     journal.store(document, BlobKind.SIGNED, signed, now=now)
-    journal.append(document, Event(fact=Fact.NUMBERED), now=now)
-    journal.append(document, Event(fact=Fact.SIGNED), now=now)
+    journal.append(document, Event(fact=Fact.NUMBERED), Event(fact=Fact.SIGNED), now=now)
     return document
 
 

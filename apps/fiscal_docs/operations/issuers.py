@@ -1,6 +1,7 @@
 """Verbs on issuers: who issues, with which series, and demo issuers with a certificate of the sandbox's making."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -93,7 +94,7 @@ def register_issuer(
 
 @transaction_required
 def create_issuer_with_test_certificate(
-    *, cnpj: str, name: str, now: datetime, key: rsa.RSAPrivateKey | None = None, **address: str
+    *, cnpj: str, name: str, now: datetime, key: rsa.RSAPrivateKey | None = None, **address: Any
 ) -> UUID:
     """An issuer with a certificate of the sandbox's own authority: for demo data and tests. Safe to repeat.
 

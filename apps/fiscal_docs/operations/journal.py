@@ -57,20 +57,22 @@ def has(document: Document, fact: Fact) -> bool:
     return DocumentEvent.objects.filter(document=document, fact=fact).exists()
 
 
-def append(document: Document, event: Event, *, now: datetime, event_type: str = "") -> Life:
-    """Add a fact (once) and bring the row's projection up to date. The row must be locked or new. Safe to repeat."""
-    DocumentEvent.objects.get_or_create(
-        document=document,
-        fact=event.fact,
-        seq=event.seq,
-        status=event.status,
-        defaults={
-            "reason": event.reason[:REASON_MAX],
-            "protocol": event.protocol,
-            "event_type": event_type,
-            "happened_at": now,
-        },
-    )
+def append(document: Document, *events: Event, now: datetime, event_type: str = "") -> Life:
+    """Add facts (each once) and bring the row's projection up to date. The row must be locked or new. Safe to repeat."""
+    rows = [
+        DocumentEvent(
+            document=document,
+            fact=event.fact,
+            seq=event.seq,
+            status=event.status,
+            reason=event.reason[:REASON_MAX],
+            protocol=event.protocol,
+            event_type=event_type,
+            happened_at=now,
+        )
+        for event in events
+    ]
+    DocumentEvent.objects.bulk_create(rows, ignore_conflicts=True)
     return project(document, now=now)
 
 
@@ -88,12 +90,15 @@ def project(document: Document, *, now: datetime) -> Life:
 
 def store(document: Document, kind: BlobKind, content: bytes, *, now: datetime) -> None:
     """Keep exact bytes. Safe to repeat: the same bytes are kept once."""
-    DocumentBlob.objects.get_or_create(
+    row = DocumentBlob(
         document=document,
         kind=kind,
         sha256=hashlib.sha256(content).hexdigest(),
-        defaults={"gzip_bytes": gzip.compress(content, 6, mtime=0), "size_bytes": len(content), "created_at": now},
+        gzip_bytes=gzip.compress(content, 6, mtime=0),
+        size_bytes=len(content),
+        created_at=now,
     )
+    DocumentBlob.objects.bulk_create([row], ignore_conflicts=True)
 
 
 class ArchiveDamaged(Exception):

@@ -10,6 +10,9 @@ from apps.fiscal_docs.sandbox.rules import NAMESPACE, find, reason
 
 VERSION = "SIM_LASTRO_1"  # verAplic: nobody takes this for a real authority
 DEFAULT_UF = "35"
+# The layouts of answers demand these fields even when the question could not be read.
+NO_KEY = DEFAULT_UF + "0" * 42
+NO_BATCH = "0"
 
 
 def moment(now: datetime) -> str:

@@ -56,7 +56,7 @@ class _Server(ThreadingHTTPServer):
             return
         request.settimeout(CONNECTION_TIMEOUT_S)
         with self.context.wrap_socket(request, server_side=True) as secured:
-            self.RequestHandlerClass(secured, client_address, self)  # type: ignore[call-arg]
+            self.RequestHandlerClass(secured, client_address, self)  # type: ignore[arg-type]
             with contextlib.suppress(OSError):  # the client was quicker
                 secured.shutdown(socket.SHUT_RDWR)
 

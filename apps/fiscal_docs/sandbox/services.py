@@ -65,9 +65,9 @@ def _decide(xml: bytes, desk: Desk) -> bytes:
 
 def consult(xml: bytes, desk: Desk) -> bytes:
     refusal = rules.check_schema(xml, schemas.CONS_SIT_NFE, "215")
-    key = find(read_xml(xml), "chNFe")
     if refusal:
-        return answers.situation(key=key, status="215", now=desk.now, detail=refusal.detail)
+        return answers.situation(key=answers.NO_KEY, status="215", now=desk.now, detail=refusal.detail)
+    key = find(read_xml(xml), "chNFe")
     document, cancellation = books.consult(key)
     if document is None:
         return answers.situation(key=key, status="217", now=desk.now)
@@ -82,11 +82,10 @@ def consult(xml: bytes, desk: Desk) -> bytes:
 
 def event(xml: bytes, desk: Desk) -> bytes:
     """One cancellation (110111). Other events are not simulated and fail the schema."""
-    root = read_xml(xml)
-    batch_id = find(root, "idLote") or "0"
     refusal = rules.check_schema(xml, schemas.ENV_EVENTO_CANCEL, "215")
     if refusal:
-        return answers.event_batch(batch_id=batch_id, status="215", detail=refusal.detail)
+        return answers.event_batch(batch_id=answers.NO_BATCH, status="215", detail=refusal.detail)
+    batch_id = find(read_xml(xml), "idLote")
     exact = _cut(xml, "evento")
     node = read_xml(exact)
     decision = _check_event(exact, node, desk) or books.cancel(event=node, xml=exact, now=desk.now)
@@ -124,11 +123,11 @@ def stopped(service: str, status_code: str, desk: Desk) -> bytes:
     if service == "NFeAutorizacao4":
         return answers.batch(status=status_code, now=desk.now)
     if service == "NFeRecepcaoEvento4":
-        return answers.event_batch(batch_id="1", status=status_code)
+        return answers.event_batch(batch_id=answers.NO_BATCH, status=status_code)
     if service == "NFeInutilizacao4":
         return answers.voiding(request=None, status=status_code, now=desk.now)
     if service == "NFeConsultaProtocolo4":
-        return answers.situation(key="35" + "0" * 42, status=status_code, now=desk.now)
+        return answers.situation(key=answers.NO_KEY, status=status_code, now=desk.now)
     return answers.service_status(status=status_code, now=desk.now)
 
 

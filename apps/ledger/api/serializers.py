@@ -69,7 +69,7 @@ class EntryRequestSerializer(serializers.Serializer[Entry]):
 
     tracekey = serializers.UUIDField()
     dateref = serializers.DateField(default=None, allow_null=True)
-    legs = LegSerializer(many=True, allow_empty=False, max_length=ENTRY_LEGS_MAX)
+    legs = LegSerializer(many=True, allow_empty=False, max_length=ENTRY_LEGS_MAX)  # type: ignore[call-arg]  # of the list
 
 
 def read_entry(data: Any) -> Entry:

@@ -31,6 +31,8 @@ class InvalidMessage(DomainError):
 def _encode(value: Any) -> Any:
     if isinstance(value, Decimal | UUID):
         return str(value)
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise InvalidMessage(f"{value} has no offset from UTC.")
     if isinstance(value, date):  # a datetime is one too
         return value.isoformat()
     if isinstance(value, list | tuple):
@@ -39,15 +41,23 @@ def _encode(value: Any) -> Any:
 
 
 def _scalar(kind: type, value: Any) -> Any:
-    if kind in (str, bool) or (kind is int and not isinstance(value, bool)):
-        if not isinstance(value, kind):
+    if kind in (str, bool, int):
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"expected {kind.__name__}")
         return value
     if not isinstance(value, str):
-        raise ValueError("expected text")  # noqa: TRY004  # every contract error is a ValueError, see Message.from_body
-    if kind in (date, datetime):
-        return kind.fromisoformat(value)
-    return kind(value)
+        raise ValueError("expected text")  # every contract error is a ValueError, see Message.from_body
+    if kind is datetime:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("expected a moment with its offset from UTC")
+        return moment
+    if kind is date:
+        return date.fromisoformat(value)
+    found = kind(value)
+    if kind is Decimal and not found.is_finite():
+        raise ValueError("expected a finite number")
+    return found
 
 
 def _decode(kind: Any, value: Any) -> Any:
@@ -76,7 +86,7 @@ class Message:
             raise TypeError(f"{cls.__name__}: topic {cls.topic!r} or schema {cls.schema!r} is malformed")
         known = _registry.get(cls.schema)
         # @dataclass(slots=True) makes the class a second time; the second one is the one that is used.
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"schema {cls.schema} is declared twice")
         _registry[cls.schema] = cls
 
@@ -97,15 +107,14 @@ class Message:
         values = {}
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
             if field.name not in body:
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                    raise InvalidMessage(f"{cls.schema}: {field.name} is missing.", field=field.name)
                 continue
             try:
                 values[field.name] = _decode(cls._kinds()[field.name], body[field.name])
             except (ValueError, TypeError, InvalidOperation) as error:
                 raise InvalidMessage(f"{cls.schema}: {field.name}: {error}.", field=field.name) from None
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise InvalidMessage(f"{cls.schema}: {error}.") from None
+        return cls(**values)
 
 
 def message_class(schema: str) -> type[Message] | None:

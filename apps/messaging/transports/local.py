@@ -8,6 +8,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection
@@ -20,7 +21,7 @@ from apps.messaging.transports.base import Consumer, Fate, IncomingRecord, Outgo
 
 PARTITIONS = 4
 RECORD_BYTES_MAX = 1_000_000
-LEASE = timedelta(seconds=30)  # how long a killed consumer keeps its partitions from the others
+LEASE = timedelta(seconds=10)  # how long a killed consumer keeps its partitions from the others; renewed with each record
 
 _NEXT_OFFSETS = """
 INSERT INTO messaging_localpartition (topic, partition, next_offset) VALUES (%s, %s, %s)
@@ -31,13 +32,18 @@ _APPEND = """
 INSERT INTO messaging_localrecord (topic, partition, "offset", key, value, appended_at)
 SELECT %s, %s, o, k, v, %s FROM unnest(%s::bigint[], %s::text[], %s::bytea[]) AS r(o, k, v)
 """
+# Only what is new, free, or ours and half over: to touch a row costs a write, and a consumer looks several times a second.
 _OWN = """
 INSERT INTO messaging_localcursor AS mine ("group", topic, partition, next_offset, token, lease_until)
-SELECT %(group)s, topic, partition, 0, %(token)s, %(until)s FROM messaging_localpartition
-WHERE topic = ANY(%(topics)s) ORDER BY topic, partition
+SELECT %(group)s, topic, partition, 0, %(token)s, %(until)s FROM messaging_localpartition p
+WHERE topic = ANY(%(topics)s) AND NOT EXISTS (
+    SELECT FROM messaging_localcursor c WHERE c."group" = %(group)s AND c.topic = p.topic AND c.partition = p.partition
+    AND c.lease_until > CASE WHEN c.token = %(token)s THEN %(half)s ELSE %(now)s END
+) ORDER BY topic, partition
 ON CONFLICT ("group", topic, partition) DO UPDATE SET token = excluded.token, lease_until = excluded.lease_until
 WHERE mine.token = excluded.token OR mine.lease_until <= %(now)s
 """
+# In turns: the first record of every partition, then the second, so that a busy partition does not starve the others.
 _READ = """
 SELECT r.topic, r.partition, r."offset", r.key, r.value FROM messaging_localcursor c
 CROSS JOIN LATERAL (
@@ -46,11 +52,18 @@ CROSS JOIN LATERAL (
     ORDER BY r."offset" LIMIT %(records_max)s
 ) r
 WHERE c."group" = %(group)s AND c.topic = ANY(%(topics)s) AND c.token = %(token)s
-ORDER BY r.topic, r.partition, r."offset" LIMIT %(records_max)s
+ORDER BY r."offset" - c.next_offset, r.topic, r.partition LIMIT %(records_max)s
 """
 _COMMIT = """
-UPDATE messaging_localcursor SET next_offset = %s
+UPDATE messaging_localcursor SET next_offset = %s, lease_until = %s
 WHERE "group" = %s AND topic = %s AND partition = %s AND token = %s AND next_offset < %s
+"""
+# Locked in the order of _OWN, which another member may be at.
+_LEAVE = """
+UPDATE messaging_localcursor SET lease_until = %(now)s WHERE token = %(token)s AND id = ANY(ARRAY(
+    SELECT id FROM messaging_localcursor WHERE "group" = %(group)s AND token = %(token)s
+    ORDER BY topic, partition FOR UPDATE
+))
 """
 
 
@@ -121,9 +134,9 @@ class LocalConsumer:
 
     def _read(self, records_max: int) -> list[IncomingRecord]:
         now = timezone.now()
-        mine = {"group": self._group, "topics": self._topics, "token": self._token}
+        mine: dict[str, Any] = {"group": self._group, "topics": self._topics, "token": self._token}
         with connection.cursor() as cursor:
-            cursor.execute(_OWN, {**mine, "now": now, "until": now + LEASE})
+            cursor.execute(_OWN, {**mine, "now": now, "half": now + LEASE / 2, "until": now + LEASE})
             cursor.execute(_READ, {**mine, "records_max": records_max})
             return [IncomingRecord(t, p, o, k, bytes(v)) for t, p, o, k, v in cursor.fetchall()]
 
@@ -131,12 +144,11 @@ class LocalConsumer:
         """Move the cursor. A member that lost the partition moves nothing."""
         after = record.offset + 1
         with connection.cursor() as cursor:
-            cursor.execute(_COMMIT, [after, self._group, record.topic, record.partition, self._token, after])
+            cursor.execute(
+                _COMMIT, [after, timezone.now() + LEASE, self._group, record.topic, record.partition, self._token, after]
+            )
 
     def close(self) -> None:
         """Give the partitions back."""
         with connection.cursor() as cursor:
-            cursor.execute(
-                'UPDATE messaging_localcursor SET lease_until = %s WHERE "group" = %s AND token = %s',
-                [timezone.now(), self._group, self._token],
-            )
+            cursor.execute(_LEAVE, {"group": self._group, "token": self._token, "now": timezone.now()})

@@ -45,7 +45,7 @@ class OrderRequestSerializer(serializers.Serializer[dict[str, Any]]):
         min_value=CENT,
         help_text="What the customer pays. Below the items' sum it is a discount, above it other charges.",
     )
-    items = ItemSerializer(many=True, allow_empty=False, max_length=ITEMS_MAX)
+    items = ItemSerializer(many=True, allow_empty=False, max_length=ITEMS_MAX)  # type: ignore[call-arg]  # of the list
     payment = PaymentSerializer(required=False, help_text="Default: the customer's saved method.")
 
 

@@ -1,5 +1,6 @@
 """The fiscal document of an order: one call step when it is issued before the pivot, three steps when after it."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -9,6 +10,9 @@ from apps.fiscal_docs import public as fiscal
 from apps.orders import queries
 from apps.orders.models import PaymentMethod
 from apps.saga import public as saga
+
+# Two questions to the authority (was it authorised? please authorise) with their timeouts, and some air.
+LEASE = timedelta(seconds=30)
 
 
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
@@ -38,6 +42,7 @@ class IssueDocument(saga.CallStep):
 
     name = "issue_fiscal_doc"
     kind = saga.COMPENSABLE
+    lease = LEASE
 
     def prepare(self, run: saga.Run) -> None:
         fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
@@ -90,6 +95,7 @@ class TransmitDocument(saga.CallStep):
 
     name = "transmit_fiscal_doc"
     kind = saga.RETRIABLE
+    lease = LEASE
     attempts_max = 40  # an authority may be away for hours; with the delays below this is about three
     undo_attempts_max = 1  # after the pivot nothing is undone
 

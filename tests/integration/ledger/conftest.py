@@ -40,12 +40,12 @@ def open_bank(now: datetime = NOW) -> None:
 
 def line(account: AccountRef, side: str, amount: str | int, *, tracekey: UUID | None = None, **options: object) -> Entry:
     values = {"eventcode": ANY, **options}
-    return Entry.line(
-        tracekey=tracekey or uuid7(), account=account, amount=money(amount), debitcredit=side, **values
-    )
+    return Entry.line(tracekey=tracekey or uuid7(), account=account, amount=money(amount), debitcredit=side, **values)
 
 
-def move(debit: AccountRef, credit: AccountRef, amount: str | int, *, tracekey: UUID | None = None, **options: object) -> Entry:
+def move(
+    debit: AccountRef, credit: AccountRef, amount: str | int, *, tracekey: UUID | None = None, **options: object
+) -> Entry:
     values = {"eventcode": ANY, **options}
     return Entry.transfer(tracekey=tracekey or uuid7(), debit=debit, credit=credit, amount=money(amount), **values)
 

@@ -52,7 +52,9 @@ class ModelLedger:
         days = [since + timedelta(days=n) for n in range((self.today - since).days + 1)]
         return floor is not None and any(self.balance(account, day) - self.held(account, day) < floor for day in days)
 
-    def post(self, tracekey: UUID, legs: list[tuple[AccountRef, Decimal]], dateref: date | None, mark: object = None) -> str:
+    def post(
+        self, tracekey: UUID, legs: list[tuple[AccountRef, Decimal]], dateref: date | None, mark: object = None
+    ) -> str:
         """POSTED, REPLAYED or the code of the refusal."""
         body = (tuple(legs), dateref, mark)
         if tracekey in self.buried:

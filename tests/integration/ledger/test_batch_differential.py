@@ -14,8 +14,8 @@ from apps.ledger.public import AccountRef, Entry
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, INACTIVE, LIMITED, NOW, TODAY, line, move, open_bank
 
 TABLES = {
-    "ledger_transaction": "branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref,"
-    " createdat, balanced, balanceafter, pendingafter, dayafter, daynet",
+    "ledger_transaction": "branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,"
+    " dateref, createdat, balanced, balanceafter, pendingafter, dayafter, daynet",
     "ledger_balance": "branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit, accumulatedcredit,"
     " createdtracekey, updatedtracekey",
     "ledger_account": "branch, account, currency, posteddebit, postedcredit, pendingdebit",
@@ -67,7 +67,7 @@ def one_by_one(batch: list[Entry]) -> list[str | None]:
 
 @pytest.mark.django_db
 class TestBatchEqualsSequence:
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("seed", range(4))
     @pytest.mark.parametrize("sizes", [(120,), (7, 1, 60, 52)])
     def test_leaves_the_same_rows_and_gives_the_same_answers(self, seed: int, sizes: tuple[int, ...]) -> None:
         def run(post_all: Any) -> tuple[list[str | None], dict[str, list[tuple[Any, ...]]]]:

@@ -157,7 +157,9 @@ class TestPostHold:
         fund(ANA, 100)
         hold()
         key = uuid7()
-        post(ledger.Entry.transfer(tracekey=key, debit=ANA, credit=BOB, amount=money(40), eventcode=ANY, description="sale"))
+        post(
+            ledger.Entry.transfer(tracekey=key, debit=ANA, credit=BOB, amount=money(40), eventcode=ANY, description="sale")
+        )
         with pytest.raises(ledger.TracekeyReused):
             post_hold(tracekey=key)
         assert ledger.balance(ANA).pending == 40
@@ -251,7 +253,11 @@ class TestExpireHolds:
         hold("never", amount=2)
         assert (self.expire(), self.expire()) == (3, 0)
         assert (available(ANA), available(BOB)) == (97, 100)
-        assert set(Hold.objects.filter(status="EXPIRED").values_list("key", flat=True)) == {"due", "due too", "due elsewhere"}
+        assert set(Hold.objects.filter(status="EXPIRED").values_list("key", flat=True)) == {
+            "due",
+            "due too",
+            "due elsewhere",
+        }
 
     def test_ends_no_more_than_its_limit_at_once_and_the_oldest_first(self) -> None:
         fund(ANA, 100)

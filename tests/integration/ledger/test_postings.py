@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.common.clock import uuid7
 from apps.common.transactions import TransactionMisuse
 from apps.ledger import public as ledger
-from apps.ledger.models import Balance, PostingKey, Transaction
+from apps.ledger.models import Account, Balance, PostingKey, Transaction
 from apps.ledger.public import AccountRef, Entry
 from tests.integration.ledger.conftest import (
     ANA,
@@ -43,7 +43,9 @@ class TestPost:
         assert (written.dateref, written.account, str(written.amount)) == (TODAY, ANA, "30.50")
 
     def test_writes_the_seeds_columns(self) -> None:
-        entry = line(ANA, "C", 10, eventcode=CREDIT_ONLY, description="pão", details={"canal": "app", "taxa": Decimal("1.5")})
+        entry = line(
+            ANA, "C", 10, eventcode=CREDIT_ONLY, description="pão", details={"canal": "app", "taxa": Decimal("1.5")}
+        )
         (written,) = post(entry).lines
         row = Transaction.objects.get(id=written.id)
         assert (row.branch, row.account, row.amount, row.debit_credit, row.event_code) == ("0001", ANA.account, 10, "C", 2)
@@ -158,6 +160,14 @@ class TestBackDated:
             post(line(ANA, "D", 31, dateref=TODAY - timedelta(days=2)))
         post(line(ANA, "D", 30, dateref=TODAY - timedelta(days=2)))
         assert ledger.balance(ANA).available == 0
+
+    def test_may_improve_a_day_that_is_below_a_floor_raised_later(self) -> None:
+        post(line(LIMITED, "D", 100, dateref=YESTERDAY))
+        fund(LIMITED, 200)
+        Account.objects.filter(account=LIMITED.account).update(min_balance=0)
+        fund(LIMITED, 10, dateref=YESTERDAY)
+        with pytest.raises(ledger.InsufficientFunds):
+            post(line(LIMITED, "D", 1, dateref=YESTERDAY))
 
     def test_a_debit_back_dated_before_the_accounts_first_day_is_refused(self) -> None:
         fund(ANA, 50)

@@ -21,7 +21,9 @@ CARD = {"number": world.GOOD, "exp_month": 12, "exp_year": 2030, "cvv": world.CV
 def pay(client: APIClient, key: str | None = None, **changes: Any) -> Any:
     body = {"amount": "10.50", "card": CARD, "reference": "order-7", **changes}
     headers = {"HTTP_IDEMPOTENCY_KEY": key} if key is not None else {}
-    return client.post("/payments", {name: value for name, value in body.items() if value is not None}, format="json", **headers)  # type: ignore[arg-type]
+    return client.post(
+        "/payments", {name: value for name, value in body.items() if value is not None}, format="json", **headers
+    )  # type: ignore[arg-type]
 
 
 class TestSaveCard:
@@ -31,7 +33,11 @@ class TestSaveCard:
         body = response.json()
         assert response.status_code == 201
         assert response["Cache-Control"] == "no-store"
-        assert {name: body[name] for name in ("brand", "bin", "last4")} == {"brand": "visa", "bin": "424242", "last4": "4242"}
+        assert {name: body[name] for name in ("brand", "bin", "last4")} == {
+            "brand": "visa",
+            "bin": "424242",
+            "last4": "4242",
+        }
         assert CardToken.objects.get(token=body["token"]).owner_id == account
         assert "number" not in body
 
@@ -66,7 +72,10 @@ class TestPay:
         pump_messages()
         found = client.get(response["Location"]).json()
         assert (found["status"], found["state"], found["captured_amount"]) == ("approved", "CAPTURED", "10.50")
-        assert [(o["kind"], o["status"]) for o in found["operations"]] == [("authorise", "APPROVED"), ("capture", "APPROVED")]
+        assert [(o["kind"], o["status"]) for o in found["operations"]] == [
+            ("authorise", "APPROVED"),
+            ("capture", "APPROVED"),
+        ]
         assert found["card"] == {"brand": "visa", "bin": "424242", "last4": "4242"}
 
     def test_by_a_saved_card(self) -> None:
@@ -253,7 +262,9 @@ class TestList:
                 break
         assert seen == made[::-1]
 
-    @pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "501"}, {"limit": "x"}, {"cursor": "x"}, {"cursor": "WzFd"}])
+    @pytest.mark.parametrize(
+        "query", [{"limit": "0"}, {"limit": "501"}, {"limit": "x"}, {"cursor": "x"}, {"cursor": "WzFd"}]
+    )
     def test_a_malformed_page_is_refused(self, query: dict[str, str]) -> None:
         client, _ = world.merchant()
         assert client.get("/payments", query).status_code == 422

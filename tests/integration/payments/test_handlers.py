@@ -82,7 +82,9 @@ class TestACardsJourney:
         assert Payment.objects.get().state == "CAPTURED"
         assert ProcessorTransaction.objects.get().captured_amount == Decimal("10.50")
 
-    @pytest.mark.parametrize(("number", "amount"), [(world.DECLINED, "10.50"), (world.NO_FUNDS, "10.50"), (world.GOOD, "1000.01")])
+    @pytest.mark.parametrize(
+        ("number", "amount"), [(world.DECLINED, "10.50"), (world.NO_FUNDS, "10.50"), (world.GOOD, "1000.01")]
+    )
     def test_ends_compensated_when_the_card_is_refused(self, journey: saga.Definition, number: str, amount: str) -> None:
         assert run(journey, number, amount).status == "COMPENSATED"
         assert Payment.objects.get().state == "REJECTED"

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.django_db
 PAYMENT = uuid7()
 
 
-def authorise(*, key: str = "a", payment_id: UUID = PAYMENT, bin6: str = "424242", last4: str = "4242", amount: str = "10.50") -> None:
+def authorise(
+    *, key: str = "a", payment_id: UUID = PAYMENT, bin6: str = "424242", last4: str = "4242", amount: str = "10.50"
+) -> None:
     request = AuthoriseRequested(
         operation_key=key,
         payment_id=payment_id,

@@ -49,7 +49,7 @@ class TestKeys:
         token = world.save_card().token
         settings.VAULT_KEYS = [new, old]
         world.save_card()
-        assert vault._number(CardToken.objects.get(pk=token)) == world.GOOD
+        assert vault._number(CardToken.objects.get(token=token)) == world.GOOD
         assert CardToken.objects.values("key_id").distinct().count() == 2
 
     def test_reencrypting_lets_the_old_key_go(self, settings: Settings) -> None:
@@ -61,12 +61,12 @@ class TestKeys:
             assert vault.reencrypt() == 1
             assert vault.reencrypt() == 0
         settings.VAULT_KEYS = [new]
-        assert vault._number(CardToken.objects.get(pk=token)) == world.GOOD
+        assert vault._number(CardToken.objects.get(token=token)) == world.GOOD
 
     def test_a_ciphertext_that_is_moved_to_another_token_does_not_open(self) -> None:
         from cryptography.exceptions import InvalidTag
 
-        one, two = CardToken.objects.get(pk=world.save_card().token), CardToken.objects.get(pk=world.save_card().token)
+        one, two = (CardToken.objects.get(token=world.save_card().token) for _ in range(2))
         one.nonce, one.ciphertext = two.nonce, two.ciphertext
         with pytest.raises(InvalidTag):
             vault._number(one)
@@ -83,7 +83,7 @@ def everything_stored() -> dict[str, bytes]:
             [kinds],
         )
         for table, column, kind in cursor.fetchall():
-            cast = f'"{column}"' if kind == "bytea" else f'convert_to("{column}"::text, \'UTF8\')'
+            cast = f'"{column}"' if kind == "bytea" else f"convert_to(\"{column}\"::text, 'UTF8')"
             cursor.execute(f'SELECT {cast} FROM "{table}" WHERE "{column}" IS NOT NULL')
             found[f"{table}.{column}"] = b"\n".join(bytes(row[0]) for row in cursor.fetchall())
     return found

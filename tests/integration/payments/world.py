@@ -1,11 +1,14 @@
 """What the tests of payments start from."""
 
+import base64
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.test import Client
 from rest_framework.test import APIClient
 
 from apps.identity import public as identity
@@ -67,6 +70,11 @@ def merchant(*scopes: str, code: str | None = None) -> tuple[APIClient, str]:
 
 
 def basic(account_id: str, secret: str) -> str:
-    import base64
-
     return "Basic " + base64.b64encode(f"{account_id}:{secret}".encode()).decode()
+
+
+def staff() -> Client:
+    """A browser in which a superuser is logged in to the back office."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("ops", password="x"))
+    return client

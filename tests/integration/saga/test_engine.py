@@ -29,6 +29,7 @@ from apps.saga.engine import Progress, Resumed
 from apps.saga.models import Attempt, RunStatus, Step
 from apps.saga.models import Run as RunRow
 from apps.saga.sweeper import sweep
+from apps.saga.triage import NotStuck, retry
 from tests.saga_driver import finish, let_time_pass, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -380,6 +381,41 @@ class TestSweep:
             assert sweep() == 0, "a run that was just woken is not woken again at once"
             assert sweep(now=timezone.now() + timedelta(seconds=6)) == 1
         assert waiting not in woken
+
+
+class TestRetryByHand:
+    def test_lets_a_stuck_run_go_forward(self, story: Story) -> None:
+        story.plan["do b"] = [RuntimeError("broken")] * 8
+        with known(local(story, "a", PIVOT), local(story, "b", RETRIABLE), story=story) as toy:
+            run = finish(begin(toy))
+            assert run.status == RunStatus.STUCK
+            retry(run.pk, now=timezone.now())
+            assert finish(run.pk).status == RunStatus.COMPLETED
+        assert Step.objects.get(position=1).attempts == 9
+
+    def test_lets_a_stuck_run_go_back(self, story: Story) -> None:
+        story.plan["undo a"] = [RuntimeError("no way back")] * 3
+        story.plan["do b"] = [Refusal("no")]
+        with known(call(story, "a"), local(story, "b"), story=story) as toy:
+            run = finish(begin(toy))
+            assert run.status == RunStatus.STUCK
+            retry(run.pk, now=timezone.now())
+            assert finish(run.pk).status == RunStatus.COMPENSATED
+
+    def test_asks_whether_it_happened_before_it_calls_again(self, story: Story) -> None:
+        story.plan["call a"] = [UnknownOutcome("lost")] * 3
+        with known(call(story, "a", RETRIABLE), story=story) as toy:
+            run = finish(begin(toy))
+            story.told.clear()
+            retry(run.pk, now=timezone.now())
+            finish(run.pk)
+        assert story.told[:2] == ["prepare a", "ask whether a"]
+
+    def test_refuses_a_run_that_is_not_stuck(self, story: Story) -> None:
+        with known(local(story, "a"), story=story) as toy:
+            run = finish(begin(toy))
+            with pytest.raises(NotStuck):
+                retry(run.pk, now=timezone.now())
 
 
 class TestDefinition:

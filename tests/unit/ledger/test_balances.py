@@ -20,7 +20,9 @@ def stored(dateref: date, accumulated_credit: int, credit: int = 0) -> Day:
     )
 
 
-def book(*days: Day, points: tuple[date, ...], pending: int = 0, held: tuple[tuple[date, Decimal], ...] = ()) -> AccountBook:
+def book(
+    *days: Day, points: tuple[date, ...], pending: int = 0, held: tuple[tuple[date, Decimal], ...] = ()
+) -> AccountBook:
     credit = days[-1].accumulated_credit if days else Decimal(0)
     made = AccountBook(
         id=UUID(int=1),
@@ -109,10 +111,11 @@ class TestFloor:
 
 
 class TestSums:
-    def test_refuses_what_no_longer_fits_the_column(self) -> None:
+    @pytest.mark.parametrize("side", ["D", "C"])
+    def test_refuses_what_no_longer_fits_the_column(self, side: str) -> None:
         made = book(stored(MONDAY, 0), points=(TUESDAY,))
-        made.posted_credit = SUM_MAX
+        made.posted_credit = made.posted_debit = SUM_MAX
         made.check_sums()
-        made.apply("C", Decimal("0.01"), dateref=TUESDAY)
+        made.apply(side, Decimal("0.01"), dateref=TUESDAY)
         with pytest.raises(SumTooLarge):
             made.check_sums()

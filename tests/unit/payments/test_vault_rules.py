@@ -1,5 +1,6 @@
 """Cards: number, brand, expiry, security code."""
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -40,12 +41,11 @@ class TestNumber:
         with pytest.raises((vault.InvalidCardNumber, vault.UnsupportedBrand)):
             vault.check(card(number[:position] + wrong + number[position + 1 :]), now=NOW)
 
-    @given(st.text(max_size=30))
-    def test_no_text_makes_it_fail_otherwise_and_no_message_quotes_the_text(self, text: str) -> None:
-        try:
+    @given(st.text(max_size=30) | st.text("0123456789 -", max_size=12))
+    def test_no_other_text_passes_and_no_message_quotes_the_text(self, text: str) -> None:
+        with pytest.raises((vault.InvalidCardNumber, vault.UnsupportedBrand)) as refusal:
             vault.check(card(text), now=NOW)
-        except (vault.InvalidCardNumber, vault.UnsupportedBrand) as refusal:
-            assert len(text) < 5 or text not in refusal.detail
+        assert len(text) < 5 or text not in refusal.value.detail
 
     @pytest.mark.parametrize("number", ["4242 4242 4242 4242", "4242-4242-4242-4242"])
     def test_groups_are_fine(self, number: str) -> None:
@@ -53,7 +53,15 @@ class TestNumber:
 
     @pytest.mark.parametrize(
         "number",
-        ["", "4242424242424241", "424242424242", "४२४२४२४२४२४२४२४२", "4242  4242  4242  4242", "4" * 30, "4242424242424242\n"],
+        [
+            "",
+            "4242424242424241",
+            "424242424242",
+            "४२४२४२४२४२४२४२४२",
+            "4242  4242  4242  4242",
+            "4" * 30,
+            "4242424242424242\n",
+        ],
     )
     def test_other_shapes_are_not(self, number: str) -> None:
         with pytest.raises(vault.InvalidCardNumber):
@@ -95,7 +103,7 @@ class TestBrand:
         for brand in BRANDS:
             ordered = sorted(brand.ranges)
             assert all(first <= last for first, last in ordered)
-            assert all(one[1] < two[0] for one, two in zip(ordered, ordered[1:], strict=False))
+            assert all(one[1] < two[0] for one, two in itertools.pairwise(ordered))
 
 
 class TestExpiry:

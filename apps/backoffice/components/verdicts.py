@@ -1,0 +1,127 @@
+"""The sentence on top of a page: it answers the page's question, written from the same numbers as the page."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.backoffice.components.formats import duration, moment, plural, sentence, words
+from apps.backoffice.components.masking import mask_text
+from apps.saga.public import RunState, StepState
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``title`` answers, ``text`` explains; ``tone`` and ``icon`` as in states.py."""
+
+    tone: str
+    icon: str
+    title: str
+    text: str
+
+
+def run_verdict(run: RunState, *, now: datetime) -> Verdict:
+    """What happened to this run, and what comes next."""
+    says = {
+        "COMPLETED": _completed,
+        "COMPENSATED": _compensated,
+        "COMPENSATING": _compensating,
+        "STUCK": _stuck,
+        "WAITING": _waiting,
+    }.get(run.status, _running)
+    verdict = says(run, now)
+    return Verdict(verdict.tone, verdict.icon, mask_text(verdict.title), mask_text(verdict.text))
+
+
+def _current(run: RunState) -> StepState | None:
+    """The step at which the run is."""
+    if run.status == "COMPENSATING":
+        undoing = [step for step in run.steps if step.status == "UNDOING"]
+        to_undo = [step for step in run.steps if step.status in {"DONE", "UNKNOWN"}]
+        found = undoing or to_undo
+        return found[-1] if found else None
+    return next((step for step in run.steps if step.status not in {"DONE", "UNDONE"}), None)
+
+
+def current_step(run: RunState) -> str:
+    """The name of the step at which a run is; empty when it is over."""
+    step = _current(run) if run.finished_at is None else None
+    return step.name if step else ""
+
+
+def _cause(run: RunState) -> str:
+    """Why it failed: "Issue document was refused (R412): NCM not in table." """
+    if not run.failed_step:
+        return "It failed."
+    refused = run.error_code[:1] == "R" and run.error_code[1:].isdigit()
+    code = f" ({run.error_code})" if run.error_code else ""
+    said = f"{sentence(run.failed_step)} {'was refused' if refused else 'failed'}{code}"
+    detail = run.error_detail.strip().rstrip(".")
+    return f"{said}: {detail}." if detail else f"{said}."
+
+
+def _completed(run: RunState, now: datetime) -> Verdict:
+    took = duration((run.finished_at or now) - run.started_at)
+    repeated = sum(step.attempts > 1 for step in run.steps)
+    how = f"{plural(repeated, 'step', 'steps')} needed more than one attempt" if repeated else "each at the first attempt"
+    return Verdict("ok", "ok", f"Completed in {took}.", f"All {len(run.steps)} steps are done, {how}.")
+
+
+def _compensated(run: RunState, now: datetime) -> Verdict:
+    undone = [step for step in run.steps if step.status == "UNDONE"]
+    done = f"{plural(len(undone), 'step', 'steps')} undone in reverse order" if undone else "Nothing had to be undone"
+    took = duration((run.finished_at or now) - run.started_at)
+    return Verdict("undo", "undo", _cause(run), f"{done}. Over after {took}; nothing is left to do.")
+
+
+def _compensating(run: RunState, now: datetime) -> Verdict:
+    step = _current(run)
+    if step is None:
+        return Verdict("undo", "undo", _cause(run), "Undoing what was done.")
+    number = max(step.undo_attempts, 1)
+    title = f"{_cause(run)} Undoing {words(step.name)}, attempt {number}."
+    return Verdict("undo", "undo", title, _next(step, now=now) or "Then the steps before it, in reverse order.")
+
+
+def _stuck(run: RunState, _now: datetime) -> Verdict:
+    tried = max((step.undo_attempts or step.attempts for step in run.steps if step.name == run.failed_step), default=0)
+    text = f"{plural(tried, 'attempt', 'attempts')} made. It can go neither forward nor back without a person."
+    return Verdict("bad", "bad", f"Stuck. {_cause(run)}", text)
+
+
+def _waiting(run: RunState, now: datetime) -> Verdict:
+    step = _current(run)
+    if step is None:
+        return Verdict("run", "wait", "Waiting.", "")
+    since = max((attempt.started_at for attempt in step.tries if not attempt.undo), default=run.started_at)
+    title = f"Waiting for the answer to {words(step.name)} for {duration(now - since)}."
+    if step.waiting_until is None:
+        return Verdict("run", "wait", title, "")
+    again = moment(step.waiting_until, now=now).text
+    return Verdict("run", "wait", title, f"Without an answer it is asked again at {again}.")
+
+
+def _running(run: RunState, now: datetime) -> Verdict:
+    step = _current(run)
+    if step is None:
+        return Verdict("run", "run", "Running.", "")
+    number = max(step.attempts, 1)
+    if step.error_code:
+        failed = f"The last attempt at {words(step.name)} failed ({step.error_code})."
+        return Verdict("run", "again", f"{failed} Trying again.", _next(step, now=now) or f"Attempt {number + 1} is due.")
+    done = sum(each.status == "DONE" for each in run.steps)
+    return Verdict("run", "run", f"Running: {words(step.name)}.", f"{done} of {len(run.steps)} steps are done.")
+
+
+def _next(step: StepState, *, now: datetime) -> str:
+    if step.retry_at is None or step.retry_at <= now:
+        return ""
+    last = f"The last one failed: {step.error_code}. " if step.error_code else ""
+    return f"{last}Next attempt in {duration(step.retry_at - now)}, at {moment(step.retry_at, now=now).text}."
+
+
+def home_verdict(*, things: int, in_flight: int) -> Verdict:
+    """Is everything all right? ``things`` that need a person, and runs on the way."""
+    flight = f"{plural(in_flight, 'run is', 'runs are')} on the way." if in_flight else "No run is on the way."
+    if things:
+        title = "1 thing needs you." if things == 1 else f"{things} things need you."
+        return Verdict("bad", "bad", title, f"Sorted by the money at stake. {flight}")
+    return Verdict("ok", "ok", "Nothing needs you.", f"No run is stuck and no message was left behind. {flight}")

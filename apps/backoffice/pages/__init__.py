@@ -1,0 +1,1 @@
+"""One page each: ask the public queries, say it in words, render."""

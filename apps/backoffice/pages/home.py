@@ -1,0 +1,208 @@
+"""Home: is everything all right? What needs a person first, the numbers in fixed places below."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.backoffice.components.formats import duration, money, plural, words
+from apps.backoffice.components.links import list_link as rows
+from apps.backoffice.components.verdicts import Verdict, home_verdict
+from apps.messaging import public as messaging
+from apps.orders import public as orders
+from apps.saga import public as saga
+
+LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
+NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
+RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Something that needs a person: what, where, since when, worth how much, and the door to its rows."""
+
+    title: str
+    where: str
+    since: datetime | None
+    amount: Decimal | None
+    who: str
+    href: str
+    door: str
+    icon: str = "bad"
+    tone: str = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """A number in a fixed place. ``tone``: empty, warn or bad; a tile turns only when past its limit."""
+
+    name: str
+    value: int
+    context: str
+    href: str
+    limit: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """All that the page says."""
+
+    verdict: Verdict
+    needs: tuple[Need, ...]
+    tiles: tuple[Tile, ...]
+    now: datetime
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Unfold's DASHBOARD_CALLBACK: the context of the admin's index."""
+    page = home(may=request.user.has_perm, now=timezone.now())
+    return {
+        **context,
+        "title": "Home",
+        "home": page,
+        "live_url": reverse("admin:backoffice_home_live"),
+        "live_ms": LIVE_MS,
+    }
+
+
+def home_live(request: HttpRequest) -> HttpResponse:
+    """The parts of the page that change, alone."""
+    page = home(may=request.user.has_perm, now=timezone.now())
+    return render(request, "backoffice/home_parts.html", {"home": page})
+
+
+def home(*, may: Callable[[str], bool], now: datetime) -> Home:
+    """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
+    needs: list[Need] = []
+    tiles: list[Tile] = []
+    in_flight = 0
+    if may("orders.view_order"):
+        tiles += _order_tiles(now=now)
+    if may("saga.view_run"):
+        runs = saga.runs_now()
+        in_flight = runs.in_flight
+        found = saga.runs_in_need(now=now)
+        needs += [_run_need(each) for each in found]
+        tiles += _run_tiles(runs, found)
+    if may("messaging.view_message"):
+        messages = messaging.messages_now(now=now)
+        needs += _message_needs(messages, now=now)
+        tiles.insert(4, _message_tile(messages, now=now))
+    needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
+    verdict = home_verdict(things=len(needs), in_flight=in_flight)
+    return Home(verdict=verdict, needs=tuple(needs[:NEEDS_MAX]), tiles=tuple(tiles), now=now)
+
+
+# --- Needs ----------------------------------------------------------------------------------------------------------
+_SAYS = {
+    "stuck": ("is stuck", "are stuck"),
+    "undoing": ("has been undoing for long", "have been undoing for long"),
+    "overdue": ("should have gone on long ago", "should have gone on long ago"),
+}
+
+
+def _run_need(group: saga.RunsInNeed) -> Need:
+    one, many = _SAYS[group.kind]
+    stake = orders.at_stake(group.subject_ids)
+    where = [words(group.failed_step) if group.failed_step else "no step failed", group.error_code]
+    filters = {"needs": group.kind}
+    if group.failed_step:
+        filters["failed_step__exact"] = group.failed_step
+    if group.error_code:
+        filters["error_code__exact"] = group.error_code
+    return Need(
+        title=f"{plural(group.runs, 'run', 'runs')} {one if group.runs == 1 else many}",
+        where=" · ".join(filter(None, where)),
+        since=group.since,
+        amount=stake.amount,
+        who=plural(stake.customers, "customer", "customers"),
+        href=rows("saga_run", **filters),
+        door="Open runs",
+        icon="undo" if group.kind == "undoing" else "bad",
+        tone="undo" if group.kind == "undoing" else "bad",
+    )
+
+
+def _message_needs(messages: messaging.MessagesNow, *, now: datetime) -> list[Need]:
+    found = []
+    if messages.parked:
+        title = f"{plural(messages.parked, 'message', 'messages')} parked: the broker refuses to take them"
+        found.append(_message_need(title, "outbox", rows("messaging_pending", parked="yes"), None))
+    if _relay_is_late(messages, now=now):
+        title = f"{plural(messages.to_relay, 'message waits', 'messages wait')} to be sent"
+        where = "outbox · is the relay alive?"
+        found.append(_message_need(title, where, rows("messaging_pending"), messages.oldest_to_relay_at))
+    if messages.dead:
+        title = f"{plural(messages.dead, 'dead letter', 'dead letters')} in 24 hours"
+        found.append(_message_need(title, "their handlers gave up", rows("messaging_message", kind="dead"), None))
+    return found
+
+
+def _message_need(title: str, where: str, href: str, since: datetime | None) -> Need:
+    return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
+
+
+def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:
+    return messages.oldest_to_relay_at is not None and now - messages.oldest_to_relay_at > RELAY_LAG_MAX
+
+
+# --- Tiles ----------------------------------------------------------------------------------------------------------
+def _order_tiles(*, now: datetime) -> list[Tile]:
+    midnight = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = orders.orders_since(midnight)
+    declined = f"{today.rejected} sold out"
+    return [
+        Tile(name="Orders today", value=today.placed, context="since midnight", href=rows("orders_order", created="today")),
+        Tile(
+            name="Completed",
+            value=today.completed,
+            context=money(today.amount_completed),
+            href=rows("orders_order", created="today", status__exact="COMPLETED"),
+        ),
+        Tile(
+            name="Payment not completed",
+            value=today.payment_not_completed,
+            context=declined,
+            href=rows("orders_order", created="today", status__exact="PAYMENT_NOT_COMPLETED"),
+        ),
+    ]
+
+
+def _run_tiles(runs: saga.RunsNow, found: tuple[saga.RunsInNeed, ...]) -> list[Tile]:
+    stuck = sum(group.runs for group in found if group.kind == "stuck")
+    return [
+        Tile(
+            name="Runs in flight",
+            value=runs.in_flight,
+            context=f"{runs.waiting} waiting, {runs.undoing} undoing",
+            href=rows("saga_run", needs="live"),
+        ),
+        Tile(
+            name="Stuck",
+            value=stuck,
+            context="need a person" if stuck else "none",
+            href=rows("saga_run", needs="stuck"),
+            limit="limit 0",
+            tone="bad" if stuck else "",
+        ),
+    ]
+
+
+def _message_tile(messages: messaging.MessagesNow, *, now: datetime) -> Tile:
+    oldest = messages.oldest_to_relay_at
+    late = _relay_is_late(messages, now=now)
+    return Tile(
+        name="Messages to relay",
+        value=messages.to_relay,
+        context=f"oldest {duration(now - oldest)}" if oldest else "none waits",
+        href=rows("messaging_pending"),
+        limit=f"limit {duration(RELAY_LAG_MAX)}",
+        tone="bad" if late else "",
+    )

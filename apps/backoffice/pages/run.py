@@ -1,0 +1,229 @@
+"""Run: what happened to this order, and what can I do? Joins the run with its order, money, document and messages."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.backoffice.components.gantt import LIVE, Gantt, gantt
+from apps.backoffice.components.links import change_link, list_link
+from apps.backoffice.components.masking import mask_cpf
+from apps.backoffice.components.states import Look, look
+from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
+from apps.customers import public as customers
+from apps.fiscal_docs import public as fiscal_docs
+from apps.ledger import public as ledger
+from apps.messaging import public as messaging
+from apps.orders import public as orders
+from apps.payments import public as payments
+from apps.saga import public as saga
+
+LIVE_MS = 1000
+TABS = ("steps", "messages", "data")
+TRACEKEYS_MAX = 10  # a run posts once or twice; each key is one query
+# Messages may still travel after a run is over: late answers, dead letters.
+MESSAGES_AFTER = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """A fact in the head of the page. ``href``: where it leads, or empty."""
+
+    name: str
+    text: str
+    amount: Decimal | None = None
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """A step in the table of steps."""
+
+    step: saga.StepState
+    look: Look
+    took: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """All that the page says."""
+
+    run: saga.RunState
+    now: datetime
+    live: bool
+    look: Look
+    verdict: Verdict
+    gantt: Gantt
+    facts: tuple[Fact, ...]
+    age: timedelta
+    at: str
+    steps: tuple[StepRow, ...]
+    messages: tuple[messaging.MessageState, ...]
+    data: dict[str, Any]
+    payment: payments.PaymentView | None
+    payment_href: str
+    lines: tuple[ledger.TransactionLine, ...]
+    hold_href: str
+    document: fiscal_docs.DocumentView | None
+    document_href: str
+
+
+def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The whole page."""
+    page = _page(request, run_id)
+    tab = _tab(request)
+    address = reverse("admin:backoffice_run_live", args=[run_id])
+    context = {
+        **admin.site.each_context(request),
+        "title": page.run.business_key,
+        "content_title": f"Runs / {page.run.business_key}",
+        "page": page,
+        "tab": tab,
+        "live_url": f"{address}?tab={tab}" if page.live else "",
+        "live_ms": LIVE_MS,
+    }
+    return render(request, "backoffice/run.html", context)
+
+
+def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """The parts of the page that change, alone."""
+    return render(request, "backoffice/run_parts.html", {"page": _page(request, run_id), "tab": _tab(request)})
+
+
+def _tab(request: HttpRequest) -> str:
+    wanted = request.GET.get("tab", TABS[0])
+    return wanted if wanted in TABS else TABS[0]
+
+
+def _page(request: HttpRequest, run_id: UUID) -> RunPage:
+    if not request.user.has_perm("saga.view_run"):
+        raise PermissionDenied
+    run = saga.run_state(run_id)
+    if run is None or run.run_id != run_id:
+        raise Http404("There is no such run.")
+    return page_of(run, now=timezone.now())
+
+
+def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
+    """Ask every neighbour's public door for its part of this run."""
+    verdict = run_verdict(run, now=now)
+    order = orders.order(run.subject_id)
+    payment = _payment(run)
+    document = fiscal_docs.document_of_order(run.subject_id)
+    end = run.finished_at or now
+    return RunPage(
+        run=run,
+        now=now,
+        live=run.status in LIVE,
+        look=look("run", run.status),
+        verdict=verdict,
+        gantt=gantt(run, now=now, finding=f"{verdict.title} {verdict.text}"),
+        facts=_facts(order, payment),
+        age=end - run.started_at,
+        at=current_step(run),
+        steps=tuple(_step_row(step, now=now) for step in run.steps),
+        messages=messaging.messages_of(run.global_id, since=run.started_at, until=end + MESSAGES_AFTER),
+        data=saga.run_input(run.run_id),
+        payment=payment,
+        payment_href=_payment_href(run, payment),
+        lines=_lines(run),
+        hold_href=_hold_href(run),
+        document=document,
+        document_href=change_link("fiscal_docs_document", document.id) if document else "",
+    )
+
+
+# --- The order and the customer -------------------------------------------------------------------------------------
+def _facts(order: orders.OrderView | None, payment: payments.PaymentView | None) -> tuple[Fact, ...]:
+    if order is None:
+        return ()
+    tickets = ", ".join(f"{item.quantity} × {item.name}" for item in order.items)
+    facts = [
+        Fact(name="Amount", text="", amount=order.amount),
+        Fact(name="Tickets", text=tickets or "none"),
+        _customer(order),
+        Fact(name="Paid by", text=_paid_by(order, payment)),
+        Fact(name="Order", text=f"{order.id}", href=change_link("orders_order", order.id)),
+    ]
+    return tuple(facts)
+
+
+def _customer(order: orders.OrderView) -> Fact:
+    href = change_link("customers_customer", order.customer_id)
+    try:
+        customer = customers.customer(order.customer_id)
+    except customers.UnknownCustomer:
+        return Fact(name="Customer", text=str(order.customer_id))
+    return Fact(name="Customer", text=f"{customer.name}, CPF {mask_cpf(customer.cpf)}", href=href)
+
+
+def _paid_by(order: orders.OrderView, payment: payments.PaymentView | None) -> str:
+    if order.payment_method != "card":
+        return "the ledger balance"
+    if payment is not None and payment.card_last4:
+        return f"{payment.card_brand.capitalize()} •••• {payment.card_last4}"
+    try:
+        card = payments.card(order.card_token)
+    except payments.UnknownCard:
+        return "a card"
+    return f"{card.brand.capitalize()} •••• {card.last4}"
+
+
+# --- What the steps left behind: ids in their outputs ---------------------------------------------------------------
+def _outputs(run: saga.RunState, name: str) -> list[str]:
+    return [str(step.output[name]) for step in run.steps if step.output.get(name)]
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _payment(run: saga.RunState) -> payments.PaymentView | None:
+    for text in _outputs(run, "payment_id"):
+        payment_id = _uuid(text)
+        if payment_id is None:
+            continue
+        try:
+            return payments.payment(payment_id)
+        except payments.UnknownPayment:
+            continue
+    return None
+
+
+def _payment_href(run: saga.RunState, payment: payments.PaymentView | None) -> str:
+    if payment is not None:
+        return change_link("payments_payment", payment.id)
+    # A payment that was refused or not answered yet left no id in the run; its reference is the order.
+    return list_link("payments_payment", q=str(run.subject_id))
+
+
+def _lines(run: saga.RunState) -> tuple[ledger.TransactionLine, ...]:
+    keys = [key for text in _outputs(run, "tracekey") if (key := _uuid(text))]
+    return tuple(line for key in keys[:TRACEKEYS_MAX] for line in ledger.transactions_by_tracekey(key))
+
+
+def _hold_href(run: saga.RunState) -> str:
+    keys = _outputs(run, "hold_key")
+    return list_link("ledger_hold", q=keys[0]) if keys else ""
+
+
+# --- Steps ----------------------------------------------------------------------------------------------------------
+def _step_row(step: saga.StepState, *, now: datetime) -> StepRow:
+    refused = step.status == "FAILED" and step.error_code[:1] == "R" and step.error_code[1:].isdigit()
+    end = step.finished_at or now
+    return StepRow(
+        step=step,
+        look=look("step", "REFUSED" if refused else step.status),
+        took=end - step.started_at if step.started_at else None,
+    )

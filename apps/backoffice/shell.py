@@ -1,0 +1,22 @@
+"""What stands around every page: the environment's name, the badges of the menu, and who may see what."""
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils import timezone
+
+from apps.saga import public as saga
+
+BADGE_MAX = 99  # three digits do not fit; the list behind it tells the number
+
+
+def environment(_request: HttpRequest) -> list[str] | None:
+    """The label in the header: nobody may take a demo for production."""
+    return ["Embedded demo", "info"] if settings.EMBEDDED else None
+
+
+def triage_badge(_request: HttpRequest) -> str:
+    """How many runs need a person; empty when none does. One count through the indexes of what is live or stuck."""
+    needing = saga.runs_in_need_count(now=timezone.now())
+    if not needing:
+        return ""
+    return f"{BADGE_MAX}+" if needing > BADGE_MAX else str(needing)

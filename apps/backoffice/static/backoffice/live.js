@@ -1,0 +1,95 @@
+// Keeps a page young: asks for its parts again, swaps those that changed, and says so when it cannot.
+// Without this script the page is complete, and as old as it is. The event stream takes this file's place later.
+"use strict";
+
+(() => {
+  const STALE_MS = 5000; // after this long without news the page may not look live
+  const TRIES_WAIT_MAX_MS = 15000; // between two attempts to reach a server that is away
+
+  const root = document.querySelector("[data-live-url]");
+  if (!root) return;
+  const pill = document.querySelector("[data-live-pill]");
+  const every = Math.max(Number(root.dataset.liveMs) || 1000, 500);
+  let newest = Date.now();
+  let wait = every;
+  let timer = 0;
+
+  const say = (text, mark) => {
+    if (!pill) return;
+    pill.hidden = false;
+    pill.toggleAttribute("data-stale", mark === "stale");
+    pill.toggleAttribute("data-over", mark === "over");
+    if (pill.lastChild.textContent !== text) pill.lastChild.textContent = text;
+  };
+
+  const busy = (part) => {
+    const selection = window.getSelection();
+    return part.contains(document.activeElement)
+      || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
+  };
+
+  // Swap leaves, not the page: focus, a selection and opened details survive.
+  const swap = (html) => {
+    const fresh = new DOMParser().parseFromString(html, "text/html");
+    fresh.querySelectorAll("[data-live-part]").forEach((part) => {
+      const old = document.getElementById(part.id);
+      if (!old || busy(old)) return;
+      old.querySelectorAll("details[open][id]").forEach((open) => {
+        const same = part.querySelector(`details[id="${open.id}"]`);
+        if (same) same.open = true;
+      });
+      if (old.outerHTML === part.outerHTML) return;
+      const scrolled = old.querySelector(".bo-gantt")?.scrollLeft ?? 0;
+      old.replaceWith(part);
+      const gantt = part.querySelector(".bo-gantt");
+      if (gantt) gantt.scrollLeft = scrolled;
+    });
+    return fresh.querySelector("[data-live-over]") === null;
+  };
+
+  const ask = async () => {
+    const response = await fetch(root.dataset.liveUrl, { credentials: "same-origin", redirect: "manual" });
+    if (response.type === "opaqueredirect" || response.status === 403) {
+      say("Session ended, load the page again", "stale");
+      return false;
+    }
+    if (!response.ok) throw new Error(String(response.status));
+    const goesOn = swap(await response.text());
+    newest = Date.now();
+    wait = every;
+    say(goesOn ? "Live" : "Finished", goesOn ? "" : "over");
+    return goesOn;
+  };
+
+  const turn = async () => {
+    timer = 0;
+    let goesOn = true;
+    try {
+      goesOn = await ask();
+    } catch {
+      wait = Math.min(wait * 2, TRIES_WAIT_MAX_MS);
+      const age = Date.now() - newest;
+      if (age > STALE_MS) say(`${Math.round(age / 1000)} s old`, "stale");
+    }
+    if (goesOn && !document.hidden) timer = window.setTimeout(turn, wait);
+    else if (!goesOn) document.removeEventListener("visibilitychange", wake);
+  };
+
+  // Nobody looks at a hidden page: it rests, and catches up when it is seen again.
+  function wake() {
+    if (document.hidden) {
+      window.clearTimeout(timer);
+      timer = 0;
+    } else if (!timer) {
+      turn();
+    }
+  }
+
+  document.addEventListener("visibilitychange", wake);
+  say("Live", "");
+  timer = window.setTimeout(turn, every);
+
+  // On a narrow screen the timeline begins at its newest end.
+  const gantt = document.querySelector(".bo-gantt");
+  if (gantt) gantt.scrollLeft = gantt.scrollWidth;
+})();

@@ -1,0 +1,17 @@
+"""The back office's own pages, inside the admin: behind its login, under its address."""
+
+from django.contrib import admin
+from django.urls import URLPattern, path
+
+from apps.backoffice.pages.home import home_live
+from apps.backoffice.pages.run import run_live, run_view
+
+
+def page_urls() -> list[URLPattern]:
+    """Pages that belong to no model; the admin's site puts them before its own."""
+    inside = admin.site.admin_view
+    return [
+        path("home/live/", inside(home_live), name="backoffice_home_live"),
+        path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
+        path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
+    ]

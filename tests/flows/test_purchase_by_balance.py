@@ -1,0 +1,91 @@
+"""An order paid from the customer's ledger account: the head is one commit and answers at once."""
+
+from threading import Barrier, Thread
+
+from django.db import connection, connections
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from apps.fiscal_docs.models import Document
+from apps.orders.models import Order, Ticket
+from apps.saga.models import Step
+from config import demo
+from tests import shop
+from tests.saga_driver import finish
+
+
+class TestPaid:
+    def test_is_paid_in_the_answer_and_completes_behind_it(self, opened: demo.Demo, client: Client) -> None:
+        answer = shop.post_order(client, shop.by_balance(), Prefer="wait=5")
+        assert (answer.status_code, answer.json()["status"]) == (201, "PAID")
+        assert answer["Preference-Applied"] == "wait=5"
+        shop.assert_money(customer="989.50", sales="10.50", clearing="0.00")
+        order_id = answer.json()["id"]
+        assert finish(shop.run_of(order_id).pk).status == "COMPLETED"
+        assert shop.order(order_id).status == "COMPLETED"
+        assert Document.objects.get().state == "AUTHORISED"
+        assert shop.stock() == demo.STOCK - 1
+        shop.assert_nothing_left_over()
+
+    def test_commits_its_head_once(self, opened: demo.Demo, client: Client) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            shop.post_order(client, shop.by_balance(), Prefer="wait=5")
+        statements = [query["sql"] for query in queries.captured_queries]
+        writes = [index for index, sql in enumerate(statements) if sql.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))]
+        commits = [index for index, sql in enumerate(statements) if sql == "COMMIT"]
+        assert len([at for at in commits if writes[0] < at]) == 1
+        assert writes[-1] < commits[0]
+
+
+class TestRefused:
+    def test_leaves_nothing_when_the_balance_is_too_small(self, opened: demo.Demo, client: Client) -> None:
+        answer = shop.post_order(client, shop.by_balance(amount=1000.01), Prefer="wait=5")
+        assert (answer.status_code, answer.json()["status"]) == (201, "PAYMENT_NOT_COMPLETED")
+        assert answer.json()["error"]["code"] == "R103"
+        statuses = list(Step.objects.order_by("position").values_list("status", flat=True))
+        assert statuses[:2] == ["ROLLED_BACK", "FAILED"]
+        shop.assert_clean_slate()
+
+
+class TestConcurrency:
+    def test_never_oversells(self, opened: demo.Demo) -> None:
+        buyers, tickets = 8, 3
+        Ticket.objects.filter(pk=demo.TICKET_ID).update(available=tickets)
+        ready, answers = Barrier(buyers), []
+
+        def buy() -> None:
+            try:
+                ready.wait(30)
+                answers.append(shop.post_order(Client(), shop.by_balance(), Prefer="wait=5").json()["status"])
+            finally:
+                connections.close_all()
+
+        threads = [Thread(target=buy) for _ in range(buyers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(answers) == ["PAID"] * tickets + ["REJECTED"] * (buyers - tickets)
+        assert shop.stock() == 0
+        shop.assert_money(customer="968.50", sales="31.50", clearing="0.00")
+
+    def test_never_spends_a_balance_twice(self, opened: demo.Demo) -> None:
+        buyers = 6
+        ready, answers = Barrier(buyers), []
+
+        def buy() -> None:
+            try:
+                ready.wait(30)
+                answers.append(shop.post_order(Client(), shop.by_balance(amount=400), Prefer="wait=5").json()["status"])
+            finally:
+                connections.close_all()
+
+        threads = [Thread(target=buy) for _ in range(buyers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(answers) == ["PAID"] * 2 + ["PAYMENT_NOT_COMPLETED"] * 4
+        assert shop.stock() == demo.STOCK - 2
+        assert Order.objects.count() == buyers
+        shop.assert_money(customer="200.00", sales="800.00", clearing="0.00")

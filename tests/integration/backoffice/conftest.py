@@ -1,0 +1,20 @@
+"""Somebody who may look at everything, and somebody who may look at nothing."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+
+@pytest.fixture
+def chief(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("chief", password="a long one"))
+    return client
+
+
+@pytest.fixture
+def newcomer(db: None) -> Client:
+    """Staff without a single permission."""
+    client = Client()
+    client.force_login(User.objects.create_user("newcomer", password="a long one", is_staff=True))
+    return client

@@ -1,0 +1,207 @@
+"""Taking back: cancel, void, tombstone, and what the authority no longer allows. Against the real sandbox."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+
+from apps.common.errors import UnknownOutcome
+from apps.fiscal_docs import public as fiscal
+from apps.fiscal_docs import schemas, transmission
+from apps.fiscal_docs.models import BlobKind, NumberRange
+from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.sandbox.faults import Action, Fault
+from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent, SandboxVoidedRange
+from apps.fiscal_docs.signature import verify
+from tests.integration.fiscal_docs.conftest import Company
+
+pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fiscal_docs"])  # what it empties afterwards
+
+EVENT = "NFeRecepcaoEvento4"
+
+
+class TestCancel:
+    def test_is_registered_and_archived(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        company.issue("a")
+        assert company.cancel("a")["state"] == "CANCELLED"
+        archived = journal.content(journal.read("a"), BlobKind.EVENT_PROC) or b""
+        assert schemas.errors(archived, schemas.PROC_EVENTO_CANCEL) == []
+        assert verify(archived, tag="infEvento").why in ("", "more than one infEvento")  # the answer has one of its own
+        assert verify(journal.content(journal.read("a"), BlobKind.EVENT) or b"", tag="infEvento").ok
+
+    def test_happens_once_when_everything_is_called_twice(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        company.issue("a")
+        company.commit(fiscal.prepare_cancel, step_key="a")
+        company.commit(fiscal.prepare_cancel, step_key="a")
+        first = fiscal.cancel(step_key="a", now=company.now)
+        again = fiscal.cancel(step_key="a", now=company.now)  # 573, asked by key, a success
+        assert first["status"] == again["status"] == "135"
+        assert first["protocol"] == again["protocol"]
+        assert first["answer_xml"] == again["answer_xml"]
+        company.commit(fiscal.record_cancel, step_key="a", outcome=first)
+        company.commit(fiscal.record_cancel, step_key="a", outcome=again)
+        assert fiscal.cancel(step_key="a", now=company.now)["status"] == "135"
+        assert SandboxEvent.objects.count() == 1
+        assert company.facts("a").count("CANCELLED") == 1
+
+    def test_whose_answer_was_lost_is_found_by_key(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        company.issue("a")
+        company.commit(fiscal.prepare_cancel, step_key="a")
+        assert fiscal.ask_cancelled(step_key="a", now=company.now) is None
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service=EVENT))
+        with pytest.raises(UnknownOutcome):
+            fiscal.cancel(step_key="a", now=company.now)
+        outcome = fiscal.ask_cancelled(step_key="a", now=company.now)
+        assert outcome
+        assert company.commit(fiscal.record_cancel, step_key="a", outcome=outcome)["state"] == "CANCELLED"
+
+    def test_after_the_deadline_needs_a_return_document_and_leaves_the_document_valid(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.issue("a")
+        sandbox.set_clock(lambda: company.now + timedelta(minutes=31))
+        with pytest.raises(fiscal.ReturnDocumentNeeded, match="501"):
+            company.cancel("a")
+        assert company.state("a") == "AUTHORISED"
+        assert "CANCEL_DENIED" in company.facts("a")
+
+    def test_of_a_document_that_is_not_authorised_is_refused(self, company: Company) -> None:
+        company.prepare("a")
+        with pytest.raises(fiscal.NotAuthorised):
+            company.commit(fiscal.prepare_cancel, step_key="a")
+
+    def test_with_a_reason_too_short_for_the_layout_is_refused(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.issue("a")
+        with pytest.raises(fiscal.ReasonUnfit):
+            company.commit(fiscal.prepare_cancel, step_key="a", reason="sorry")
+
+
+class TestUndo:
+    def test_before_its_do_leaves_a_tombstone_that_refuses_the_late_do(self, company: Company) -> None:
+        assert company.commit(fiscal.undo_prepare, step_key="a") == "nothing"
+        assert company.commit(fiscal.undo_prepare, step_key="a") == "nothing"
+        assert fiscal.undo_call(step_key="a", now=company.now) == {"undone": "nothing"}
+        assert fiscal.undo_did_it_happen(step_key="a", now=company.now) is None
+        company.commit(fiscal.undo_record, step_key="a", outcome={"undone": "nothing"})
+        with pytest.raises(fiscal.IssueUndone):
+            company.prepare("a")
+        with pytest.raises(fiscal.IssueUndone):
+            company.transmit("a")
+        assert company.state("a") == "ABANDONED"
+        assert NumberRange.objects.get(kind="65").next_number == 1
+
+    def test_of_what_was_signed_and_never_sent_voids_its_number(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        number = company.prepare("a")["number"]
+        assert company.undo("a")["undone"] == "voided"
+        assert company.state("a") == "NUMBER_VOIDED"
+        assert SandboxVoidedRange.objects.get().first == number
+        assert company.undo("a")["undone"] == "nothing"
+        with pytest.raises(fiscal.IssueUndone):
+            company.transmit("a")
+
+    def test_of_a_rejected_document_voids_its_number(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        sandbox.set_clock(lambda: company.now + timedelta(days=400))  # the certificate is out of date by then: 291
+        company.prepare("a")
+        with pytest.raises(fiscal.DocumentRejected, match="291"):
+            company.transmit("a")
+        sandbox.set_clock()
+        assert company.undo("a")["undone"] == "voided"
+        document = fiscal.document_of(step_key="a")
+        assert document
+        assert (document.state, document.refusal_code) == ("NUMBER_VOIDED", "291")
+
+    def test_of_an_authorised_document_cancels_it(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        company.issue("a")
+        assert company.undo("a")["undone"] == "cancelled"
+        assert company.state("a") == "CANCELLED"
+        assert company.undo("a")["undone"] == "nothing"
+        assert SandboxEvent.objects.count() == 1
+
+    def test_of_a_document_whose_answer_was_lost_asks_first_then_cancels_and_archives(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
+        assert company.commit(fiscal.undo_prepare, step_key="a") == "ask"
+        assert company.undo("a")["undone"] == "cancelled"
+        assert company.state("a") == "CANCELLED"
+        assert journal.content(journal.read("a"), BlobKind.PROC)
+
+    def test_of_a_document_that_never_arrived_asks_first_then_voids(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_REQUEST, service="NFeAutorizacao4"))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
+        assert company.undo("a")["undone"] == "voided"
+
+    @pytest.mark.parametrize("service", ["NFeRecepcaoEvento4", "NFeInutilizacao4"])
+    def test_whose_answer_was_lost_ends_the_same_when_it_is_repeated(
+        self, company: Company, sandbox: fiscal.RunningSandbox, service: str
+    ) -> None:
+        cancels = service == "NFeRecepcaoEvento4"
+        company.issue("a") if cancels else company.prepare("a")
+        company.commit(fiscal.undo_prepare, step_key="a")
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service=service))
+        with pytest.raises(UnknownOutcome):
+            fiscal.undo_call(step_key="a", now=company.now)
+        assert (fiscal.undo_did_it_happen(step_key="a", now=company.now) is not None) == cancels
+        assert company.undo("a")["undone"] == ("cancelled" if cancels else "voided")
+        assert company.state("a") == ("CANCELLED" if cancels else "NUMBER_VOIDED")
+
+    def test_that_crashed_before_it_was_recorded_finds_the_cancellation(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.issue("a")
+        company.commit(fiscal.undo_prepare, step_key="a")
+        fiscal.undo_call(step_key="a", now=company.now)
+        outcome = fiscal.undo_did_it_happen(step_key="a", now=company.now)
+        assert outcome
+        assert company.commit(fiscal.undo_record, step_key="a", outcome=outcome)["state"] == "CANCELLED"
+
+    def test_fences_a_send_that_comes_later(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        company.prepare("a")
+        company.commit(fiscal.undo_prepare, step_key="a")
+        with pytest.raises(fiscal.IssueUndone):
+            company.transmit("a")
+        assert not SandboxDocument.objects.exists()
+
+    def test_of_a_send_that_is_still_under_way_cancels_what_it_authorises(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """We ask (unknown), the slow request arrives, we void: 241. Then we ask again and cancel."""
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
+        hidden = SandboxDocument.objects.get()
+        SandboxDocument.objects.all().delete()
+        company.commit(fiscal.undo_prepare, step_key="a")
+        assert fiscal.ask_authority(step_key="a", now=company.now) is None
+        hidden.save(force_insert=True)
+        outcome = transmission._void(journal.read("a"), company.now)
+        assert outcome["status"] == "241"
+        assert company.undo("a")["undone"] == "cancelled"
+
+    def test_past_the_deadline_says_that_a_return_document_is_needed(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        company.issue("a")
+        sandbox.set_clock(lambda: company.now + timedelta(hours=1))
+        for _ in range(2):
+            with pytest.raises(fiscal.ReturnDocumentNeeded):
+                company.undo("a")
+        assert company.state("a") == "AUTHORISED"
+
+    def test_needs_no_network_inside_a_transaction(self, company: Company) -> None:
+        from apps.common.transactions import TransactionMisuse
+
+        with transaction.atomic(), pytest.raises(TransactionMisuse):
+            fiscal.undo_call(step_key="a", now=company.now)

@@ -1,0 +1,225 @@
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from apps.common.clock import business_date
+from apps.identity.public import Caller
+from apps.ledger import public as ledger
+from apps.ledger.models import Transaction
+from tests.integration.ledger.conftest import ANA, ANY, BOB, fund, open_bank, posted
+
+pytestmark = pytest.mark.django_db
+
+
+def client_with(*scopes: str) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user=Caller(account_id="acc_1", name="Test", scopes=frozenset(scopes)))
+    return client
+
+
+@pytest.fixture
+def client() -> APIClient:
+    open_bank(timezone.now())
+    return client_with("ledger:read", "ledger:post")
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "tracekey": str(uuid4()),
+        "branch": ANA.branch,
+        "account": ANA.account,
+        "amount": 10.5,
+        "debitcredit": "C",
+        "eventcode": ANY,
+        **changes,
+    }
+
+
+def send(client: APIClient, payload: Any) -> Any:
+    return client.post("/ledger/transactions", payload, format="json")
+
+
+class TestPost:
+    def test_posts_a_line_in_the_seeds_words(self, client: APIClient) -> None:
+        payload = body(description="pix", details={"origem": "app"}, dateref=str(business_date(timezone.now())))
+        answer = send(client, payload)
+        assert answer.status_code == 201
+        (written,) = answer.json()["lines"]
+        assert answer.json()["result"] == "POSTED"
+        assert written["amount"] == "10.50"
+        assert written["balances"] == {"posted": "10.50", "pending": "0.00", "available": "10.50", "day": "10.50"}
+        row = Transaction.objects.get(id=written["id"])
+        assert (row.description, row.details) == ("pix", {"origem": "app"})
+
+    def test_a_repeat_answers_the_same_with_200(self, client: APIClient) -> None:
+        payload = body()
+        first, again = send(client, payload), send(client, payload)
+        assert (first.status_code, again.status_code) == (201, 200)
+        assert first.json()["lines"] == again.json()["lines"]
+        assert (first.json()["replayed"], again.json()["replayed"]) == (False, True)
+
+    def test_a_key_with_another_body_is_a_coded_refusal(self, client: APIClient) -> None:
+        payload = body()
+        send(client, payload)
+        answer = send(client, {**payload, "amount": 11})
+        assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (409, "R107", "tracekey")
+
+    def test_posts_balanced_legs(self, client: APIClient) -> None:
+        send(client, body(amount=100))
+        legs = [
+            {"branch": "0001", "account": ANA.account, "amount": "40.00", "debitcredit": "D", "eventcode": ANY},
+            {"branch": "0001", "account": BOB.account, "amount": 40, "debitcredit": "C", "eventcode": ANY},
+        ]
+        answer = send(client, {"tracekey": str(uuid4()), "legs": legs})
+        assert answer.status_code == 201
+        assert (posted(ANA), posted(BOB)) == (60, 40)
+        legs[1]["amount"] = 41
+        answer = send(client, {"tracekey": str(uuid4()), "legs": legs})
+        assert (answer.status_code, answer.json()["code"]) == (422, "R111")
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"amount": 0}, "amount"),
+            ({"amount": -1}, "amount"),
+            ({"amount": 1.001}, "amount"),
+            ({"amount": "NaN"}, "amount"),
+            ({"amount": "1e2"}, "amount"),
+            ({"amount": True}, "amount"),
+            ({"amount": None}, "amount"),
+            ({"amount": 10**13}, "amount"),
+            ({"debitcredit": "X"}, "debitcredit"),
+            ({"eventcode": 0}, "eventcode"),
+            ({"eventcode": "x"}, "eventcode"),
+            ({"branch": ""}, "branch"),
+            ({"account": "a b"}, "account"),
+            ({"currency": "real"}, "currency"),
+            ({"tracekey": "x"}, "tracekey"),
+            ({"tracekey": None}, "tracekey"),
+            ({"dateref": "yesterday"}, "dateref"),
+            ({"details": [1]}, "details"),
+            ({"details": {"a": "x" * 16_400}}, "details"),
+            ({"description": "x" * 256}, "description"),
+        ],
+    )
+    def test_refuses_what_is_malformed_and_names_the_field(
+        self, client: APIClient, change: dict[str, Any], field: str
+    ) -> None:
+        answer = send(client, body(**change))
+        assert (answer.status_code, answer["Content-Type"]) == (422, "application/problem+json")
+        assert answer.json()["field"] == field
+        assert not Transaction.objects.exists()
+
+    def test_an_exponent_is_refused_though_json_knows_it(self, client: APIClient) -> None:
+        text = '{"tracekey": "%s", "branch": "0001", "account": "%s", "amount": 1e2, "debitcredit": "C", "eventcode": 1}'
+        answer = client.post("/ledger/transactions", text % (uuid4(), ANA.account), content_type="application/json")
+        assert (answer.status_code, answer.json()["field"]) == (422, "amount")
+
+    @pytest.mark.parametrize("payload", [[], "x", None, {"legs": []}, {"legs": "x"}, {"legs": [[]]}])
+    def test_refuses_a_body_of_another_shape(self, client: APIClient, payload: Any) -> None:
+        assert send(client, payload).status_code in {400, 422}
+
+    @pytest.mark.parametrize(
+        ("change", "code", "retryable"),
+        [
+            ({"debitcredit": "D"}, "R103", True),
+            ({"account": "nobody"}, "R101", False),
+            ({"eventcode": 99}, "R104", False),
+            ({"dateref": "2020-01-01"}, "R109", False),
+        ],
+    )
+    def test_a_refusal_of_business_is_409_with_its_code(
+        self, client: APIClient, change: dict[str, Any], code: str, retryable: bool
+    ) -> None:
+        answer = send(client, body(**change))
+        assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (409, code, retryable)
+
+
+class TestScopes:
+    def test_without_credentials_is_401(self) -> None:
+        assert APIClient().get("/ledger/accounts/0001/1/balance").status_code == 401
+        assert send(APIClient(), body()).status_code == 401
+
+    def test_reading_is_not_posting(self, client: APIClient) -> None:
+        assert send(client_with("ledger:read"), body()).status_code == 403
+        poster = client_with("ledger:post")
+        for path in ("accounts/0001/1/balance", "accounts/0001/1/statement", f"transactions/{uuid4()}"):
+            assert poster.get(f"/ledger/{path}").status_code == 403
+        assert not Transaction.objects.exists()
+
+
+class TestBalance:
+    PATH = f"/ledger/accounts/0001/{ANA.account}/balance"
+
+    def test_now(self, client: APIClient) -> None:
+        fund(ANA, 100)
+        assert client.get(self.PATH).json() == {
+            "branch": "0001",
+            "account": ANA.account,
+            "currency": "BRL",
+            "status": "ACTIVE",
+            "minbalance": "0.00",
+            "posted": "100.00",
+            "pending": "0.00",
+            "available": "100.00",
+        }
+
+    def test_on_a_day(self, client: APIClient) -> None:
+        send(client, body(amount=7))
+        today = business_date(timezone.now())
+        assert client.get(self.PATH, {"date": str(today)}).json()["balance"] == "7.00"
+        assert client.get(self.PATH, {"date": str(today - timedelta(days=1))}).json()["accumulatedcredit"] == "0.00"
+
+    def test_of_an_unknown_account_is_404_and_of_an_impossible_day_422(self, client: APIClient) -> None:
+        assert client.get("/ledger/accounts/0001/nobody/balance").status_code == 404
+        assert client.get(self.PATH, {"currency": "USD"}).status_code == 404
+        answer = client.get(self.PATH, {"date": "2026-02-30"})
+        assert (answer.status_code, answer.json()["field"]) == (422, "date")
+
+
+class TestStatement:
+    PATH = f"/ledger/accounts/0001/{ANA.account}/statement"
+
+    def test_is_read_page_by_page(self, client: APIClient) -> None:
+        for amount in (1, 2, 3):
+            send(client, body(amount=amount))
+        period = {"from": str(business_date(timezone.now()))}
+        first = client.get(self.PATH, {**period, "limit": 2}).json()
+        second = client.get(self.PATH, {**period, "limit": 2, "cursor": first["next_cursor"]}).json()
+        assert [written["running"] for page in (first, second) for written in page["lines"]] == ["1.00", "3.00", "6.00"]
+        assert (first["opening"], first["closing"], second["next_cursor"]) == ("0.00", "6.00", None)
+
+    @pytest.mark.parametrize(
+        "query",
+        [{"from": "x"}, {"limit": "0"}, {"limit": "501"}, {"cursor": "x"}, {"from": "2026-02-01", "to": "2026-01-01"}],
+    )
+    def test_refuses_what_is_malformed(self, client: APIClient, query: dict[str, str]) -> None:
+        assert client.get(self.PATH, query).status_code == 422
+
+
+class TestTransaction:
+    def test_is_found_by_id_and_by_tracekey(self, client: APIClient) -> None:
+        payload = body(details={"a": 1})
+        (written,) = send(client, payload).json()["lines"]
+        by_id = client.get(f"/ledger/transactions/{written['id']}").json()
+        assert client.get(f"/ledger/transactions/{payload['tracekey']}").json() == by_id
+        (found,) = by_id["transactions"]
+        assert {name: found[name] for name in written} == written
+        assert (found["tracekey"], found["details"]) == (payload["tracekey"], {"a": 1})
+
+    def test_that_is_unknown_is_404(self, client: APIClient) -> None:
+        assert client.get(f"/ledger/transactions/{uuid4()}").status_code == 404
+
+
+class TestAnswer:
+    def test_a_sum_longer_than_an_amount_is_shown_whole(self, client: APIClient) -> None:
+        from apps.ledger.models import Account
+
+        Account.objects.filter(account=ANA.account).update(posted_credit="123456789012345678.90")
+        answer = client.get(TestBalance.PATH).json()
+        assert answer["posted"] == "123456789012345678.90"
+        assert ledger.balance(ANA).min_balance == 0
