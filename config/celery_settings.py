@@ -49,5 +49,6 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "relay-outbox": {"task": "messaging.relay", "schedule": 1.0},
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": {"task": "payments.ask_overdue", "schedule": 30.0},
+    "expire-holds": {"task": "ledger.expire_holds", "schedule": 30.0},
     "forget-idempotency-keys": {"task": "idempotency.purge", "schedule": 3600.0},
 }

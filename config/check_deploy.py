@@ -16,6 +16,7 @@ def main() -> int:
         "SECRET_KEY": secrets.token_urlsafe(64),
         "VAULT_KEYS": secrets.token_urlsafe(48),
         "ALLOWED_HOSTS": "lastro.example.com",
+        "FISCAL_AUTHORITY_URL": "https://authority.example.com",
         "FISCAL_ISSUER_CNPJ": "11222333000181",
     }
     command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]

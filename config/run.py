@@ -42,7 +42,7 @@ def _run(started: float) -> int:
         return 1
     print(f"Lastro is starting; its data is in {settings.DATA_DIR}", flush=True)
     _migrate()
-    from apps.fiscal_docs.public import start_sandbox
+    from apps.fiscal_docs.public import start_sandbox, warm_up
     from config import demo, worker
 
     _refuse_demo_login()
@@ -50,6 +50,8 @@ def _run(started: float) -> int:
     if not settings.CELERY_BROKER_URL:
         worker.install_pgmq(settings.DATABASES["default"])
     authority = None if settings.FISCAL_AUTHORITY_URL else start_sandbox(port=settings.FISCAL_SANDBOX_PORT)
+    # nfelib and its schemas take half a second to load: not in somebody's first order.
+    threading.Thread(target=warm_up, daemon=True).start()
     background = worker.InProcessWorker()
     background.start()
     stop = threading.Event()

@@ -114,8 +114,14 @@ LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
 # --- Fiscal authority -----------------------------------------------------------------------------------------------
-# Empty: the local sandbox authority, on a loopback port of its own.
-FISCAL_AUTHORITY_URL = env.text("FISCAL_AUTHORITY_URL")
+# "sandbox": the local sandbox authority, on a loopback port of its own. It has no fiscal value, so only the embedded mode
+# takes it without being told.
+_authority = env.text("FISCAL_AUTHORITY_URL", "sandbox" if EMBEDDED else "")
+if not _authority:
+    raise ImproperlyConfigured("FISCAL_AUTHORITY_URL is missing: the authority's address, or the word sandbox.")
+FISCAL_AUTHORITY_URL = "" if _authority == "sandbox" else _authority
+# The certificate authority that a sandbox in another container is trusted by (PEM); empty: the system's.
+FISCAL_AUTHORITY_CA_FILE = env.text("FISCAL_AUTHORITY_CA_FILE")
 FISCAL_SANDBOX_PORT = env.whole("FISCAL_SANDBOX_PORT", 0)
 # CNPJ of the company that sells, whose certificate signs the documents.
 FISCAL_ISSUER_CNPJ = env.text("FISCAL_ISSUER_CNPJ", "11222333000181" if EMBEDDED else "")
@@ -226,7 +232,18 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
-        "OrderStatus": "apps.orders.models.OrderStatus",
+        "OrderStatus": [
+            "PENDING",
+            "RESERVED",
+            "AWAITING_PAYMENT",
+            "PAID",
+            "COMPLETED",
+            "REJECTED",
+            "PAYMENT_NOT_COMPLETED",
+            "CANCELLED",
+            "STUCK",
+        ],
+        "PaymentStatus": ["approved", "rejected", "pending"],
     },
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -10,6 +12,9 @@ import pytest_django
 from django.conf import settings
 from django.db import connections
 from psycopg import sql
+
+if TYPE_CHECKING:
+    from apps.fiscal_docs.public import RunningSandbox
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE_LOCK = 7_241_115  # any fixed number: builders of the template wait for each other on it
@@ -61,6 +66,16 @@ def _build_template() -> str:
             connections["default"].settings_dict["NAME"] = original
         admin.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(building), sql.Identifier(name)))
     return name
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> "Iterator[RunningSandbox]":
+    """The tax authority of this session: a real server behind mutual TLS. One, because a process talks to the latest."""
+    from apps.fiscal_docs.public import start_sandbox
+
+    running = start_sandbox(announce=False)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

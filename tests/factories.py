@@ -52,7 +52,13 @@ def make_order(
 ) -> Order:
     """An order of two tickets by a customer with a CPF."""
     customer = Customer.objects.create(
-        id=uuid4(), name="Ana Souza", cpf=CPF, email="ana@example.com", default_method="card", created_at=now, updated_at=now
+        id=uuid4(),
+        name="Ana Souza",
+        cpf=CPF,
+        email="ana@example.com",
+        default_method="card",
+        created_at=now,
+        updated_at=now,
     )
     ticket = Ticket.objects.create(name="Noite do Samba", price=Decimal("243.00"), available=10, created_at=now)
     order = Order.objects.create(

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, path
 
 from apps.backoffice.pages.home import home_live
+from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
 
 
@@ -14,4 +15,5 @@ def page_urls() -> list[URLPattern]:
         path("home/live/", inside(home_live), name="backoffice_home_live"),
         path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
         path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
+        path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
     ]

@@ -45,7 +45,7 @@ RAW_CHARACTERS_MAX = 100_000  # of an unreadable record; the whole of it stays i
 
 def delay(attempts: int) -> timedelta:
     """How long a failed message waits after so many attempts: 0.2 s, times four each, plus or minus a quarter."""
-    seconds = 0.2 * 4 ** (attempts - 1) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter, not a secret
+    seconds = 0.2 * 4 ** min(attempts - 1, 10) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter, not a secret
     return min(timedelta(seconds=seconds), DELAY_MAX)
 
 

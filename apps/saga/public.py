@@ -18,6 +18,7 @@ from apps.saga.definition import (
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, run_state, run_state_by_key
+from apps.saga.triage import NotStuck, retry
 
 __all__ = [
     "COMPENSABLE",
@@ -30,6 +31,7 @@ __all__ = [
     "Hooks",
     "Kind",
     "LocalStep",
+    "NotStuck",
     "Progress",
     "Resumed",
     "Run",
@@ -43,6 +45,7 @@ __all__ = [
     "register",
     "registered",
     "resume",
+    "retry",
     "run_input",
     "run_state",
     "run_state_by_key",

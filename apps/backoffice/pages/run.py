@@ -18,6 +18,7 @@ from apps.backoffice.components.links import change_link, list_link
 from apps.backoffice.components.masking import mask_cpf
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
+from apps.backoffice.pages.retry import PERMISSION as RETRY_PERMISSION
 from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal_docs
 from apps.ledger import public as ledger
@@ -87,6 +88,7 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "content_title": f"Runs / {page.run.business_key}",
         "page": page,
         "tab": tab,
+        "may_retry": request.user.has_perm(RETRY_PERMISSION),
         "live_url": f"{address}?tab={tab}" if page.live else "",
         "live_ms": LIVE_MS,
     }
@@ -95,7 +97,12 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
-    return render(request, "backoffice/run_parts.html", {"page": _page(request, run_id), "tab": _tab(request)})
+    context = {
+        "page": _page(request, run_id),
+        "tab": _tab(request),
+        "may_retry": request.user.has_perm(RETRY_PERMISSION),
+    }
+    return render(request, "backoffice/run_parts.html", context)
 
 
 def _tab(request: HttpRequest) -> str:

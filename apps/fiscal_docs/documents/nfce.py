@@ -5,6 +5,7 @@ from nfelib.nfe.bindings.v4_0 import leiaute_nfe_v4_00 as L
 from apps.fiscal_docs.documents import groups
 from apps.fiscal_docs.documents.consumer_urls import urls_of
 from apps.fiscal_docs.documents.draft import Draft
+from apps.fiscal_docs.documents.serial import one_line
 
 
 def build(draft: Draft) -> str:
@@ -14,4 +15,4 @@ def build(draft: Draft) -> str:
     document.infNFeSupl = L.Tnfe.InfNfeSupl(
         qrCode=f"{urls.qr_code}?p={draft.key}|3|{draft.environment}", urlChave=urls.by_key
     )
-    return str(document.to_xml(indent=""))
+    return one_line(document)

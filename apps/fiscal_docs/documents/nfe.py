@@ -2,8 +2,9 @@
 
 from apps.fiscal_docs.documents import groups
 from apps.fiscal_docs.documents.draft import Draft
+from apps.fiscal_docs.documents.serial import one_line
 
 
 def build(draft: Draft) -> str:
     """One line of unsigned XML: portrait DANFE, sold over the internet."""
-    return str(groups.assemble(draft, print_format="1", presence="2").to_xml(indent=""))
+    return one_line(groups.assemble(draft, print_format="1", presence="2"))

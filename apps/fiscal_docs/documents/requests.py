@@ -11,6 +11,7 @@ from nfelib.nfe.bindings.v4_0.inut_nfe_v4_00 import InutNfe
 from nfelib.nfe_evento_cancel.bindings import v1_0 as C
 
 from apps.fiscal_docs.documents.draft import local_time
+from apps.fiscal_docs.documents.serial import one_line
 from apps.fiscal_docs.keys import AccessKey
 
 
@@ -34,7 +35,7 @@ def cancellation(*, key: AccessKey, protocol: str, reason: str, environment: str
             xJust=reason,
         ),
     )
-    return str(C.Evento(versao="1.00", infEvento=inner).to_xml(indent="")), inner.Id
+    return one_line(C.Evento(versao="1.00", infEvento=inner)), inner.Id
 
 
 def voiding(*, key: AccessKey, reason: str, environment: str) -> tuple[str, str]:
@@ -53,4 +54,4 @@ def voiding(*, key: AccessKey, reason: str, environment: str) -> tuple[str, str]
         nNFFin=str(key.number),
         xJust=reason,
     )
-    return str(InutNfe(versao="4.00", infInut=inner).to_xml(indent="")), inner.Id
+    return one_line(InutNfe(versao="4.00", infInut=inner)), inner.Id

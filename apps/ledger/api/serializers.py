@@ -116,7 +116,7 @@ class PostedLineSerializer(serializers.Serializer[Any]):
 
 class PostResultSerializer(serializers.Serializer[Any]):
     tracekey = serializers.UUIDField()
-    result = serializers.ReadOnlyField(default="POSTED")
+    result = serializers.CharField(read_only=True, default="POSTED")
     replayed = serializers.BooleanField(help_text="Was it posted by an earlier request?")
     lines = PostedLineSerializer(many=True)
 

@@ -79,7 +79,7 @@ class ErrorSerializer(serializers.Serializer[dict[str, Any]]):
     detail = serializers.CharField()
 
 
-class LinksSerializer(serializers.Serializer[dict[str, Any]]):
+class OrderLinksSerializer(serializers.Serializer[dict[str, Any]]):
     """Where to go on."""
 
     self = serializers.CharField()
@@ -115,7 +115,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     paidAt = serializers.DateTimeField(allow_null=True)
     finishedAt = serializers.DateTimeField(allow_null=True)
     run = RunSerializer(allow_null=True)
-    links = LinksSerializer()
+    links = OrderLinksSerializer()
 
 
 def order_body(order: OrderView) -> dict[str, Any]:

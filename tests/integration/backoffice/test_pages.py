@@ -59,7 +59,7 @@ class TestDoors:
 
     def test_somebody_without_permissions_gets_a_home_without_numbers(self, newcomer: Client, runs: list[Run]) -> None:
         html = newcomer.get(reverse("admin:index")).content.decode()
-        assert "bo-tile\"" not in html
+        assert 'bo-tile"' not in html
         assert "1,284.50" not in html
 
     def test_a_run_that_is_none_is_not_found(self, chief: Client) -> None:
@@ -88,7 +88,7 @@ class TestRun:
     def test_shows_no_card_number_no_secret_and_no_whole_cpf(self, chief: Client, runs: list[Run]) -> None:
         for tab in ("steps", "messages", "data"):
             html = chief.get(run_url(runs[0]), {"tab": tab}).content.decode()
-            for hidden in ("4242424242424242", "123\"", factories.CPF, "390.533.447-05", "tok_1234567890abcdef"):
+            for hidden in ("4242424242424242", '123"', factories.CPF, "390.533.447-05", "tok_1234567890abcdef"):
                 assert hidden not in html, (tab, hidden)
         assert "•••.•••.447-••" in html
 
@@ -183,9 +183,7 @@ class TestLists:
             assert str(runs[0].subject_id) not in html
 
     @pytest.mark.parametrize(("needs", "found"), [("stuck", {1}), ("live", {0}), ("any", {1}), ("undoing", set())])
-    def test_runs_are_filtered_by_what_they_need(
-        self, chief: Client, runs: list[Run], needs: str, found: set[int]
-    ) -> None:
+    def test_runs_are_filtered_by_what_they_need(self, chief: Client, runs: list[Run], needs: str, found: set[int]) -> None:
         html = chief.get(reverse("admin:saga_run_changelist"), {"needs": needs}).content.decode()
         assert {place for place, run in enumerate(runs) if run.business_key in html} == found
 

@@ -28,13 +28,6 @@ def rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-@pytest.fixture(scope="session")
-def running_sandbox() -> Iterator[fiscal.RunningSandbox]:
-    running = fiscal.start_sandbox(announce=False)
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 def sandbox(running_sandbox: fiscal.RunningSandbox) -> Iterator[fiscal.RunningSandbox]:
     yield running_sandbox

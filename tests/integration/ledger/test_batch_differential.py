@@ -67,7 +67,7 @@ def one_by_one(batch: list[Entry]) -> list[str | None]:
 
 @pytest.mark.django_db
 class TestBatchEqualsSequence:
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(3))
     @pytest.mark.parametrize("sizes", [(120,), (7, 1, 60, 52)])
     def test_leaves_the_same_rows_and_gives_the_same_answers(self, seed: int, sizes: tuple[int, ...]) -> None:
         def run(post_all: Any) -> tuple[list[str | None], dict[str, list[tuple[Any, ...]]]]:

@@ -146,7 +146,7 @@ class TestAgainstModel:
         run_state_machine_as_test(
             LedgerMachine,
             settings=settings(
-                max_examples=15,
+                max_examples=12,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -41,6 +41,7 @@ amounts = st.integers(1, 10**9).map(lambda cents: CENT * cents)
 
 
 class TestSpread:
+    @settings(deadline=None)
     @given(weights=st.lists(amounts, min_size=1, max_size=40), part=st.fractions(0, 1))
     def test_adds_up_to_the_cent_and_never_exceeds_an_item(self, weights: list[Decimal], part: Any) -> None:
         amount = CENT * int(int(sum(weights) * 100) * part)
@@ -48,6 +49,7 @@ class TestSpread:
         assert sum(shares) == amount
         assert all(0 <= share <= weight for share, weight in zip(shares, weights, strict=True))
 
+    @settings(deadline=None)
     @given(weights=st.lists(amounts, min_size=1, max_size=40), amount=amounts)
     def test_adds_up_for_charges_of_any_size(self, weights: list[Decimal], amount: Decimal) -> None:
         assert sum(spread(amount, weights)) == amount
@@ -158,6 +160,7 @@ class TestCheck:
 
 
 class TestPrintable:
+    @settings(deadline=None)
     @given(st.text())
     def test_is_always_accepted_by_the_layout(self, text: str) -> None:
         said = draft.printable(text)

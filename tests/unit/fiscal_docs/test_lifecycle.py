@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.fiscal_docs.lifecycle import Event, Fact, Life, Outcome, State, fold, outcome_of
@@ -26,12 +26,14 @@ def story(*facts: Fact | tuple[Fact, int]) -> Life:
 
 
 class TestFold:
+    @settings(deadline=None)
     @given(events=EVENTS, seed=st.integers(), times=st.integers(1, 3))
     def test_is_the_same_for_any_order_and_repetition(self, events: list[Event], seed: int, times: int) -> None:
         told = events * times
         random.Random(seed).shuffle(told)
         assert fold(told) == fold(events)
 
+    @settings(deadline=None)
     @given(events=EVENTS, more=EVENTS)
     def test_never_goes_back_from_what_is_final(self, events: list[Event], more: list[Event]) -> None:
         """What is final changes only for something that ranks above it."""

@@ -1,0 +1,80 @@
+"""Retry a stuck run: what would happen, a reason, and only then the click. Who did it and why stays in the audit log."""
+
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from apps.backoffice.components.formats import short_id
+from apps.backoffice.components.verdicts import run_verdict
+from apps.saga import public as saga
+
+REASON_CHARACTERS_MAX = 500
+PERMISSION = "saga.change_run"
+
+
+class RetryForm(forms.Form):
+    """Why somebody lets a run go on."""
+
+    reason = forms.CharField(
+        min_length=5,
+        max_length=REASON_CHARACTERS_MAX,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Say why: the audit log keeps it.", "min_length": "Say it in a few words."},
+    )
+
+
+def retry_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """GET shows what a retry would do, POST does it. Never a change on GET."""
+    if not request.user.has_perm(PERMISSION):
+        raise PermissionDenied
+    run = saga.run_state(run_id)
+    if run is None or run.run_id != run_id:
+        raise Http404("There is no such run.")
+    form = RetryForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        return _retry(request, run, reason=form.cleaned_data["reason"])
+    now = timezone.now()
+    context = {
+        **admin.site.each_context(request),
+        "title": f"Retry run {short_id(run_id)}",
+        "run": run,
+        "form": form,
+        "verdict": run_verdict(run, now=now),
+        "undoing": any(step.status == "UNDOING" for step in run.steps),
+    }
+    return render(request, "backoffice/retry.html", context, status=200 if request.method == "GET" else 422)
+
+
+def _retry(request: HttpRequest, run: saga.RunState, *, reason: str) -> HttpResponse:
+    page = redirect("admin:backoffice_run", run.run_id)
+    if run.status != "STUCK":
+        messages.warning(request, "Nothing done: the run is not stuck any more.")
+        return page
+    # First the entry, then the deed, which is a commit of its own: a note without a deed is better than the reverse.
+    _note(request, run, f"Retry asked for: {reason}")
+    try:
+        saga.retry(run.run_id, now=timezone.now())
+    except saga.NotStuck as refusal:
+        _note(request, run, f"Retry not done: {refusal.detail}")
+        messages.warning(request, f"Nothing done: {refusal.detail}")
+        return page
+    messages.success(request, "The run goes on.")
+    return page
+
+
+def _note(request: HttpRequest, run: saga.RunState, text: str) -> None:
+    LogEntry.objects.create(
+        user_id=request.user.pk,
+        content_type=ContentType.objects.get_by_natural_key("saga", "run"),
+        object_id=str(run.run_id),
+        object_repr=f"{run.use_case} {run.business_key}"[:200],
+        action_flag=CHANGE,
+        change_message=text,
+    )

@@ -1,0 +1,145 @@
+"""The pages as a person meets them: two sizes, two themes, with the keyboard, and without scripts."""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.saga.models import Run, RunStatus
+from tests.browser.conftest import OpenPage
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+THEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+BOTH_SIZES = pytest.mark.parametrize("size", ["desktop", "phone"])
+# Where to leave pictures for people to look at; nowhere by default.
+SHOTS = os.environ.get("BROWSER_SHOTS", "")
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+
+
+def assert_no_sideways_scroll(page: Page) -> None:
+    wide, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide <= seen, f"the page is {wide} wide on a screen of {seen}"
+
+
+def run_address(run: Run) -> str:
+    return f"/admin/runs/{run.pk}/"
+
+
+class TestHome:
+    @THEMES
+    @BOTH_SIZES
+    def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], size: str, dark: bool) -> None:
+        page = open_page(size=size, dark=dark)
+        expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
+        expect(page.get_by_role("link", name="Stuck")).to_be_visible()
+        shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
+        assert_no_sideways_scroll(page)
+
+    def test_opens_the_rows_behind_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.get_by_role("link", name="Open runs").click()
+        expect(page.get_by_role("link", name=runs["stuck"].business_key)).to_be_visible()
+        expect(page.get_by_role("link", name=runs["completed"].business_key)).to_have_count(0)
+
+    def test_is_calm_when_nothing_is_wrong(self, open_page: OpenPage) -> None:
+        page = open_page()
+        expect(page.get_by_role("heading", name="Nothing needs you.")).to_be_visible()
+        shoot(page, "home_calm")
+
+
+class TestLists:
+    @BOTH_SIZES
+    @pytest.mark.parametrize("model", ["saga/run", "orders/order", "messaging/message", "orders/ticket"])
+    def test_open_in_both_sizes(self, open_page: OpenPage, runs: dict[str, Run], size: str, model: str) -> None:
+        page = open_page(size=size)
+        page.goto(f"/admin/{model}/")
+        shoot(page, f"list_{model.replace('/', '_')}_{size}")
+        assert_no_sideways_scroll(page)
+
+    def test_a_run_is_reached_from_its_list(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page(dark=True)
+        page.goto("/admin/saga/run/")
+        shoot(page, "list_saga_run_dark")
+        page.get_by_role("link", name=runs["undoing"].business_key).click()
+        expect(page.get_by_role("heading", name="Timeline", exact=True)).to_be_visible()
+
+    def test_an_order_shows_its_items_and_leads_to_its_run(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.goto(f"/admin/orders/order/{runs['undoing'].subject_id}/change/")
+        shoot(page, "order")
+        page.get_by_role("link", name="Its timeline").click()
+        expect(page.get_by_role("heading", name="Timeline", exact=True)).to_be_visible()
+
+
+class TestRun:
+    @THEMES
+    @BOTH_SIZES
+    @pytest.mark.parametrize("which", ["undoing", "stuck", "completed"])
+    def test_shows_its_timeline(self, open_page: OpenPage, runs: dict[str, Run], which: str, size: str, dark: bool) -> None:
+        page = open_page(size=size, dark=dark)
+        page.goto(run_address(runs[which]))
+        drawing = page.get_by_role("img", name="Timeline of the run.")
+        expect(drawing).to_be_visible()
+        box = drawing.bounding_box()
+        assert box is not None
+        assert box["height"] > 150
+        shoot(page, f"run_{which}_{size}_{'dark' if dark else 'light'}")
+        assert_no_sideways_scroll(page)
+
+    def test_follows_the_run_while_it_is_live(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.goto(run_address(runs["undoing"]))
+        expect(page.locator("[data-live-pill]")).to_have_text("Live")
+        Run.objects.filter(pk=runs["undoing"].pk).update(status=RunStatus.STUCK, due_at=None)
+        expect(page.locator("#run-head .bo-chip")).to_have_text("Stuck")
+        expect(page.locator("[data-live-pill]")).to_have_text("Finished")
+
+    def test_keeps_the_place_of_somebody_who_reads(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.goto(f"{run_address(runs['undoing'])}?tab=data")
+        opened = page.locator("details:not([open]) > summary").first
+        name = opened.inner_text()
+        opened.click()
+        page.evaluate("document.activeElement.blur()")
+        with page.expect_response("**/live/**"):
+            pass
+        with page.expect_response("**/live/**"):
+            pass
+        expect(page.locator("details[open] > summary", has_text=name)).to_be_visible()
+
+    def test_is_whole_without_scripts(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        scripted = open_page()
+        page = open_page(script=False, login=False)
+        page.context.add_cookies(scripted.context.cookies())  # type: ignore[arg-type]  # what it gives is what it takes
+        html = page.goto(run_address(runs["undoing"]))
+        assert html is not None
+        text = html.text()
+        for words in ("Undoing authorise payment", "The same timeline as a table", "Payment and document", "never begun"):
+            assert words in text
+
+    def test_the_keyboards_focus_is_seen(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.goto(run_address(runs["completed"]))
+        page.locator(".bo-tabs a").first.focus()
+        page.keyboard.press("Tab")
+        style = page.evaluate(
+            "(() => { const s = getComputedStyle(document.activeElement);"
+            " return [document.activeElement.textContent, s.outlineStyle, parseFloat(s.outlineWidth)] })()"
+        )
+        assert style[0].startswith("Messages")
+        assert style[1] == "solid"
+        assert style[2] >= 2
+
+
+class TestLogin:
+    def test_a_stranger_meets_the_login(self, open_page: OpenPage) -> None:
+        page = open_page(login=False)
+        page.goto("/admin/")
+        expect(page.locator("input[name=password]")).to_be_visible()
+        shoot(page, "login")

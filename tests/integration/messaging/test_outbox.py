@@ -1,0 +1,119 @@
+"""publish(): a row of the caller's transaction, and nothing without it."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+
+from apps.common.transactions import TransactionMisuse
+from apps.messaging.contracts.base import InvalidMessage
+from apps.messaging.envelope import ENVELOPE_BYTES_MAX
+from apps.messaging.models import Message, Pending
+from apps.messaging.outbox import BUCKETS, bucket_of, publish, publish_raw
+from apps.messaging.relay import relay_all
+from apps.observability import ids
+from tests.integration.messaging.world import TOPIC, Note, ScriptedTransport, post, published
+
+pytestmark = pytest.mark.django_db
+
+
+class TestPublish:
+    def test_refuses_to_run_outside_a_transaction(self) -> None:
+        with pytest.raises(TransactionMisuse, match="publish"):
+            publish(Note(n=1), key="k")
+        with pytest.raises(TransactionMisuse):
+            publish_raw(topic=TOPIC, key="k", meta={}, body={})
+        assert not Message.objects.exists()
+
+    def test_sends_nothing_when_the_caller_rolls_back(self, broker: ScriptedTransport) -> None:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            publish(Note(n=1), key="k")
+            raise ZeroDivisionError
+        relay_all()
+        assert broker.log == []
+        assert not Message.objects.exists()
+        assert not Pending.objects.exists()
+
+    def test_sends_nothing_of_a_savepoint_that_is_rolled_back(self, broker: ScriptedTransport) -> None:
+        with transaction.atomic():
+            publish(Note(n=1), key="k")
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                publish(Note(n=2), key="k")
+                raise ZeroDivisionError
+            publish(Note(n=3), key="k")
+        relay_all()
+        assert broker.numbers() == [1, 3]
+
+    def test_writes_the_bound_ids_into_the_meta(self) -> None:
+        with transaction.atomic(), ids.bound(global_id="g", steps="a,b", request_id="q"):
+            publish(Note(n=1), key="k", reply_to="run:0")
+        row = Message.objects.get()
+        assert (row.meta["global-id"], row.meta["steps"], row.meta["trace"]) == ("g", ["a", "b"], "q")
+        assert (row.meta["reply-to"], row.meta["schema"]) == ("run:0", Note.schema)
+        assert UUID(row.meta["message-id"]) == row.message_id
+        assert row.body == {"n": 1, "key": ""}
+
+    def test_gives_every_message_its_own_id(self) -> None:
+        post(1, 1, 1)
+        assert Message.objects.values("message_id").distinct().count() == 3
+
+    @pytest.mark.parametrize("key", ["", "k" * 201, "a\x00b", "\ud800"])
+    def test_refuses_a_key_that_no_broker_could_carry(self, key: str) -> None:
+        with transaction.atomic(), pytest.raises(InvalidMessage, match="key"):
+            publish(Note(n=1), key=key)
+
+    @pytest.mark.parametrize("text", ["x" * ENVELOPE_BYTES_MAX, "a\x00b", "\ud800"])
+    def test_refuses_a_body_that_no_broker_could_carry(self, text: str) -> None:
+        with transaction.atomic(), pytest.raises(InvalidMessage):
+            publish(Note(n=1, key=text), key="k")
+        with transaction.atomic():
+            publish(Note(n=2), key="k")  # the transaction is still good
+        assert published() == [2]
+
+
+class TestBucket:
+    def test_keeps_a_key_in_one_bucket(self) -> None:
+        assert {bucket_of("order-1") for _ in range(100)} == {bucket_of("order-1")}
+        assert {bucket_of(str(n)) for n in range(1000)} == set(range(BUCKETS))
+
+    def test_is_the_same_in_every_release(self) -> None:
+        # Two releases run side by side during a deployment: if they disagreed, one key would be in two hands.
+        assert [bucket_of(key) for key in ("", "a", "order-1", "ação")] == [0, 3, 15, 1]
+
+
+class TestWakeUp:
+    @pytest.fixture
+    def woken(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        calls: list[Any] = []
+        monkeypatch.setattr("apps.messaging.tasks.relay.delay", lambda: calls.append(1))
+        return calls
+
+    def test_wakes_the_relay_once_however_many_it_publishes(
+        self, woken: list[Any], django_capture_on_commit_callbacks: Any
+    ) -> None:
+        with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
+            for n in range(5):
+                publish(Note(n=n), key="k")
+        assert len(woken) == 1
+
+    def test_wakes_it_although_the_first_savepoint_was_rolled_back(
+        self, woken: list[Any], django_capture_on_commit_callbacks: Any
+    ) -> None:
+        with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                publish(Note(n=1), key="k")
+                raise ZeroDivisionError
+            publish(Note(n=2), key="k")
+        assert len(woken) == 1
+
+    def test_a_broker_of_celery_that_is_away_fails_nobody(
+        self, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+    ) -> None:
+        def away() -> None:
+            raise ConnectionError("nobody answers")
+
+        monkeypatch.setattr("apps.messaging.tasks.relay.delay", away)
+        with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
+            publish(Note(n=1), key="k")
+        assert published() == [1]

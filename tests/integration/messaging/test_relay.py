@@ -1,0 +1,273 @@
+"""The relay on a scripted broker: order per key, whatever the broker does."""
+
+import logging
+import random
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from apps.messaging.models import Bucket, Message, Pending
+from apps.messaging.outbox import bucket_of, publish
+from apps.messaging.relay import ATTEMPTS_MAX, DELAY_MAX, delay, relay_all, relay_once
+from tests.integration.messaging.world import THREADS_S_MAX, Note, ScriptedTransport, leases_end, once, post, together
+
+pytestmark = pytest.mark.django_db
+
+# Two keys of one bucket: the harder case for "blocks only its key".
+NEIGHBOURS = [key for key in (f"n{n}" for n in range(200)) if bucket_of(key) == 0][:2]
+
+
+class TestRelay:
+    def test_sends_in_the_order_of_publishing_and_forgets_what_was_acknowledged(self, broker: ScriptedTransport) -> None:
+        post(1, 2, 3)
+        result = relay_all()
+        assert (result.acknowledged, result.refused, result.broker_down) == (3, 0, False)
+        assert broker.numbers() == [1, 2, 3]
+        assert not Pending.objects.exists()
+
+    def test_sends_nothing_twice(self, broker: ScriptedTransport) -> None:
+        post(1)
+        relay_all()
+        assert relay_all().acknowledged == 0
+        assert broker.numbers() == [1]
+
+    def test_sends_more_than_one_batch(self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("apps.messaging.relay.BATCH_ROWS_MAX", 3)
+        post(*range(10))
+        assert relay_all().acknowledged == 10
+        assert broker.numbers() == list(range(10))
+
+    def test_gives_its_buckets_back(self, broker: ScriptedTransport) -> None:
+        post(1)
+        relay_once()
+        assert not Bucket.objects.filter(lease_until__gt=timezone.now()).exists()
+
+    def test_gives_its_buckets_back_after_a_bug_too(self, broker: ScriptedTransport) -> None:
+        def bug() -> None:
+            raise ZeroDivisionError
+
+        post(1)
+        broker.stalls.append(bug)
+        with pytest.raises(ZeroDivisionError):
+            relay_once()
+        assert relay_all().acknowledged == 1
+
+    def test_leaves_the_bucket_of_another_relay_alone(self, broker: ScriptedTransport) -> None:
+        post(1, key=NEIGHBOURS[0])
+        seen: list[int] = []
+        broker.stalls.append(lambda: seen.append(relay_all().acknowledged))
+        assert relay_once().acknowledged == 1
+        assert seen == [0]
+
+
+class TestBrokerDown:
+    def test_consumes_no_attempts_and_loses_nothing(self, broker: ScriptedTransport, caplog: pytest.LogCaptureFixture) -> None:
+        post(1, 2)
+        broker.down = True
+        with caplog.at_level(logging.ERROR):
+            for _ in range(ATTEMPTS_MAX + 2):
+                assert relay_all().broker_down
+        assert set(Pending.objects.values_list("attempts", "parked_at", "error")) == {(0, None, "")}
+        broker.down = False
+        assert relay_all().acknowledged == 2
+        assert broker.numbers() == [1, 2]
+
+
+class TestRefused:
+    def refuse_until_parked(self, broker: ScriptedTransport) -> list[timedelta]:
+        delays = []
+        for _ in range(ATTEMPTS_MAX):
+            now = timezone.now()
+            Pending.objects.filter(parked_at=None, attempts__gt=0).update(due_at=now)
+            assert relay_once(now=now).refused == 1
+            delays.append(Pending.objects.order_by("seq").first().due_at - now)  # type: ignore[union-attr]
+        return delays
+
+    def test_blocks_its_key_and_no_other(self, broker: ScriptedTransport) -> None:
+        bad, good = NEIGHBOURS
+        broker.refused_keys = {bad}
+        post(1, 2, key=bad)
+        post(3, 4, key=good)
+        relay_all()
+        assert broker.numbers() == [3, 4]
+        post(5, key=good)
+        post(6, key=bad)
+        relay_all()
+        assert broker.numbers() == [3, 4, 5]
+        assert list(Pending.objects.order_by("seq").values_list("key", "attempts")) == [(bad, 1), (bad, 0), (bad, 0)]
+
+    def test_is_tried_again_with_a_growing_delay(self, broker: ScriptedTransport) -> None:
+        broker.refused_keys = {"k"}
+        post(1)
+        delays = self.refuse_until_parked(broker)
+        assert delays[:3] == [delay(1), delay(2), delay(3)]
+        assert delays == sorted(delays)
+        assert delays[-1] == DELAY_MAX
+
+    def test_is_not_tried_before_its_time(self, broker: ScriptedTransport) -> None:
+        broker.refused_keys = {"k"}
+        post(1)
+        relay_once()
+        broker.refused_keys = set()
+        assert relay_all().acknowledged == 0
+        assert relay_once(now=timezone.now() + delay(1)).acknowledged == 1
+
+    def test_is_parked_with_its_reason_while_other_keys_flow(self, broker: ScriptedTransport) -> None:
+        bad, good = NEIGHBOURS
+        broker.refused_keys = {bad}
+        post(1, 2, key=bad)
+        self.refuse_until_parked(broker)
+        row = Pending.objects.order_by("seq")[0]
+        assert row.parked_at is not None
+        assert (row.attempts, row.error) == (ATTEMPTS_MAX, "not this one")
+        broker.refused_keys = set()
+        post(3, key=good)
+        assert relay_once(now=timezone.now() + timedelta(days=1)).acknowledged == 1
+        assert broker.numbers() == [3], "the second message of the key waits behind the parked one"
+
+    def test_flows_in_order_again_when_an_operator_lets_it(self, broker: ScriptedTransport) -> None:
+        broker.refused_keys = {"k"}
+        post(1, 2)
+        self.refuse_until_parked(broker)
+        broker.refused_keys = set()
+        Pending.objects.update(parked_at=None, due_at=timezone.now())
+        relay_all()
+        assert broker.numbers() == [1, 2]
+
+    def test_an_old_owner_counts_no_attempt(self, broker: ScriptedTransport) -> None:
+        post(1)
+        broker.refused_keys = {"k"}
+
+        def another_takes_over() -> None:
+            leases_end()
+            broker.refused_keys = set()
+            relay_all()
+            post(2)
+            broker.refused_keys = {"k"}
+
+        broker.stalls.append(another_takes_over)
+        relay_once()
+        assert list(Pending.objects.values_list("attempts", flat=True)) == [0]
+
+
+class TestLeaseLost:
+    """A relay stalls while it sends; its lease is over, and another one does its work."""
+
+    def test_gives_copies_and_nothing_worse_when_it_stalls_before_sending(self, broker: ScriptedTransport) -> None:
+        post(1, 2, 3)
+
+        def another() -> None:
+            leases_end()
+            post(4)
+            assert relay_all().acknowledged == 4
+
+        broker.stalls.append(another)
+        relay_once()
+        assert broker.numbers() == [1, 2, 3, 4, 1, 2, 3]
+        assert once(broker.numbers()) == [1, 2, 3, 4]
+        assert not Pending.objects.exists()
+
+    def test_gives_copies_and_nothing_worse_when_it_stalls_half_way(self, broker: ScriptedTransport) -> None:
+        post(1, 2, 3, 4)
+
+        def another() -> None:
+            leases_end()
+            post(5)
+            assert relay_all().acknowledged == 5
+
+        broker.half_way.append(another)
+        relay_once()
+        post(6)
+        relay_all()
+        assert broker.numbers() == [1, 2, 1, 2, 3, 4, 5, 3, 4, 6]
+        assert once(broker.numbers()) == [1, 2, 3, 4, 5, 6]
+
+    def test_loses_nothing_when_a_relay_dies_after_the_acknowledgement(self, broker: ScriptedTransport) -> None:
+        class Killed(BaseException):
+            pass
+
+        def die() -> None:
+            raise Killed
+
+        post(1, 2)
+        broker.half_way.append(die)
+        with pytest.raises(Killed):
+            relay_once()
+        assert relay_all().acknowledged == 0, "the dead relay's lease lasts"
+        leases_end()
+        relay_all()
+        assert broker.numbers() == [1, 1, 2]
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_holds_for_any_place_of_the_stall(self, broker: ScriptedTransport, seed: int) -> None:
+        chance = random.Random(seed)
+        keys = ["a", "b", *NEIGHBOURS]
+        wanted: dict[str, list[int]] = {key: [] for key in keys}
+        for n in range(40):
+            key = chance.choice(keys)
+            wanted[key].append(n)
+            post(n, key=key)
+
+            def another() -> None:
+                leases_end()
+                relay_once()
+
+            if chance.random() < 0.4:
+                (broker.half_way if chance.random() < 0.5 else broker.stalls).append(another)
+            if chance.random() < 0.3:
+                relay_once()
+        leases_end()
+        relay_all()
+        leases_end()
+        relay_all()
+        assert not Pending.objects.exists()
+        for key, numbers in wanted.items():
+            assert once(broker.numbers(key)) == numbers
+
+
+@pytest.mark.django_db(transaction=True)
+class TestCommitOrder:
+    """The row with the lower number may commit later: nothing may be read by "greater than the last one seen"."""
+
+    def test_sends_a_row_that_commits_after_later_ones_were_sent(self, broker: ScriptedTransport) -> None:
+        early, late = NEIGHBOURS
+        published, relayed = threading.Event(), threading.Event()
+
+        def slow_publisher() -> None:
+            with transaction.atomic():
+                publish(Note(n=1), key=early)
+                published.set()
+                assert relayed.wait(THREADS_S_MAX)
+                publish(Note(n=4), key=early)
+
+        def quick_publisher_and_relay() -> None:
+            assert published.wait(THREADS_S_MAX)
+            post(2, 3, key=late)
+            assert relay_all().acknowledged == 2
+            relayed.set()
+
+        together(slow_publisher, quick_publisher_and_relay)
+        first = Pending.objects.order_by("seq")[0]
+        assert first.seq < Message.objects.get(body__n=2).seq, "the trap is not set: the numbers are in commit order"
+        assert relay_all().acknowledged == 2
+        assert broker.numbers() == [2, 3, 1, 4]
+        assert not Pending.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestManyRelays:
+    def test_share_the_work_without_sending_anything_twice(self, broker: ScriptedTransport) -> None:
+        for n in range(60):
+            post(n, key=f"k{n % 20}")
+
+        def relay() -> None:
+            for _ in range(5):
+                relay_all()
+
+        together(relay, relay, relay, relay)
+        assert sorted(broker.numbers()) == list(range(60))
+        for key in range(20):
+            assert broker.numbers(f"k{key}") == [key, key + 20, key + 40]
