@@ -55,14 +55,18 @@ VAULT_KEYS = [
 
 # --- Database -------------------------------------------------------------------------------------------------------
 # Connections of one process: web threads, workers, relay and consumers share the pool (PostgreSQL's own limit is 100).
-DATABASE_POOL_MAX = env.whole("DATABASE_POOL_MAX", 24, least=2)
+# 0: no pool, a connection per thread. A prefork Celery worker wants that: it closes the pool around every task.
+DATABASE_POOL_MAX = env.whole("DATABASE_POOL_MAX", 24)
 DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
 
 
 def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
-    pool = {"min_size": 2, "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
-    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {"pool": pool}}
+    pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
+    options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
+    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
+    if not DATABASE_POOL_MAX:
+        base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     if not url:
         if not EMBEDDED:
             raise ImproperlyConfigured("DATABASE_URL is missing. Outside the embedded mode it has no default.")
@@ -81,7 +85,7 @@ def _database() -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(query.pop("host", parts.hostname or "")),
         "PORT": str(parts.port or 5432),
-        "OPTIONS": {**query, "pool": pool},
+        "OPTIONS": {**query, **options},
     }
 
 
@@ -93,13 +97,39 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL")
 if CELERY_BROKER_URL:
     _refuse_default_password("CELERY_BROKER_URL", CELERY_BROKER_URL)
-elif not EMBEDDED:
+CELERY_BROKER_CA_FILE = env.text("CELERY_BROKER_CA_FILE")  # PEM; empty: the system's authorities
+if not CELERY_BROKER_URL and not EMBEDDED:
     raise ImproperlyConfigured("CELERY_BROKER_URL is missing. Outside the embedded mode it has no default.")
 
 # --- Messaging ------------------------------------------------------------------------------------------------------
 KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS")
 # The local transport is a log in PostgreSQL: durable and ordered, for one machine.
 MESSAGING_TRANSPORT = env.text("MESSAGING_TRANSPORT", "kafka" if KAFKA_BOOTSTRAP_SERVERS else "local")
+# Kafka's security: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; the mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+KAFKA_SECURITY_PROTOCOL = env.text("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
+KAFKA_SASL_MECHANISM = env.text("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+KAFKA_SASL_USERNAME = env.text("KAFKA_SASL_USERNAME")
+KAFKA_SASL_PASSWORD = env.text("KAFKA_SASL_PASSWORD")
+if not EMBEDDED and KAFKA_SASL_PASSWORD in DEFAULT_PASSWORDS:
+    raise ImproperlyConfigured("KAFKA_SASL_PASSWORD is a default password. Set one of your own.")
+KAFKA_SSL_CAFILE = env.text("KAFKA_SSL_CAFILE")  # PEM; empty: the system's authorities
+KAFKA_SSL_CERTFILE = env.text("KAFKA_SSL_CERTFILE")  # PEM; for brokers that ask clients for a certificate
+KAFKA_SSL_KEYFILE = env.text("KAFKA_SSL_KEYFILE")
+# Put before every topic and group, so that several environments may share a broker.
+MESSAGING_PREFIX = env.text("MESSAGING_PREFIX")
+RABBITMQ_URL = env.text("RABBITMQ_URL")
+if RABBITMQ_URL:
+    _refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)
+# Topics are made by `manage.py topics --apply`. Retention in days, by the last word of the topic's name.
+TOPIC_PARTITIONS = env.whole("TOPIC_PARTITIONS", 12, least=1)
+TOPIC_REPLICATION_FACTOR = env.whole("TOPIC_REPLICATION_FACTOR", 1, least=1)
+TOPIC_RETENTION_DAYS = {
+    "in": env.whole("TOPIC_RETENTION_DAYS_IN", 7, least=1),
+    "compensate": env.whole("TOPIC_RETENTION_DAYS_IN", 7, least=1),
+    "event": env.whole("TOPIC_RETENTION_DAYS_EVENT", 30, least=1),
+    "error": env.whole("TOPIC_RETENTION_DAYS_ERROR", 90, least=1),
+}
+TOPICS_COMPACTED = env.words("TOPICS_COMPACTED")  # of these Kafka keeps the newest message of every key for ever
 
 # --- What the API lets in -------------------------------------------------------------------------------------------
 # Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
@@ -169,6 +199,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "apps.backoffice.middleware.BusinessZoneMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -201,6 +232,7 @@ WHITENOISE_USE_FINDERS = EMBEDDED
 if EMBEDDED:
     STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 APPEND_SLASH = False
+LOGIN_REDIRECT_URL = "admin:index"
 
 # A real deployment stands behind TLS; the embedded mode is plain HTTP on loopback.
 TLS = env.flag("TLS", default=not EMBEDDED)

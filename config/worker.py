@@ -9,10 +9,10 @@ from celery.platforms import EX_OK
 from celery.worker import WorkController, state
 
 from config.celery import app
+from config.celery_settings import QUEUES
 
 logger = logging.getLogger(__name__)
 
-QUEUES = ["default", "saga", "messaging"]
 CONCURRENCY = 4  # threads; a call to the fiscal authority holds one of them for its length
 READY_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10

@@ -28,6 +28,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # gener
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
 
 
 @admin.register(Group)
@@ -47,6 +48,7 @@ class LogEntryAdmin(ModelAdmin):
     ordering = ("-action_time", "-id")
     paginator = InfinitePaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
     search_fields = ("object_id__exact", "user__username__exact")
     search_help_text = "A whole object id or user name"
 

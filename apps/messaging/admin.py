@@ -26,6 +26,7 @@ class ReadOnlyAdmin(ModelAdmin):
     list_per_page = 50
     paginator = InfinitePaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -40,6 +40,7 @@ REDELIVERIES_MAX = 100  # handled between two polls, so that a long queue does n
 ATTEMPTS_MAX = 6  # the first one, then after about 0.2, 0.8, 3, 13 and 51 s
 DELAY_MAX = timedelta(minutes=2)
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0  # between attempts to reach a database or a broker that is away
+FAILURES_MAX = 2  # partitions that fail in one poll; then the rest of it waits too
 RAW_CHARACTERS_MAX = 100_000  # of an unreadable record; the whole of it stays in its topic, at the offset that is noted
 
 
@@ -193,18 +194,69 @@ def redeliver(*, group: str, now: datetime, stop: threading.Event | None = None)
     return handled
 
 
-def consume_once(consumer: Consumer, *, group: str, timeout_s: float, stop: threading.Event | None = None) -> int:
+class Pauses:
+    """How long each partition of a member waits after a technical failure: from PAUSE_S_MIN, doubling to PAUSE_S_MAX."""
+
+    def __init__(self) -> None:
+        self._next_s: dict[tuple[str, int], float] = {}
+
+    def after_failure(self, record: IncomingRecord) -> float:
+        """The pause of the record's partition, in seconds; the next one is twice as long."""
+        slot = (record.topic, record.partition)
+        pause_s = self._next_s.get(slot, PAUSE_S_MIN)
+        self._next_s[slot] = min(pause_s * 2, PAUSE_S_MAX)
+        return pause_s
+
+    def after_success(self, record: IncomingRecord) -> None:
+        """The partition is well again."""
+        self._next_s.pop((record.topic, record.partition), None)
+
+
+def consume_once(
+    consumer: Consumer,
+    *,
+    group: str,
+    timeout_s: float,
+    stop: threading.Event | None = None,
+    pauses: Pauses | None = None,
+) -> int:
     """Poll once, handle what came, then what is due again. The offset follows each record's own commit.
 
-    Between two messages it looks at ``stop``; what it leaves is read again.
+    Between two messages it looks at ``stop``; what it leaves is read again. A record that cannot even be put aside
+    (the database is away) pauses its partition; the others go on, and the member stays in its group.
     """
+    pauses = pauses or Pauses()
     records: Sequence[IncomingRecord] = consumer.poll(records_max=POLL_RECORDS_MAX, timeout_s=timeout_s)
+    handled = 0
+    failed: set[tuple[str, int]] = set()
     for record in records:
+        slot = (record.topic, record.partition)
         if _is_set(stop):
             return 0
-        deliver(record, group=group, now=timezone.now())
+        if slot in failed:
+            continue  # It comes again, after the one that failed.
+        # When two partitions failed in a row the fault is everywhere: each attempt may cost a connection's timeout.
+        if len(failed) >= FAILURES_MAX or not _delivered(record, group=group):
+            failed.add(slot)
+            consumer.retry(record, after_s=pauses.after_failure(record))
+            continue
         consumer.commit(record)
-    return len(records) + redeliver(group=group, now=timezone.now(), stop=stop)
+        pauses.after_success(record)
+        handled += 1
+    if failed:
+        return handled  # The redeliveries need the same database.
+    return handled + redeliver(group=group, now=timezone.now(), stop=stop)
+
+
+def _delivered(record: IncomingRecord, *, group: str) -> bool:
+    try:
+        deliver(record, group=group, now=timezone.now())
+    except Exception:
+        where = f"{record.topic}/{record.partition} at {record.offset}"
+        logger.warning("consumer %s cannot take %s and pauses the partition", group, where, exc_info=True)
+        connection.close()  # The next attempt makes a fresh one.
+        return False
+    return True
 
 
 def _is_set(stop: threading.Event | None) -> bool:
@@ -231,10 +283,20 @@ class ConsumerThread(threading.Thread):
 
     def _consume(self) -> None:
         consumer = transport().consumer(group=self._group, topics=groups()[self._group])
+        pauses = Pauses()
         try:
             while not self._stop_requested.is_set():
-                consume_once(consumer, group=self._group, timeout_s=POLL_TIMEOUT_S, stop=self._stop_requested)
-                self._pause_s = PAUSE_S_MIN
+                try:
+                    consume_once(
+                        consumer, group=self._group, timeout_s=POLL_TIMEOUT_S, stop=self._stop_requested, pauses=pauses
+                    )
+                    self._pause_s = PAUSE_S_MIN
+                except DatabaseError:
+                    # A redelivery, or the local transport itself. The member stays: to leave and join costs a rebalance.
+                    logger.warning("consumer %s waits for the database", self._group, exc_info=True)
+                    connection.close()
+                    self._stop_requested.wait(self._pause_s)
+                    self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
         finally:
             consumer.close()
             connection.close()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from uuid import UUID
@@ -51,6 +52,21 @@ def encode(meta: dict[str, Any], body: Any) -> bytes:
         return text.encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidMessage(f"The message cannot be sent: {error}.") from None
+
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+
+
+def headers(meta: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a broker's own tools may show of a message: its id (Debezium calls it so too), schema, trace, global id."""
+    trace = str(meta.get("trace") or "")
+    named = {
+        "id": meta.get("message-id"),
+        "schema": meta.get("schema"),
+        "traceparent" if TRACEPARENT.fullmatch(trace) else "trace": trace,
+        "global-id": meta.get("global-id"),
+    }
+    return tuple((name, str(value)) for name, value in named.items() if value)
 
 
 def _finite(text: str) -> float:

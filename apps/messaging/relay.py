@@ -27,7 +27,8 @@ from apps.messaging.transports.base import Fate, OutgoingRecord, SendOutcome, Tr
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS_MAX = 500
-LEASE = timedelta(seconds=10)  # longer than a batch may take; a killed relay delays its buckets by this much
+# Longer than a batch may take (transports/kafka.py: SEND_S_MAX, 12 s); a killed relay delays its buckets by this much.
+LEASE = timedelta(seconds=15)
 ATTEMPTS_MAX = 8  # of a row that the broker refuses by itself; with the delays below about four minutes
 DELAY_MAX = timedelta(minutes=1)
 
@@ -68,7 +69,7 @@ class _Row:
     body: Any
 
     def record(self) -> OutgoingRecord:
-        return OutgoingRecord(self.topic, self.key, envelope.encode(self.meta, self.body))
+        return OutgoingRecord(self.topic, self.key, envelope.encode(self.meta, self.body), envelope.headers(self.meta))
 
 
 # In the order of buckets, as _CLAIM locks them: a claim locks also the rows that it may not take, and two that lock in

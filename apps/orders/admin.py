@@ -69,6 +69,7 @@ class ItemInline(ReadOnly, TabularInline):
     fields = readonly_fields = ("ticket", "name", "amount", "quantity")
     ordering = ("id",)
     extra = 0
+    hide_title = True
 
 
 @admin.register(Order)
@@ -81,6 +82,7 @@ class OrderAdmin(ReadOnly, ModelAdmin):
     ordering = ("-created_at",)
     paginator = InfinitePaginator
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
     search_fields = ("id",)  # shows the field; get_search_results decides
     search_help_text = "A whole order id or customer id"
     inlines = (ItemInline,)
@@ -161,6 +163,7 @@ class TicketAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
     ordering = ("name", "id")
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
     search_fields = ("name__startswith", "id__exact")
     search_help_text = "How a name begins"
     fields = readonly_fields = ("id", "name", "shown_price", "available", "held", "created_at")

@@ -136,8 +136,8 @@ class CallStep(Step):
         raise NotImplementedError(type(self).__name__)
 
 
-_UNDO = {LocalStep: "compensate", AskStep: "ask_undo", CallStep: "undo_call"}
-_DO = {LocalStep: "handle", AskStep: "ask", CallStep: "call"}
+_UNDO = {LocalStep: ("compensate",), AskStep: ("ask_undo",), CallStep: ("undo_prepare", "undo_call")}
+_DO = {LocalStep: ("handle",), AskStep: ("ask", "on_answer"), CallStep: ("call", "did_it_happen", "record")}
 
 
 def shape_class(step: Step) -> type[Step]:
@@ -145,10 +145,9 @@ def shape_class(step: Step) -> type[Step]:
     return next(shape for shape in _UNDO if isinstance(step, shape))
 
 
-def _lacks(step: Step, methods: Mapping[type[Step], str]) -> str | None:
+def _lacks(step: Step, methods: Mapping[type[Step], tuple[str, ...]]) -> list[str]:
     shape = shape_class(step)
-    method = methods[shape]
-    return method if getattr(type(step), method) is getattr(shape, method) else None
+    return [method for method in methods[shape] if getattr(type(step), method) is getattr(shape, method)]
 
 
 class Hooks:
@@ -182,10 +181,9 @@ class Definition:
         if kinds != sorted(kinds, key=lambda kind: _ORDER[kind]) or kinds.count(PIVOT) > 1:
             found.append("its kinds are not compensable*, then at most one pivot, then retriable*")
         for step in self.steps:
-            if missing := _lacks(step, _DO):
-                found.append(f"step {step.name} has no {missing}")
-            if step.kind is COMPENSABLE and (missing := _lacks(step, _UNDO)):
-                found.append(f"compensable step {step.name} has no {missing}")
+            found += [f"step {step.name} has no {missing}" for missing in _lacks(step, _DO)]
+            if step.kind is COMPENSABLE:
+                found += [f"compensable step {step.name} has no {missing}" for missing in _lacks(step, _UNDO)]
         return found
 
     def position_of(self, name: str) -> int:

@@ -24,13 +24,14 @@ from django.db import transaction as django_transaction
 from django.utils import timezone
 
 from apps.common.clock import uuid7
-from apps.common.errors import DomainError, UnknownOutcome
+from apps.common.errors import DomainError
 from apps.common.transactions import durable, transaction, transaction_required
-from apps.saga import calls, chains
+from apps.saga import calls, chains, claims
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
+from apps.saga.failing import failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunRow
-from apps.saga.session import GRACE, Session, backoff, outcome_of
+from apps.saga.session import GRACE, Session
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,6 @@ class Progress(Enum):
 
 class InvalidDefinition(RuntimeError):
     """A definition that ``manage.py check`` refuses was started: a bug."""
-
-
-class NoAnswer(UnknownOutcome):
-    """No answer came within the step's deadline."""
 
 
 class Resumed(Enum):
@@ -136,7 +133,7 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
 
 
 def _expects(session: Session, position: int, *, undo: bool) -> bool:
-    if session.position != position or session.at_end:
+    if session.position != position or session.at_end or not isinstance(session.step, AskStep):
         return False
     if undo:
         return session.run.status == RunStatus.COMPENSATING and session.row.status == StepStatus.UNDOING
@@ -147,11 +144,13 @@ def _expects(session: Session, position: int, *, undo: bool) -> bool:
 
 def _parse_key(step_key: str) -> tuple[UUID | None, int, bool]:
     run_text, _, rest = step_key.partition(":")
-    position, _, undo = rest.partition(":")
+    position = rest.removesuffix(":undo")
     try:
-        return UUID(run_text), int(position), undo == "undo"
+        if position.isascii() and position.isdigit():
+            return UUID(run_text), int(position), rest != position
     except ValueError:
-        return None, 0, False
+        pass  # not an id of ours, or thousands of digits
+    return None, 0, False
 
 
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:
@@ -165,7 +164,10 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
             else:
                 output = step.on_answer(session.view(), answer)
     except DomainError as refusal:
-        (_undo_failed if undo else _failed)(session, refusal)
+        if undo:
+            undo_failed(session, refusal)
+        else:
+            failed(session, refusal, answered=True)
         return
     session.end_attempt(AttemptOutcome.ANSWERED, undo=undo)
     if undo:
@@ -209,7 +211,7 @@ def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
     if session.row.waiting_until is not None:
         if session.row.waiting_until > session.now:
             return Progress.PARKED
-        _no_answer(session)
+        no_answer(session)
         return _progress(session)
     return _undo(session) if undoing else _do(session)
 
@@ -225,7 +227,7 @@ def _progress(session: Session) -> Progress:
 
 def _do(session: Session) -> Progress | calls.Claim:
     if isinstance(session.step, CallStep):
-        return _claim(session, undo=False) or _progress(session)
+        return claims.take(session, undo=False) or _progress(session)
     _segments(session, until=None)
     return _progress(session)
 
@@ -246,14 +248,14 @@ def _segments(session: Session, *, until: float | None) -> None:
     failing = session.position
     if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
         session.roll_back(first, failing)
-        _failed(session, failure)
+        failed(session, failure)
         return
     session.forget(first, failing)
     if failing > first:
         with django_transaction.atomic():
             _do_local(session, until=None, before=failing)
     session.begin_attempt()
-    _failed(session, failure)
+    failed(session, failure)
 
 
 def _do_local(session: Session, *, until: float | None, before: int) -> None:
@@ -275,46 +277,12 @@ def _do_local(session: Session, *, until: float | None, before: int) -> None:
             return
 
 
-# --- What may go wrong forward --------------------------------------------------------------------------------------
-def _failed(session: Session, error: Exception, *, prepared: bool = False) -> None:
-    """The current step was refused, failed or is in doubt: try again, turn around, or call a person.
-
-    ``prepared``: a call's preparation is committed, so the undo includes this step even if the other side refused it.
-    """
-    step, row = session.step, session.row
-    unknown = isinstance(error, UnknownOutcome)
-    refused = isinstance(error, DomainError) and not (step.kind is RETRIABLE and error.retryable)
-    session.end_attempt(AttemptOutcome.NO_ANSWER if isinstance(error, NoAnswer) else outcome_of(error), error=error)
-    session.fail(error, status=StepStatus.UNKNOWN if unknown else StepStatus.FAILED)
-    if not refused and not session.exhausted():
-        session.run.status = RunStatus.RUNNING
-        session.retry_after(backoff(step, row.attempts))
-        return
-    # After the pivot there is no way back; and of a pivot in doubt nobody knows on which side of it the run is.
-    if step.kind is RETRIABLE or (step.kind is PIVOT and unknown):
-        session.stick(error)
-        return
-    session.blame(error)
-    session.begin_undo(include_current=unknown or prepared)
-
-
-def _no_answer(session: Session) -> None:
-    """The deadline of an ask is over: ask again, or give up and treat the outcome as unknown."""
-    undo = session.run.status == RunStatus.COMPENSATING
-    if undo:
-        session.end_attempt(AttemptOutcome.NO_ANSWER, undo=True)
-        session.touch().waiting_until = None
-        _undo_failed(session, NoAnswer(f"no answer to the undo of {session.step.name}"), ended=True)
-    else:
-        _failed(session, NoAnswer(f"no answer to {session.step.name} in time"))
-
-
 # --- Back -----------------------------------------------------------------------------------------------------------
 def _undo(session: Session) -> Progress | calls.Claim:
     """Undo the current step: one commit each, in strict reverse order."""
     step = session.step
     if isinstance(step, CallStep):
-        return _claim(session, undo=True) or _progress(session)
+        return claims.take(session, undo=True) or _progress(session)
     session.begin_attempt(undo=True)
     try:
         with django_transaction.atomic():
@@ -322,10 +290,10 @@ def _undo(session: Session) -> Progress | calls.Claim:
     except DatabaseError as error:
         if not connection.is_usable():
             raise
-        _undo_failed(session, error)
+        undo_failed(session, error)
         return _undo_progress(session)
     except Exception as error:
-        _undo_failed(session, error)
+        undo_failed(session, error)
         return _undo_progress(session)
     if waits and isinstance(step, AskStep):
         row = session.touch()
@@ -353,63 +321,7 @@ def _undo_progress(session: Session) -> Progress:
     return Progress.PARKED if session.row.retry_at is not None else Progress.UNDOING
 
 
-def _undo_failed(session: Session, error: Exception, *, ended: bool = False) -> None:
-    """An undo did not succeed: try again for long, then call a person."""
-    step, row = session.step, session.touch()
-    if not ended:
-        session.end_attempt(outcome_of(error), undo=True, error=error)
-    row.status, row.waiting_until = StepStatus.UNDOING, None
-    hopeless = isinstance(error, DomainError) and not error.retryable
-    if hopeless or session.exhausted(undo=True):
-        row.error_code, row.error_detail = type(error).__name__[:50], str(error)[:2000]
-        session.stick(error)
-        return
-    session.retry_after(backoff(step, row.undo_attempts))
-
-
-# --- Calls: a token under the lock, the network without it, the outcome under the lock again ---------------------------
-def _claim(session: Session, *, undo: bool) -> calls.Claim | None:
-    """Take the token for a call. None when preparing settled it, one way or the other."""
-    step = session.step
-    assert isinstance(step, CallStep)  # noqa: S101  # the caller looked
-    if session.run.token is not None and _give_up_abandoned(session, undo=undo):
-        return None
-    session.begin_attempt(undo=undo)
-    needed = True
-    try:
-        with django_transaction.atomic():
-            if undo:
-                needed = step.undo_prepare(session.view(undo=True))
-            else:
-                step.prepare(session.view())
-    except Exception as error:
-        if isinstance(error, DatabaseError) and not connection.is_usable():
-            raise
-        if undo:
-            _undo_failed(session, error)
-        else:
-            _failed(session, error, prepared=session.row.attempts > 1)
-        return None
-    if not needed:
-        session.end_attempt(AttemptOutcome.DONE, undo=True)
-        session.undone()
-        return None
-    token = uuid7()
-    session.touch().status = StepStatus.UNDOING if undo else StepStatus.RUNNING
-    session.own(token, session.now + step.lease)
-    return calls.Claim(step=step, run=session.view(undo=undo), token=token, undo=undo)
-
-
-def _give_up_abandoned(session: Session, *, undo: bool) -> bool:
-    """The owner died or stalled, so its attempt's outcome is unknown. True when that was the last attempt."""
-    session.end_attempt(AttemptOutcome.UNKNOWN, undo=undo)
-    if session.exhausted(undo=undo):
-        error = UnknownOutcome(f"{session.step.name}: its owner did not come back")
-        (_undo_failed if undo else _failed)(session, error)
-        return True
-    return False
-
-
+# --- After a call -------------------------------------------------------------------------------------------------
 @transaction
 def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Progress:
     session = Session.lock(claim.run.id, now=now, wait=True)
@@ -421,36 +333,6 @@ def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Pro
         session.flush()
         return Progress.PARKED
     with session.ids():
-        _record(session, claim, outcome)
+        claims.record(session, claim, outcome)
         session.flush()
     return _undo_progress(session) if claim.undo else _progress(session)
-
-
-def _record(session: Session, claim: calls.Claim, outcome: calls.Outcome) -> None:
-    if isinstance(outcome, Exception):
-        _call_failed(session, claim, outcome)
-        return
-    output = None
-    try:
-        with django_transaction.atomic():
-            if claim.undo:
-                claim.step.undo_record(session.view(undo=True), outcome)
-            else:
-                output = claim.step.record(session.view(), outcome)
-    except Exception as error:
-        if isinstance(error, DatabaseError) and not connection.is_usable():
-            raise
-        _call_failed(session, claim, error)
-        return
-    session.end_attempt(AttemptOutcome.DONE, undo=claim.undo)
-    if claim.undo:
-        session.undone()
-    else:
-        session.done(output)
-
-
-def _call_failed(session: Session, claim: calls.Claim, error: Exception) -> None:
-    if claim.undo:
-        _undo_failed(session, error)
-    else:
-        _failed(session, error, prepared=True)

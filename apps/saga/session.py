@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.observability import ids
-from apps.saga.definition import Definition, Run, Step, lookup
+from apps.saga.definition import Definition, LocalStep, Run, Step, lookup
 from apps.saga.models import Attempt, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunRow
 from apps.saga.models import Step as StepRow
@@ -18,6 +18,8 @@ from apps.saga.models import Step as StepRow
 # How long after a hand-over the sweeper thinks a wake-up lost. Short, because a second wake-up does no harm.
 GRACE = timedelta(seconds=5)
 ERROR_CHARACTERS_MAX = 2000
+# An attempt without an outcome is one whose owner did not come back.
+DOUBTFUL = (AttemptOutcome.UNKNOWN, AttemptOutcome.NO_ANSWER, AttemptOutcome.ASKED, "")
 UNDOABLE = (StepStatus.DONE, StepStatus.UNKNOWN, StepStatus.UNDOING)
 
 _RUN_FIELDS = [
@@ -55,6 +57,7 @@ class Session:
         self._touched: set[int] = set()
         self._attempts: dict[tuple[int, bool], Attempt] = {}
         self._new_attempts: list[Attempt] = []
+        self._old_attempts: list[Attempt] = []  # begun in an earlier session, ended in this one
 
     @classmethod
     def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
@@ -129,6 +132,13 @@ class Session:
             return row.undo_attempts - row.undo_attempts_forgiven >= step.undo_attempts_max
         return row.attempts - row.attempts_forgiven >= step.attempts_max
 
+    def was_in_doubt(self) -> bool:
+        """May an earlier attempt of the current step have happened, although nobody said so?"""
+        if self.row.attempts <= 1 or isinstance(self.step, LocalStep):
+            return False
+        earlier = Attempt.objects.filter(run=self.run, position=self.position, undo=False, number__lt=self.row.attempts)
+        return earlier.filter(outcome__in=DOUBTFUL).exists()
+
     # --- Changing ---------------------------------------------------------------------------------------------------
     def touch(self) -> StepRow:
         """The row of the current step, to be written."""
@@ -160,6 +170,7 @@ class Session:
             if attempt is None:
                 return
             self._attempts[row.position, undo] = attempt
+            self._old_attempts.append(attempt)
         attempt.outcome = outcome
         attempt.finished_at = None if outcome is AttemptOutcome.ASKED else timezone.now()
         if error is not None:
@@ -283,11 +294,11 @@ class Session:
             self.run.save(update_fields=_RUN_FIELDS)
             for position in sorted(self._touched):
                 self.steps[position].save()
-        for attempt in self._attempts.values():
-            if attempt not in self._new_attempts:
-                attempt.save()
+        for attempt in self._old_attempts:
+            attempt.save()
         Attempt.objects.bulk_create(self._new_attempts)
-        self._new, self._touched, self._attempts, self._new_attempts = False, set(), {}, []
+        self._new, self._touched, self._attempts = False, set(), {}
+        self._new_attempts, self._old_attempts = [], []
 
 
 def outcome_of(error: Exception) -> AttemptOutcome:

@@ -37,7 +37,7 @@ class TestHome:
     def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], size: str, dark: bool) -> None:
         page = open_page(size=size, dark=dark)
         expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
-        expect(page.get_by_role("link", name="Stuck")).to_be_visible()
+        expect(page.get_by_role("link", name="Open runs")).to_be_visible()
         shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
         assert_no_sideways_scroll(page)
 
@@ -68,6 +68,16 @@ class TestLists:
         shoot(page, "list_saga_run_dark")
         page.get_by_role("link", name=runs["undoing"].business_key).click()
         expect(page.get_by_role("heading", name="Timeline", exact=True)).to_be_visible()
+
+    def test_runs_are_filtered_by_what_they_need(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
+        page.goto("/admin/saga/run/")
+        page.locator("#changelist a", has_text="Filters").click()
+        shoot(page, "list_saga_run_filters")
+        page.locator("#changelist-filter").get_by_text("On the way").click()
+        page.wait_for_url("**needs=live**")
+        expect(page.get_by_role("link", name=runs["undoing"].business_key)).to_be_visible()
+        expect(page.get_by_role("link", name=runs["stuck"].business_key)).to_have_count(0)
 
     def test_an_order_shows_its_items_and_leads_to_its_run(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
@@ -135,6 +145,22 @@ class TestRun:
         assert style[0].startswith("Messages")
         assert style[1] == "solid"
         assert style[2] >= 2
+
+
+class TestRetry:
+    @BOTH_SIZES
+    def test_asks_why_before_it_does_anything(self, open_page: OpenPage, runs: dict[str, Run], size: str) -> None:
+        page = open_page(size=size)
+        page.goto(run_address(runs["stuck"]))
+        page.get_by_role("link", name="Retry now…").click()
+        expect(page.get_by_text("If you retry now")).to_be_visible()
+        shoot(page, f"retry_{size}")
+        assert_no_sideways_scroll(page)
+        page.get_by_label("Why").fill("the lock is gone")
+        page.get_by_role("button", name="Retry").click()
+        expect(page.get_by_text("The run goes on.")).to_be_visible()
+        expect(page.locator("#run-head .bo-chip")).to_have_text("Running")
+        shoot(page, f"retried_{size}")
 
 
 class TestLogin:

@@ -103,6 +103,12 @@ def document_key(key: str) -> str:
     return " ".join(key[start : start + 4] for start in range(0, len(key), 4))
 
 
+def short_id(value: object) -> str:
+    """An id to recognise, not to copy: its beginning tells the time, its end tells it from its neighbours."""
+    text = str(value)
+    return f"{text[:8]}…{text[-6:]}" if len(text) > 20 else text
+
+
 def words(name: str) -> str:
     """A step's or a state's name as words: authorise_payment reads "authorise payment"."""
     return name.replace("_", " ").replace("-", " ").lower()

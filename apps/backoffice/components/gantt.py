@@ -13,7 +13,7 @@ from apps.backoffice.components.formats import duration
 from apps.saga.public import AttemptState, RunState, StepState
 
 LIVE = frozenset({"RUNNING", "WAITING", "COMPENSATING"})
-WIDTH, LEFT, RIGHT = 1000, 200.0, 790.0  # what is right of RIGHT belongs to the words behind the last bar
+WIDTH, LEFT, RIGHT = 1000, 236.0, 750.0  # what is right of RIGHT belongs to the words behind the last bar
 TOP, ROW, BAR, MARK = 26, 30, 16, 16
 BAR_WIDTH_MIN = 4.0  # a step of a millisecond stays visible
 CHARACTER = 6.1  # an average letter at 11.5 px; only to decide on which side of a bar its words fit
@@ -67,7 +67,7 @@ class Row:
     tone: str
     words: str
     strong: bool = False
-    words_x: float = LEFT
+    words_x: float = LEFT + 6
     before: bool = False
     bars: tuple[Bar, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -124,6 +124,11 @@ class Gantt:
     def now_left(self) -> float:
         """Where the label of "now" begins."""
         return (self.now_x or 0.0) - 19
+
+    @property
+    def focus(self) -> float:
+        """What a narrow screen shows first: where the run is now, in per cent of the width."""
+        return (self.now_x or RIGHT) / WIDTH * 100
 
     @property
     def height(self) -> int:
@@ -184,7 +189,8 @@ def _row(step: StepState, axis: Axis, *, run: RunState, now: datetime, undo: boo
     live = run.status in LIVE
     bars = tuple(_bar(attempt, axis, step=step, now=now, live=live) for attempt in tries)
     marks = tuple(mark for attempt in tries if (mark := _mark(attempt, axis)))
-    dots = _dots(step, tries, axis, now=now, live=live)
+    again = live and (run.status == "COMPENSATING") is undo and tries[-1].outcome in _FAILED | _UNCLEAR
+    dots = _dots(tries, axis, until=max(step.retry_at or now, now) if again else None)
     row = replace(row, bars=bars, marks=marks, dots=dots)
     return _place_words(row)
 
@@ -224,13 +230,14 @@ def _mark(attempt: AttemptState, axis: Axis) -> Mark | None:
     return Mark(x, "unknown", "warn") if attempt.outcome in _UNCLEAR else None
 
 
-def _dots(step: StepState, tries: list[AttemptState], axis: Axis, *, now: datetime, live: bool) -> tuple[Dots, ...]:
+def _dots(tries: list[AttemptState], axis: Axis, *, until: datetime | None) -> tuple[Dots, ...]:
+    """The time between the attempts, and after the last one ``until`` the next."""
     found = []
     for earlier, later in itertools.pairwise(tries):
         found.append((earlier.finished_at or earlier.started_at, later.started_at))
     last = tries[-1]
-    if live and step.retry_at is not None and last.finished_at is not None:
-        found.append((last.finished_at, max(step.retry_at, now)))
+    if until is not None and last.finished_at is not None:
+        found.append((last.finished_at, until))
     lines = [Dots(axis.x(begin) + 15, axis.x(end) - 2) for begin, end in found]
     return tuple(line for line in lines if line.x2 > line.x1)
 

@@ -17,7 +17,8 @@ _CPF = re.compile(r"(?<![\w-])(\d{3})[.]?(\d{3})[.]?(\d{3})-?(\d{2})(?![\w-])")
 def mask_cpf(cpf: str) -> str:
     """Eleven digits as •••.•••.417-••; anything else is hidden altogether."""
     digits = re.sub(r"\D", "", cpf)
-    return f"•••.•••.{digits[6:9]}-••" if len(digits) == 11 else HIDDEN
+    # The hyphen does not break: a masked CPF stays on one line.
+    return f"•••.•••.{digits[6:9]}\u2011••" if len(digits) == 11 else HIDDEN
 
 
 def mask_token(token: str) -> str:

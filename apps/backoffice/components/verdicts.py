@@ -78,7 +78,7 @@ def _compensating(run: RunState, now: datetime) -> Verdict:
         return Verdict("undo", "undo", _cause(run), "Undoing what was done.")
     number = max(step.undo_attempts, 1)
     title = f"{_cause(run)} Undoing {words(step.name)}, attempt {number}."
-    return Verdict("undo", "undo", title, _next(step, now=now) or "Then the steps before it, in reverse order.")
+    return Verdict("undo", "undo", title, _next(step, now=now) or _until(step, now=now))
 
 
 def _stuck(run: RunState, _now: datetime) -> Verdict:
@@ -109,6 +109,12 @@ def _running(run: RunState, now: datetime) -> Verdict:
         return Verdict("run", "again", f"{failed} Trying again.", _next(step, now=now) or f"Attempt {number + 1} is due.")
     done = sum(each.status == "DONE" for each in run.steps)
     return Verdict("run", "run", f"Running: {words(step.name)}.", f"{done} of {len(run.steps)} steps are done.")
+
+
+def _until(step: StepState, *, now: datetime) -> str:
+    if step.waiting_until is None or step.waiting_until <= now:
+        return "Then the steps before it, in reverse order."
+    return f"It waits for the answer; without one it is asked again at {moment(step.waiting_until, now=now).text}."
 
 
 def _next(step: StepState, *, now: datetime) -> str:

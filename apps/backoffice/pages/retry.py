@@ -5,6 +5,7 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
@@ -32,14 +33,15 @@ class RetryForm(forms.Form):
 
 def retry_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """GET shows what a retry would do, POST does it. Never a change on GET."""
-    if not request.user.has_perm(PERMISSION):
+    user = request.user
+    if not isinstance(user, User) or not user.has_perm(PERMISSION):
         raise PermissionDenied
     run = saga.run_state(run_id)
     if run is None or run.run_id != run_id:
         raise Http404("There is no such run.")
     form = RetryForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        return _retry(request, run, reason=form.cleaned_data["reason"])
+        return _retry(request, user, run, reason=form.cleaned_data["reason"])
     now = timezone.now()
     context = {
         **admin.site.each_context(request),
@@ -52,26 +54,26 @@ def retry_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return render(request, "backoffice/retry.html", context, status=200 if request.method == "GET" else 422)
 
 
-def _retry(request: HttpRequest, run: saga.RunState, *, reason: str) -> HttpResponse:
+def _retry(request: HttpRequest, user: User, run: saga.RunState, *, reason: str) -> HttpResponse:
     page = redirect("admin:backoffice_run", run.run_id)
     if run.status != "STUCK":
         messages.warning(request, "Nothing done: the run is not stuck any more.")
         return page
     # First the entry, then the deed, which is a commit of its own: a note without a deed is better than the reverse.
-    _note(request, run, f"Retry asked for: {reason}")
+    _note(user, run, f"Retry asked for: {reason}")
     try:
         saga.retry(run.run_id, now=timezone.now())
     except saga.NotStuck as refusal:
-        _note(request, run, f"Retry not done: {refusal.detail}")
+        _note(user, run, f"Retry not done: {refusal.detail}")
         messages.warning(request, f"Nothing done: {refusal.detail}")
         return page
     messages.success(request, "The run goes on.")
     return page
 
 
-def _note(request: HttpRequest, run: saga.RunState, text: str) -> None:
+def _note(user: User, run: saga.RunState, text: str) -> None:
     LogEntry.objects.create(
-        user_id=request.user.pk,
+        user_id=user.pk,
         content_type=ContentType.objects.get_by_natural_key("saga", "run"),
         object_id=str(run.run_id),
         object_repr=f"{run.use_case} {run.business_key}"[:200],

@@ -13,6 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.backoffice.components.formats import short_id
 from apps.backoffice.components.gantt import LIVE, Gantt, gantt
 from apps.backoffice.components.links import change_link, list_link
 from apps.backoffice.components.masking import mask_cpf
@@ -36,12 +37,13 @@ MESSAGES_AFTER = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A fact in the head of the page. ``href``: where it leads, or empty."""
+    """A fact in the head of the page. ``href``: where it leads, or empty; ``whole``: the text when it is shortened."""
 
     name: str
     text: str
     amount: Decimal | None = None
     href: str = ""
+    whole: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,7 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
     address = reverse("admin:backoffice_run_live", args=[run_id])
     context = {
         **admin.site.each_context(request),
-        "title": page.run.business_key,
-        "content_title": f"Runs / {page.run.business_key}",
+        "title": f"Run {short_id(page.run.run_id)}",
         "page": page,
         "tab": tab,
         "may_retry": request.user.has_perm(RETRY_PERMISSION),
@@ -140,7 +141,7 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
         messages=messaging.messages_of(run.global_id, since=run.started_at, until=end + MESSAGES_AFTER),
         data=saga.run_input(run.run_id),
         payment=payment,
-        payment_href=_payment_href(run, payment),
+        payment_href=_payment_href(run, order, payment),
         lines=_lines(run),
         hold_href=_hold_href(run),
         document=document,
@@ -158,7 +159,7 @@ def _facts(order: orders.OrderView | None, payment: payments.PaymentView | None)
         Fact(name="Tickets", text=tickets or "none"),
         _customer(order),
         Fact(name="Paid by", text=_paid_by(order, payment)),
-        Fact(name="Order", text=f"{order.id}", href=change_link("orders_order", order.id)),
+        Fact(name="Order", text=short_id(order.id), whole=str(order.id), href=change_link("orders_order", order.id)),
     ]
     return tuple(facts)
 
@@ -205,13 +206,16 @@ def _payment(run: saga.RunState) -> payments.PaymentView | None:
             return payments.payment(payment_id)
         except payments.UnknownPayment:
             continue
-    return None
+    # A payment that was refused or not answered yet left no id in the run; its reference is the order.
+    of_order = payments.payments_of(order_ref=str(run.subject_id))
+    return of_order[0] if of_order else None
 
 
-def _payment_href(run: saga.RunState, payment: payments.PaymentView | None) -> str:
+def _payment_href(run: saga.RunState, order: orders.OrderView | None, payment: payments.PaymentView | None) -> str:
     if payment is not None:
         return change_link("payments_payment", payment.id)
-    # A payment that was refused or not answered yet left no id in the run; its reference is the order.
+    if order is None or order.payment_method != "card":
+        return ""
     return list_link("payments_payment", q=str(run.subject_id))
 
 

@@ -120,3 +120,8 @@ class Message:
 def message_class(schema: str) -> type[Message] | None:
     """The class of a schema name, or None when nobody here knows it."""
     return _registry.get(schema)
+
+
+def message_classes() -> tuple[type[Message], ...]:
+    """Every message class that was imported."""
+    return tuple(_registry.values())

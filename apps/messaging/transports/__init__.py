@@ -8,7 +8,11 @@ from django.utils.module_loading import import_string
 
 from apps.messaging.transports.base import Transport
 
-TRANSPORTS = {"local": "apps.messaging.transports.local.LocalTransport"}
+TRANSPORTS = {
+    "kafka": "apps.messaging.transports.kafka.KafkaTransport",
+    "local": "apps.messaging.transports.local.LocalTransport",
+    "rabbitmq": "apps.messaging.transports.rabbitmq.RabbitMQTransport",
+}
 
 
 @functools.cache

@@ -10,12 +10,16 @@ class TransportDown(Exception):
     """The broker cannot be reached. No message is to blame, so no attempt is counted."""
 
 
+class TransportMisconfigured(Exception):
+    """The broker cannot be used as it is configured: a start-up error. The message says what to do."""
+
+
 class Fate(Enum):
     """What became of a record."""
 
     ACKNOWLEDGED = "acknowledged"
     REFUSED = "refused"  # the broker answered, and will not take this record
-    NOT_SENT = "not sent"  # a record of the same topic and key before it was refused
+    NOT_SENT = "not sent"  # one before it of its topic and key was refused, or nobody knows: send it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class OutgoingRecord:
     topic: str
     key: str
     value: bytes
+    headers: tuple[tuple[str, str], ...] = ()  # what tools on the broker show; a consumer reads the envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,27 @@ class IncomingRecord:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredTopic:
+    """A topic as the contracts want it. ``groups``: who reads it."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    retention_days: int
+    compacted: bool = False
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic's state at the broker: "ok", "create" or "differs", and then in what."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
 class Consumer(Protocol):
     """One member of a consumer group."""
 
@@ -54,6 +80,13 @@ class Consumer(Protocol):
 
     def commit(self, record: IncomingRecord) -> None:
         """This record and those before it in its partition need not be read again."""
+
+    def retry(self, record: IncomingRecord, *, after_s: float) -> None:
+        """This record could not be handled now: give it, and those after it in its partition, again when so much
+        time has passed. The other partitions go on, and the member stays in its group.
+
+        The caller drops what it still holds of this partition from the same poll.
+        """
 
     def close(self) -> None:
         """Leave the group, so that another member may take over at once."""
@@ -65,8 +98,21 @@ class Transport(Protocol):
     def send(self, records: Sequence[OutgoingRecord]) -> Sequence[SendOutcome]:
         """Append records in order, and wait for the acknowledgements. One outcome per record.
 
-        After a record that is refused, later ones of its topic and key are not sent. Raises TransportDown.
+        After a record that is refused, later ones of its topic and key are not sent. Raises TransportDown when
+        nothing was acknowledged because the broker is away.
         """
 
     def consumer(self, *, group: str, topics: Sequence[str]) -> Consumer:
         """Join a consumer group."""
+
+    def lag(self, *, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """How many records of each topic and partition the group has not handled yet. Raises TransportDown."""
+
+    def check(self) -> None:
+        """Can this process use the broker? Raises TransportMisconfigured, with a sentence that says what to do."""
+
+    def plan_topics(self, topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
+        """What is there beside what should be there. Raises TransportDown."""
+
+    def create_topics(self, topics: Sequence[DesiredTopic]) -> None:
+        """Create those that are missing; what exists is not changed. Safe to repeat. Raises TransportDown."""

@@ -4,6 +4,7 @@ Order within a partition, offsets without gaps, one owner per group and partitio
 between the relay and the consumer.
 """
 
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +18,16 @@ from django.utils import timezone
 from apps.common.clock import uuid7
 from apps.common.transactions import durable, transaction
 from apps.messaging import wakeup
-from apps.messaging.transports.base import Consumer, Fate, IncomingRecord, OutgoingRecord, SendOutcome, TransportDown
+from apps.messaging.transports.base import (
+    Consumer,
+    DesiredTopic,
+    Fate,
+    IncomingRecord,
+    OutgoingRecord,
+    SendOutcome,
+    TopicPlan,
+    TransportDown,
+)
 
 PARTITIONS = 4
 RECORD_BYTES_MAX = 1_000_000
@@ -52,11 +62,20 @@ CROSS JOIN LATERAL (
     ORDER BY r."offset" LIMIT %(records_max)s
 ) r
 WHERE c."group" = %(group)s AND c.topic = ANY(%(topics)s) AND c.token = %(token)s
+  AND NOT EXISTS (
+    SELECT FROM unnest(%(paused_topics)s::text[], %(paused_partitions)s::int[]) AS paused (topic, partition)
+    WHERE paused.topic = c.topic AND paused.partition = c.partition
+  )
 ORDER BY r."offset" - c.next_offset, r.topic, r.partition LIMIT %(records_max)s
 """
 _COMMIT = """
 UPDATE messaging_localcursor SET next_offset = %s, lease_until = %s
 WHERE "group" = %s AND topic = %s AND partition = %s AND token = %s AND next_offset < %s
+"""
+_LAG = """
+SELECT p.topic, p.partition, p.next_offset - coalesce(c.next_offset, 0) FROM messaging_localpartition p
+LEFT JOIN messaging_localcursor c ON c.topic = p.topic AND c.partition = p.partition AND c."group" = %s
+WHERE p.topic = ANY(%s)
 """
 # Locked in the order of _OWN, which another member may be at.
 _LEAVE = """
@@ -116,12 +135,29 @@ class LocalTransport:
         """Join a group: this member takes every partition whose owner's lease is over."""
         return LocalConsumer(group=group, topics=list(topics), token=uuid7())
 
+    def lag(self, *, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """The log's end minus the group's cursor."""
+        with connection.cursor() as cursor:
+            cursor.execute(_LAG, [group, list(topics)])
+            return {(topic, partition): behind for topic, partition, behind in cursor.fetchall()}
+
+    def check(self) -> None:
+        """The broker is our own database: nothing to log in to."""
+
+    def plan_topics(self, topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
+        """A topic comes into being with its first record."""
+        return [TopicPlan(topic.name, "ok", "local: made with its first record") for topic in topics]
+
+    def create_topics(self, topics: Sequence[DesiredTopic]) -> None:
+        """Nothing to do."""
+
 
 class LocalConsumer:
     """The log's reading side: one member of a group."""
 
     def __init__(self, *, group: str, topics: list[str], token: UUID) -> None:
         self._group, self._topics, self._token = group, topics, token
+        self._paused: dict[tuple[str, int], float] = {}  # topic and partition -> when it goes on
 
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
         """Renew the leases and read; wait for up to ``timeout_s`` when there is nothing."""
@@ -137,8 +173,20 @@ class LocalConsumer:
         mine: dict[str, Any] = {"group": self._group, "topics": self._topics, "token": self._token}
         with connection.cursor() as cursor:
             cursor.execute(_OWN, {**mine, "now": now, "half": now + LEASE / 2, "until": now + LEASE})
-            cursor.execute(_READ, {**mine, "records_max": records_max})
+            cursor.execute(_READ, {**mine, **self._still_paused(), "records_max": records_max})
             return [IncomingRecord(t, p, o, k, bytes(v)) for t, p, o, k, v in cursor.fetchall()]
+
+    def _still_paused(self) -> dict[str, list[Any]]:
+        now = time.monotonic()
+        self._paused = {partition: until for partition, until in self._paused.items() if until > now}
+        return {
+            "paused_topics": [topic for topic, _ in self._paused],
+            "paused_partitions": [partition for _, partition in self._paused],
+        }
+
+    def retry(self, record: IncomingRecord, *, after_s: float) -> None:
+        """The cursor has not moved, so the partition only waits."""
+        self._paused[record.topic, record.partition] = time.monotonic() + after_s
 
     def commit(self, record: IncomingRecord) -> None:
         """Move the cursor. A member that lost the partition moves nothing."""

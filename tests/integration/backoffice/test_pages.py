@@ -90,7 +90,7 @@ class TestRun:
             html = chief.get(run_url(runs[0]), {"tab": tab}).content.decode()
             for hidden in ("4242424242424242", '123"', factories.CPF, "390.533.447-05", "tok_1234567890abcdef"):
                 assert hidden not in html, (tab, hidden)
-        assert "•••.•••.447-••" in html
+        assert "•••.•••.447\u2011••" in html
 
     def test_draws_every_attempt_and_every_step_that_never_began(self, chief: Client, runs: list[Run]) -> None:
         html = chief.get(run_url(runs[0])).content.decode()

@@ -56,9 +56,13 @@ class Later(DomainError):
     code, retryable = "R998", True
 
 
-def record(n: int = 1, key: str = "k", *, value: bytes | None = None, message_id: Any = None, schema: str = "") -> IncomingRecord:
+def record(
+    n: int = 1, key: str = "k", *, value: bytes | None = None, message_id: Any = None, schema: str = ""
+) -> IncomingRecord:
     meta = Meta(message_id=message_id or uuid4(), schema=schema or Note.schema).to_json()
-    return IncomingRecord(TOPIC, 0, n, key, value if value is not None else envelope.encode(meta, {"n": n, "key": key[:1]}))
+    return IncomingRecord(
+        TOPIC, 0, n, key, value if value is not None else envelope.encode(meta, {"n": n, "key": key.replace("\x00", "")})
+    )
 
 
 def give(*records: IncomingRecord, group: str = "g") -> None:
@@ -303,7 +307,9 @@ class TestDeadLetters:
         one.failing[1] = [RuntimeError()]
         # The former owner of the partition was slow, and got it done after all.
         one.before = lambda note: None
-        Inbox.objects.create(group="g", message_id=json.loads(message.value)["meta"]["message-id"], handled_at=timezone.now())
+        Inbox.objects.create(
+            group="g", message_id=json.loads(message.value)["meta"]["message-id"], handled_at=timezone.now()
+        )
         retry()
         assert not dead_letters()
         assert not Redelivery.objects.exists()

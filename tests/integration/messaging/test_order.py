@@ -16,7 +16,7 @@ from tests.integration.messaging.world import THREADS_S_MAX, Note, Reader, lease
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-WRITERS, RELAYS, CONSUMERS, COMMITS = 8, 4, 2, 25
+WRITERS, RELAYS, CONSUMERS, COMMITS = 8, 4, 2, 15
 KEYS = [f"order-{n}" for n in range(6)]
 
 

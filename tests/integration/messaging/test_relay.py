@@ -64,7 +64,9 @@ class TestRelay:
 
 
 class TestBrokerDown:
-    def test_consumes_no_attempts_and_loses_nothing(self, broker: ScriptedTransport, caplog: pytest.LogCaptureFixture) -> None:
+    def test_consumes_no_attempts_and_loses_nothing(
+        self, broker: ScriptedTransport, caplog: pytest.LogCaptureFixture
+    ) -> None:
         post(1, 2)
         broker.down = True
         with caplog.at_level(logging.ERROR):

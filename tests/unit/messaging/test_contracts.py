@@ -189,7 +189,9 @@ class TestEveryContract:
             assert kind.__dataclass_params__.frozen, kind  # type: ignore[attr-defined]
             assert "__slots__" in vars(kind), kind
             assert kind.__doc__, kind
-            sample = kind(**{name: _sample(hint) for name, hint in kind._kinds().items() if name not in ("topic", "schema")})
+            sample = kind(
+                **{name: _sample(hint) for name, hint in kind._kinds().items() if name not in ("topic", "schema")}
+            )
             assert kind.from_body(sample.to_body()) == sample
 
     def test_never_carries_a_card_number(self) -> None:

@@ -73,7 +73,9 @@ class TestWire:
         with pytest.raises(InvalidMessage):
             decode(raw)
 
-    @pytest.mark.parametrize("body", ["\x00", "\ud800", float("nan"), float("inf"), Decimal("1.00"), uuid4(), {"a": {1, 2}}])
+    @pytest.mark.parametrize(
+        "body", ["\x00", "\ud800", float("nan"), float("inf"), Decimal("1.00"), uuid4(), {"a": {1, 2}}]
+    )
     def test_refuses_to_send_what_nobody_could_keep(self, body: Any) -> None:
         with pytest.raises(InvalidMessage):
             encode({}, body)

@@ -89,7 +89,7 @@
   say("Live", "");
   timer = window.setTimeout(turn, every);
 
-  // On a narrow screen the timeline begins at its newest end.
+  // A narrow screen begins where the run is now, and not where it began.
   const gantt = document.querySelector(".bo-gantt");
-  if (gantt) gantt.scrollLeft = gantt.scrollWidth;
+  if (gantt) gantt.scrollLeft = (gantt.scrollWidth * Number(gantt.dataset.focus)) / 100 - gantt.clientWidth * 0.8;
 })();

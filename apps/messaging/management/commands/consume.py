@@ -1,0 +1,65 @@
+"""``manage.py consume``: members of consumer groups, until the process is told to stop."""
+
+import signal
+import threading
+import time
+from argparse import ArgumentParser
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.messaging.consumer import ConsumerThread
+from apps.messaging.inbox import groups
+
+STOP_S_MAX = 8.0  # for the message at hand; orchestrators kill after ten seconds, and killing loses nothing
+WATCH_S = 1.0  # how often it looks whether its members live
+
+
+class Command(BaseCommand):
+    """Run one member of each group; SIGTERM or SIGINT lets each finish its message and leave."""
+
+    help = "Consume messages until SIGTERM or SIGINT."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--groups", default="all", help="consumer groups, comma separated (default: all)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = _chosen(options["groups"])
+        stop = threading.Event()
+        stop_on_signals(stop)
+        members = [ConsumerThread(group, stop) for group in chosen]
+        for member in members:
+            member.start()
+        self.stdout.write(f"consuming: {', '.join(chosen)}")
+        while not stop.wait(WATCH_S):
+            if not all(member.is_alive() for member in members):
+                stop.set()
+                raise CommandError("A consumer died; its error is in the log.")
+        _join(members)
+
+
+def _chosen(names: str) -> list[str]:
+    known = groups()
+    if names == "all":
+        return list(known)
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen or (unknown := [name for name in chosen if name not in known]):
+        raise CommandError(f"No such group: {', '.join(unknown) if chosen else names!r}. Known: {', '.join(known)}.")
+    return chosen
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Set the event on SIGTERM and SIGINT instead of dying."""
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+
+
+def _join(members: list[ConsumerThread]) -> None:
+    deadline = time.monotonic() + STOP_S_MAX
+    for member in members:
+        member.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,281 @@
+"""Kafka, by kafka-python: the writing side. The reading side is kafka_consumer.py, topics and lag are kafka_admin.py.
+
+Note [Order per key when one record fails]
+A relay hands a batch over, and a key may have several records in it. kafka-python has one batch of a partition in
+flight at a time, so what comes later can only overtake a record that *failed*: the client gives up on batch n (the
+broker refused it, or its delivery timeout is over) and goes on with batch n + 1 of the same partition. If m2 of a key
+was acknowledged that way, putting m1 back would be too late: consumers have seen m2 first. Marking cannot mend that,
+so it must not happen: the producer stops with its first failure. The future's error callback runs in the producer's
+own thread before it may send the partition's next batch; it throws away everything that has not been sent and closes
+the producer (KIP-15 gave Java's close(0) this use). What was under way keeps its answer if it came, and is NOT_SENT
+otherwise: it is sent again and the inbox drops the copy. The next call makes a new producer, for about 30 ms.
+
+Note [Whose fault is it]
+REFUSED counts an attempt against the row and blocks its key; so only the record's or its topic's own faults are
+refusals. Timeouts, lost connections, a refused login, a lost producer session are nobody's fault.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+
+from apps.common.transactions import durable
+from apps.messaging.transports import kafka_admin
+from apps.messaging.transports.base import (
+    Consumer,
+    DesiredTopic,
+    Fate,
+    OutgoingRecord,
+    SendOutcome,
+    TopicPlan,
+    TransportDown,
+)
+from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, client_settings, first_cause, wire_name
+from apps.messaging.transports.kafka_consumer import KafkaMember
+
+logger = logging.getLogger(__name__)
+
+METADATA_S = 5  # waiting for a topic's partitions
+REQUEST_S = 5  # waiting for one answer of the broker
+DELIVERY_S = 6  # from send() to the last word about a record, the client's own retries included
+SEND_S_MAX = 12  # one call of send(): bootstrap, metadata and delivery in turn. The relay's lease (15 s) is longer.
+LINGER_MS = 5  # flush() sends at once; this is only how long the first records of a big batch may wait for the rest
+BATCH_BYTES = 131_072
+RECORD_BYTES_MAX = 1_000_000  # with headers; below the broker's own default limit of 1,048,588 for a batch of one
+FLUSH_S_MIN = 0.5
+
+_NOT_THE_RECORD = (
+    kafka_errors.RetriableError,  # timeouts and connections too
+    kafka_errors.IllegalStateError,  # the producer was closed by its first failure
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.UnknownProducerIdError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.ProducerFencedError,
+)
+_ADVICE: dict[type[Exception], str] = {
+    kafka_errors.MessageSizeTooLargeError: (
+        "The record is larger than the broker or the topic takes (max.message.bytes). Send less, or a link to it."
+    ),
+    kafka_errors.TopicAuthorizationFailedError: (
+        "This login may not write to the topic. Grant it WRITE on the topic, then un-park the message."
+    ),
+    kafka_errors.InvalidTopicError: "Kafka takes no topic of this name. Correct the message's contract.",
+    kafka_errors.InvalidRecordError: "Kafka calls the record invalid. A compacted topic, for one, takes none without key.",
+    kafka_errors.PolicyViolationError: "A policy of the broker forbids this record. Ask who runs the broker.",
+}
+
+
+def refusal(error: BaseException) -> str:
+    """Why the broker refuses the record itself, and what to do; "" when the record is not to blame."""
+    if isinstance(error, _NOT_THE_RECORD) or not isinstance(error, kafka_errors.BrokerResponseError):
+        return ""
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "The broker refuses the record.")
+    return f"{advice} ({type(error).__name__}: {error})"
+
+
+class _Producer:
+    """One producer, of this process, that ends with its first failure. See Note [Order per key when one record fails]."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.known_topics: set[str] = set()
+        self.failed = threading.Event()
+        with first_cause():
+            self._client: Any = KafkaProducer(
+                **client_settings(),
+                enable_idempotence=True,  # said, so that a conflict is an error instead of a silent "off"
+                acks="all",
+                linger_ms=LINGER_MS,
+                batch_size=BATCH_BYTES,
+                compression_type="lz4",
+                max_request_size=RECORD_BYTES_MAX,
+                max_block_ms=METADATA_S * 1000,
+                request_timeout_ms=REQUEST_S * 1000,
+                delivery_timeout_ms=DELIVERY_S * 1000,
+                bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+
+    def send(self, record: OutgoingRecord) -> Any:
+        """Hand a record over; the future tells its fate. Raises what the client raises."""
+        future = self._client.send(
+            wire_name(record.topic),
+            value=record.value,
+            key=record.key.encode(),
+            headers=[(name, value.encode()) for name, value in record.headers],
+        )
+        future.add_errback(self._stop)
+        return future
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait for the last word about what was handed over; after the time nothing more leaves."""
+        try:
+            self._client.flush(timeout_s)
+        except kafka_errors.KafkaTimeoutError as error:
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        if self.failed.is_set():
+            return
+        self.failed.set()
+        accumulator = self._client._accumulator
+        # The public close() begins with a flush, which is just what must not happen.
+        self._client._sender.force_close()
+        while True:
+            appending = accumulator._appends_in_progress.get()
+            accumulator.abort_undrained_batches(kafka_errors.IllegalStateError(f"An earlier record failed: {error!r}"))
+            if not appending:
+                return
+
+    def close(self) -> None:
+        """Let go of the connections. Nothing may be under way any more."""
+        self._client._sender.force_close()
+        self._client._sender.join(REQUEST_S)
+        try:
+            self._client.close(timeout=1)
+        except kafka_errors.KafkaError as error:
+            logger.info("a producer was closed with %r", error)
+
+
+class KafkaTransport:
+    """Kafka. Safe to share between threads; a fork makes its own producer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: _Producer | None = None
+
+    @durable
+    def send(self, records: Sequence[OutgoingRecord]) -> Sequence[SendOutcome]:
+        """Hand over, flush, and look at every future. Within SEND_S_MAX."""
+        deadline = time.monotonic() + SEND_S_MAX
+        producer = self._producer()
+        unknown = self._unknown_topics(producer, {record.topic for record in records})
+        found = _hand_over(producer, records, unknown)
+        producer.flush(max(deadline - time.monotonic(), FLUSH_S_MIN))
+        outcomes, cause = _fates(records, found)
+        if producer.failed.is_set():
+            self._discard(producer)
+        if cause is not None and not any(outcome.fate is not Fate.NOT_SENT for outcome in outcomes):
+            raise TransportDown(f"Kafka acknowledged nothing: {cause!r}") from cause
+        return outcomes
+
+    def _producer(self) -> _Producer:
+        with self._lock:
+            if self._made is None or self._made.pid != os.getpid() or self._made.failed.is_set():
+                self._made = _Producer()
+            return self._made
+
+    def _discard(self, producer: _Producer) -> None:
+        with self._lock:
+            if self._made is producer:
+                self._made = None
+        producer.close()
+
+    @staticmethod
+    def _unknown_topics(producer: _Producer, topics: set[str]) -> set[str]:
+        """The client would wait METADATA_S for each unknown topic, with everybody else behind it: ask first."""
+        fresh = topics - producer.known_topics
+        if not fresh:
+            return set()
+        there = kafka_admin.existing_topics()
+        producer.known_topics |= fresh & there
+        return fresh - there
+
+    def consumer(self, *, group: str, topics: Sequence[str]) -> Consumer:
+        """Join a group."""
+        return KafkaMember(group=group, topics=topics)
+
+    def lag(self, *, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+        """The broker's end offsets minus the group's committed ones."""
+        return kafka_admin.lag(group=group, topics=topics)
+
+    def check(self) -> None:
+        """Log in. Raises TransportMisconfigured when the broker refuses us, TransportDown when nobody answers."""
+        if not settings.KAFKA_BOOTSTRAP_SERVERS:
+            raise kafka_admin.no_servers()
+        kafka_admin.existing_topics()
+
+    def plan_topics(self, topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
+        """Compare with the broker's topics."""
+        return kafka_admin.plan_topics(topics)
+
+    def create_topics(self, topics: Sequence[DesiredTopic]) -> None:
+        """Create the missing ones."""
+        kafka_admin.create_topics(topics)
+        with self._lock:
+            if self._made is not None:
+                self._made.known_topics.clear()
+
+
+def _hand_over(producer: _Producer, records: Sequence[OutgoingRecord], unknown: set[str]) -> list[Any]:
+    """For each record its future, or the SendOutcome that is known already, or the error that ended the hand-over."""
+    found: list[Any] = []
+    blocked: set[tuple[str, str]] = set()
+    ended: Exception | None = None
+    for record in records:
+        slot = (record.topic, record.key)
+        if ended is not None:
+            found.append(ended)
+        elif slot in blocked:
+            found.append(SendOutcome(Fate.NOT_SENT))
+        elif record.topic in unknown:
+            found.append(SendOutcome(Fate.REFUSED, _unknown(record.topic)))
+        else:
+            try:
+                found.append(producer.send(record))
+            except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
+                found.append(SendOutcome(Fate.REFUSED, refusal(error) or f"The record cannot be sent: {error}"))
+            except kafka_errors.KafkaError as error:
+                ended = error
+                found.append(error)
+        if isinstance(found[-1], SendOutcome):
+            blocked.add(slot)
+    return found
+
+
+def _unknown(topic: str) -> str:
+    return (
+        f"The topic {wire_name(topic)} does not exist, or this login may not see it. "
+        "Run: manage.py topics --apply, then un-park the message."
+    )
+
+
+def _fates(records: Sequence[OutgoingRecord], found: Sequence[Any]) -> tuple[list[SendOutcome], Exception | None]:
+    """One outcome per record, and the first error that was nobody's fault."""
+    outcomes: list[SendOutcome] = []
+    blocked: set[tuple[str, str]] = set()
+    cause: Exception | None = None
+    for record, item in zip(records, found, strict=True):
+        slot = (record.topic, record.key)
+        outcome, error = _fate(item)
+        cause = cause or error
+        if outcome.fate is Fate.REFUSED and slot in blocked:
+            outcome = SendOutcome(Fate.NOT_SENT)  # the first of its key is the one that counts
+        if outcome.fate is not Fate.ACKNOWLEDGED:
+            blocked.add(slot)
+        outcomes.append(outcome)
+    return outcomes, cause
+
+
+def _fate(item: Any) -> tuple[SendOutcome, Exception | None]:
+    if isinstance(item, SendOutcome):
+        return item, None
+    if isinstance(item, Exception):
+        return SendOutcome(Fate.NOT_SENT), item
+    if item.succeeded():
+        return SendOutcome(Fate.ACKNOWLEDGED), None
+    error = item.exception or kafka_errors.KafkaTimeoutError("the delivery is not decided")
+    reason = refusal(error)
+    if reason:
+        return SendOutcome(Fate.REFUSED, reason), None
+    return SendOutcome(Fate.NOT_SENT), error

@@ -1,0 +1,221 @@
+"""Kafka's administration: how to log in, which topics there are, how far a group is behind."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.conf import settings
+from kafka import TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
+
+from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
+
+BOOTSTRAP_S = 3.0
+REQUEST_S = 3.0
+COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
+RECONNECT_MS_MAX = 1000  # a broker that comes back is found within a second; the client's own default is 30 s
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MESSAGE_BYTES_MAX = 1_048_588  # Kafka's default, said here because a broker may have another one
+DAY_MS = 86_400_000
+
+
+def no_servers() -> TransportMisconfigured:
+    """The error of a missing address."""
+    return TransportMisconfigured("KAFKA_BOOTSTRAP_SERVERS is empty. Set it to host:port of a broker.")
+
+
+def wire_name(name: str) -> str:
+    """A topic's or group's name at the broker."""
+    return f"{settings.MESSAGING_PREFIX}{name}"
+
+
+def our_name(name: str) -> str:
+    """A topic's name in our contracts."""
+    return name.removeprefix(settings.MESSAGING_PREFIX)
+
+
+def client_settings() -> dict[str, Any]:
+    """What producer, consumer and admin client have in common: where the broker is and how to log in."""
+    protocol = settings.KAFKA_SECURITY_PROTOCOL
+    if protocol not in PROTOCOLS:
+        raise TransportMisconfigured(f"KAFKA_SECURITY_PROTOCOL is {protocol!r}; it is one of {', '.join(PROTOCOLS)}.")
+    if not settings.KAFKA_BOOTSTRAP_SERVERS:
+        raise no_servers()
+    found: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in settings.KAFKA_BOOTSTRAP_SERVERS.split(",")],
+        "client_id": "lastro",
+        "security_protocol": protocol,
+        "reconnect_backoff_max_ms": RECONNECT_MS_MAX,
+    }
+    if protocol.startswith("SASL"):
+        if not (settings.KAFKA_SASL_USERNAME and settings.KAFKA_SASL_PASSWORD):
+            raise TransportMisconfigured(f"{protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.")
+        found["sasl_mechanism"] = settings.KAFKA_SASL_MECHANISM
+        found["sasl_plain_username"] = settings.KAFKA_SASL_USERNAME
+        found["sasl_plain_password"] = settings.KAFKA_SASL_PASSWORD
+    if protocol.endswith("SSL"):
+        for name in ("cafile", "certfile", "keyfile"):
+            if path := getattr(settings, f"KAFKA_SSL_{name.upper()}"):
+                found[f"ssl_{name}"] = path
+    return found
+
+
+class _Cause(logging.Handler):
+    """The client says only that it could not bootstrap; why, it tells its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.error: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            refused = isinstance(self.error, kafka_errors.SaslAuthenticationFailedError)
+            if isinstance(argument, BaseException) and not refused:
+                self.error = argument
+
+
+@contextlib.contextmanager
+def first_cause() -> Iterator[None]:
+    """Turn a client that cannot start into TransportMisconfigured (a refused login) or TransportDown, with the cause."""
+    listener, log = _Cause(), logging.getLogger("kafka.net.manager")
+    log.addHandler(listener)
+    try:
+        yield
+    except kafka_errors.KafkaConfigurationError as error:
+        raise TransportMisconfigured(f"Kafka's client refuses its configuration: {error}") from error
+    except (kafka_errors.KafkaError, OSError) as error:
+        if isinstance(listener.error, kafka_errors.SaslAuthenticationFailedError):
+            raise TransportMisconfigured(
+                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses the login of {settings.KAFKA_SASL_USERNAME!r}: "
+                "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM."
+            ) from error
+        why = listener.error or error
+        raise TransportDown(
+            f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} does not answer ({why!r}). Is it running, and is "
+            f"KAFKA_SECURITY_PROTOCOL={settings.KAFKA_SECURITY_PROTOCOL} what it speaks?"
+        ) from error
+    finally:
+        log.removeHandler(listener)
+
+
+@contextlib.contextmanager
+def admin() -> Iterator[Any]:
+    """An admin client for a few questions."""
+    with first_cause():
+        client = KafkaAdminClient(
+            **client_settings(),
+            bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
+            request_timeout_ms=int(REQUEST_S * 1000),
+        )
+    try:
+        yield client
+    except kafka_errors.RetriableError as error:
+        raise TransportDown(f"Kafka does not answer: {error!r}") from error
+    finally:
+        client.close()
+
+
+def existing_topics() -> set[str]:
+    """Our names of the topics that this login can see. Raises TransportDown, TransportMisconfigured."""
+    with admin() as client:
+        return {our_name(name) for name in client.list_topics() if name.startswith(settings.MESSAGING_PREFIX)}
+
+
+def lag(*, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:
+    """Records after the group's committed offset, per topic and partition. A new group begins at the beginning."""
+    with admin() as client:
+        partitions = [
+            TopicPartition(topic["name"], partition["partition_index"])
+            for topic in client.describe_topics([wire_name(topic) for topic in topics])
+            if not topic["error_code"]
+            for partition in topic["partitions"]
+        ]
+        if not partitions:
+            return {}
+        ends = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        starts = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+        committed = _committed(client, wire_name(group))
+    found = {}
+    for partition in partitions:
+        at = committed.get(partition)
+        begin = at.offset if at is not None and at.offset >= 0 else starts[partition].offset
+        found[our_name(partition.topic), partition.partition] = max(ends[partition].offset - begin, 0)
+    return found
+
+
+def _committed(client: Any, group: str) -> dict[Any, Any]:
+    deadline = time.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            found: dict[Any, Any] = client.list_group_offsets(group).get(group, {})
+            return found
+        except kafka_errors.RetriableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _configs(topic: DesiredTopic) -> dict[str, str]:
+    return {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "retention.ms": str(topic.retention_days * DAY_MS),
+        "max.message.bytes": str(MESSAGE_BYTES_MAX),
+    }
+
+
+def plan_topics(topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
+    """Compare what the contracts want with what the broker has."""
+    with admin() as client:
+        names = {wire_name(topic.name) for topic in topics}
+        existing = sorted(names & set(client.list_topics()))
+        described = {found["name"]: found for found in client.describe_topics(existing)} if existing else {}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, list(_configs(topics[0]))) for name in existing]
+        configs = client.describe_configs(resources, config_filter="all")["topic"] if existing else {}
+    plans = []
+    for topic in topics:
+        name = wire_name(topic.name)
+        if name not in described:
+            plans.append(TopicPlan(name, "create"))
+            continue
+        differences = _differences(topic, described[name], configs.get(name, {}))
+        plans.append(TopicPlan(name, "differs" if differences else "ok", "; ".join(differences)))
+    return plans
+
+
+def _differences(topic: DesiredTopic, described: dict[str, Any], configs: dict[str, Any]) -> list[str]:
+    partitions = described["partitions"]
+    wanted = {
+        "partitions": topic.partitions,
+        "replication factor": topic.replication_factor,
+        **_configs(topic),
+    }
+    found = {
+        "partitions": len(partitions),
+        "replication factor": len(partitions[0]["replica_nodes"]) if partitions else 0,
+        **{name: configs[name]["value"] for name in _configs(topic) if name in configs},
+    }
+    return [f"{name} is {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value]
+
+
+def create_topics(topics: Sequence[DesiredTopic]) -> None:
+    """Create the missing ones and wait until every partition has a leader."""
+    missing = {plan.name for plan in plan_topics(topics) if plan.state == "create"}
+    wanted = {
+        wire_name(topic.name): {
+            "num_partitions": topic.partitions,
+            "replication_factor": topic.replication_factor,
+            "configs": _configs(topic),
+        }
+        for topic in topics
+        if wire_name(topic.name) in missing
+    }
+    if not wanted:
+        return
+    with admin() as client:
+        # Two processes may meet here; the second finds the topic made, which is what it wanted.
+        with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
+            client.create_topics(wanted)
+        client.wait_for_topics(sorted(wanted))
