@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-postgres16 check lock clean
+.PHONY: run setup setup-dev test test-postgres16 check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -38,6 +38,13 @@ check: setup-dev
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m config.check_deploy
+
+# Kafka, Redis and RabbitMQ on loopback; `set -a; . .data/services/env` makes the project use them.
+services: setup
+	@$(BIN)/python -m config.services start
+
+services-stop: setup
+	@$(BIN)/python -m config.services stop
 
 # Resolve requirements*.in again.
 lock: setup-dev

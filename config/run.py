@@ -42,6 +42,9 @@ def _run(started: float) -> int:
         return 1
     print(f"Lastro is starting; its data is in {settings.DATA_DIR}", flush=True)
     _migrate()
+    if (wrong := _broker_error()) is not None:
+        print(wrong)
+        return 1
     from apps.fiscal_docs.public import start_sandbox, warm_up
     from config import demo, worker
 
@@ -95,6 +98,22 @@ def _migrate() -> None:
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         call_command("migrate", verbosity=0, interactive=False)
     connection.close()
+
+
+def _broker_error() -> str | None:
+    """What keeps us from working with the broker. The demo makes its topics itself; a server's are made before it."""
+    from django.conf import settings
+
+    from apps.messaging import topics
+    from apps.messaging.transports.base import TransportDown, TransportMisconfigured
+
+    try:
+        if settings.EMBEDDED:
+            topics.apply()
+        topics.check_broker()
+    except (TransportDown, TransportMisconfigured) as error:
+        return str(error)
+    return None
 
 
 def _refuse_demo_login() -> None:

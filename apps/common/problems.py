@@ -114,7 +114,7 @@ def response(error: errors.DomainError, request: HttpRequest) -> JsonResponse:
     return answer
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:  # noqa: ARG001  # Django names it
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     """Django's handler404: people read pages, programs read problem documents."""
     if request.path.startswith("/admin/"):
         return defaults.page_not_found(request, exception)

@@ -1,28 +1,179 @@
 """Documents, issuers and certificates in the back office: to look at. Everything that changes goes through verbs."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.clickjacking import xframe_options_sameorigin
 from lxml import etree
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.paginator import InfinitePaginator
 
 from apps.fiscal_docs import danfe, queries, schemas
 from apps.fiscal_docs.keys import grouped
-from apps.fiscal_docs.models import Certificate, Document, DocumentEvent, Issuer, NumberRange
+from apps.fiscal_docs.lifecycle import State
+from apps.fiscal_docs.models import Certificate, Document, DocumentEvent, DocumentKind, Environment, Issuer, NumberRange
 from apps.fiscal_docs.operations.journal import ArchiveDamaged
 from apps.fiscal_docs.signature import read_xml, verify
 
 CPF_IN_XML = re.compile(r"(<CPF>)\d{6}(\d{3})\d{2}(</CPF>)")
+EVENTS_MAX = 200  # a document has about ten; one that is sent again and again must not fill the page
+CERTIFICATE_ENDS_SOON = timedelta(days=30)  # enough to buy and install another
+
+
+class Look(NamedTuple):
+    """Colours, icon and word, as the back office's chip takes them."""
+
+    tone: str
+    icon: str
+    word: str
+
+
+FACTS = {
+    "NUMBERED": Look("idle", "bar", "Numbered"),
+    "SIGNED": Look("idle", "bar", "Signed"),
+    "SENT": Look("run", "out", "Sent"),
+    "UNKNOWN": Look("unk", "unknown", "No answer"),
+    "NOT_DELIVERED": Look("warn", "warn", "Not delivered"),
+    "REJECTED": Look("bad", "bad", "Refused"),
+    "AUTHORISED": Look("ok", "ok", "Authorised"),
+    "UNDO_ASKED": Look("undo", "undo", "Undo asked"),
+    "CANCEL_SIGNED": Look("undo", "undo", "Cancellation signed"),
+    "CANCEL_SENT": Look("undo", "undo", "Cancellation sent"),
+    "CANCEL_DENIED": Look("bad", "bad", "Cancellation denied"),
+    "CANCELLED": Look("undo", "undo", "Cancelled"),
+    "VOID_SIGNED": Look("undo", "undo", "Voiding signed"),
+    "NUMBER_VOIDED": Look("undo", "undo", "Number voided"),
+    "ABANDONED": Look("undo", "undo", "Abandoned"),
+}
+TONES = {"AUTHORISED": "ok", "REJECTED": "bad", "UNKNOWN": "unk", "SENT": "run", "SIGNED": "run", "NUMBERED": "run"}
+
+
+def _component(name: str, **context: Any) -> SafeString:
+    return render_to_string(f"components/{name}.html", context)
+
+
+def _chip(tone: str, icon: str, word: str) -> SafeString:
+    return render_to_string("fiscal_docs/admin/chip.html", {"look": Look(tone, icon, word)})
+
+
+def _moment(at: Any) -> SafeString:
+    return _component("moment", at=at)
+
+
+def _address(page: str, *args: Any, query: str = "") -> str:
+    """A page by its name, perhaps of another app; empty when it is not there."""
+    try:
+        return reverse(f"admin:{page}", args=args) + query
+    except NoReverseMatch:
+        return ""
+
+
+def _link(address: str, text: str, title: str = "") -> str:
+    return format_html('<a class="bo-l bo-nw" href="{}" title="{}">{}</a>', address, title, text) if address else text
+
+
+def _short(key: object) -> str:
+    text = str(key)
+    return f"{text[:8]}…{text[-6:]}" if len(text) > 20 else text
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _buyer(recipient: str) -> str:
+    if len(recipient) == 11:
+        return f"CPF •••.•••.{recipient[6:9]}-••"
+    return f"CNPJ {_cnpj(recipient)}" if recipient else "not named"
+
+
+def _cnpj(cnpj: str) -> str:
+    return f"{cnpj[:2]}.{cnpj[2:5]}.{cnpj[5:8]}/{cnpj[8:12]}-{cnpj[12:]}" if len(cnpj) == 14 else cnpj
+
+
+def _validity(row: Certificate | None) -> SafeString | str:
+    """May it still sign? Said before it is too late to get another."""
+    if row is None:
+        return "none"
+    left = row.not_after - timezone.now()
+    if left <= timedelta(0):
+        return _chip("bad", "bad", "Expired")
+    return _chip("warn", "warn", f"{left.days} days left") if left < CERTIFICATE_ENDS_SOON else _chip("ok", "ok", "Valid")
+
+
+def _column(title: str, show: Callable[[Any], Any]) -> Any:
+    """A column, or a line of a page, that shows something of a row."""
+
+    @admin.display(description=title)
+    def shown(_admin: ModelAdmin, row: Any) -> Any:
+        return show(row)
+
+    return shown
+
+
+class WordsFilter(admin.SimpleListFilter):
+    """Rows with one value, which the list calls by its word. It reads no table."""
+
+    field = ""
+    words: dict[str, str] = {}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self.words.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        return queryset.filter(**{self.field: self.value()}) if self.value() in self.words else queryset
+
+
+class StateFilter(WordsFilter):
+    title, parameter_name, field = "state", "state__exact", "state"
+    words = {state.value: state.value.replace("_", " ").capitalize() for state in State}
+
+
+class KindFilter(WordsFilter):
+    title, parameter_name, field = "kind", "kind__exact", "kind"
+    words = {kind.value: str(kind.label) for kind in DocumentKind}
+
+
+class EnvironmentFilter(WordsFilter):
+    title, parameter_name, field = "environment", "environment__exact", "environment"
+    words = {Environment.PRODUCTION.value: "Production", Environment.HOMOLOGATION.value: "Test (homologation)"}
+
+
+class ValidityFilter(admin.SimpleListFilter):
+    """Certificates by the time that is left."""
+
+    title = "validity"
+    parameter_name = "validity"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("soon", "Ends within 30 days"), ("expired", "Expired"), ("valid", "Valid")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Certificate]) -> QuerySet[Certificate]:
+        now = timezone.now()
+        wanted = {
+            "soon": Q(not_after__gt=now, not_after__lte=now + CERTIFICATE_ENDS_SOON),
+            "expired": Q(not_after__lte=now),
+            "valid": Q(not_after__gt=now),
+        }.get(self.value() or "")
+        return queryset.filter(wanted) if wanted else queryset
 
 
 class ReadOnly:
@@ -36,6 +187,19 @@ class ReadOnly:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class ReadOnlyAdmin(ReadOnly, ModelAdmin):
+    """A list and a page for each row. ``says`` stands over the list."""
+
+    change_list_template = "fiscal_docs/admin/list.html"
+    list_per_page = 50
+    paginator = InfinitePaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
+    sortable_by = ()  # in the order of an index: any other sorts the whole table
+    says = ""
+    empty = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,60 +229,76 @@ def check_archive(document: Document) -> Checked:
     )
 
 
-class EventInline(ReadOnly, TabularInline):
-    model = DocumentEvent
-    fields = readonly_fields = ("happened_at", "fact", "seq", "event_type", "status", "reason", "protocol")
-    ordering = ("id",)
-    extra = 0
-
-
 @admin.register(Document)
-class DocumentAdmin(ReadOnly, ModelAdmin):
-    list_display = ("title", "state", "shown_key", "total", "order_id", "issued_at", "refusal_code")
-    list_filter = ("state", "kind", "environment")
-    search_fields = ("access_key__startswith", "order_id__exact")
+class DocumentAdmin(ReadOnlyAdmin):
+    says = "Every fiscal document, newest first: where it stands with the authority, and for which order it was issued."
+    empty = "No document yet. The first order that is paid issues one."
+    change_form_template = "fiscal_docs/admin/document.html"
+    list_display = ("shown_state", "title", "shown_key", "money_total", "order", "issued", "refusal")
+    list_display_links = ("title",)
+    list_filter = (StateFilter, KindFilter, EnvironmentFilter)
+    search_fields = ("access_key__startswith",)  # shows the field; get_search_results decides
     search_help_text = "An access key or its beginning, or a whole order id"
     ordering = ("-id",)
-    show_full_result_count = False
-    inlines = (EventInline,)
-    fieldsets = (
-        (
-            None,
-            {
-                "fields": (
-                    ("state", "protocol", "authorised_at"),
-                    ("shown_key", "shown_recipient"),
-                    ("total", "order_id", "issued_at"),
-                    ("refusal_code", "refusal_reason"),
-                )
-            },
-        ),
-        ("XML and PDF", {"fields": ("archive",)}),
-    )
-    readonly_fields = ("shown_key", "shown_recipient", "archive")
+    fields = readonly_fields = ("title",)
 
-    @admin.display(description="document")
-    def title(self, row: Document) -> str:
-        return str(row)
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        order = _as_uuid(text)
+        wanted = Q(order_id=order) if order else Q(access_key__startswith=re.sub(r"\s", "", text).upper())
+        return queryset.filter(wanted), False
 
-    @admin.display(description="access key")
-    def shown_key(self, row: Document) -> str:
-        return grouped(row.access_key) if row.access_key else "—"
+    shown_state = _column("State", lambda row: _component("chip", kind="document", state=row.state))
+    title = _column("Document", lambda row: format_html('<span class="bo-nw">{}</span>', _short_title(row)))
+    shown_key = _column("Access key", lambda row: format_html('<span class="bo-mono">{}</span>', _key(row)))
+    money_total = _column("Total", lambda row: _component("money", amount=row.total, currency="BRL"))
+    order = _column("Order", lambda row: _order(row))
+    issued = _column("Issued", lambda row: _moment(row.issued_at))
+    refusal = _column("Refusal", lambda row: f"{row.refusal_code}: {row.refusal_reason}" if row.refusal_code else "—")
 
-    @admin.display(description="buyer")
-    def shown_recipient(self, row: Document) -> str:
-        if len(row.recipient) == 11:
-            return f"CPF •••.•••.{row.recipient[6:9]}-••"
-        return row.recipient or "not named"
-
-    @admin.display(description="")
-    def archive(self, row: Document) -> SafeString:
-        links = (
-            {}
-            if not row.access_key
-            else {kind: reverse(f"admin:fiscal_docs_document_{kind}", args=[row.pk]) for kind in ("xml", "danfe")}
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
+    ) -> HttpResponseBase:
+        row = options.get("obj")
+        answer: HttpResponseBase = super().render_change_form(
+            request, context | (self._page(row) if row else {}), *args, **options
         )
-        return render_to_string("fiscal_docs/admin/archive.html", {"checked": check_archive(row), "links": links})
+        return answer
+
+    def _page(self, row: Document) -> dict[str, Any]:
+        links = self._links(row)
+        run = _as_uuid(row.step_key.partition(":")[0])  # "<run>:<step>"
+        return {
+            "tone": TONES.get(row.state, "undo"),
+            "shown_key": _key(row),
+            "buyer": _buyer(row.recipient),
+            "issuer_name": row.issuer.name if row.issuer else _cnpj(row.issuer_cnpj),
+            "issuer_href": _address("fiscal_docs_issuer_change", row.issuer_id) if row.issuer_id else "",
+            "short_order": _short(row.order_id) if row.order_id else "—",
+            "order_href": _address("orders_order_change", row.order_id) if row.order_id else "",
+            "payments_href": _address("payments_payment_changelist", query=f"?q={row.order_id}") if row.order_id else "",
+            "run_href": _address("backoffice_run", run) if run and row.order_id else "",
+            "links": links,
+            "archive": self._archive(row, links),
+            "events": [
+                {"event": event, "look": FACTS[event.fact]}
+                for event in DocumentEvent.objects.filter(document=row).order_by("id")[:EVENTS_MAX]
+            ],
+        }
+
+    def _archive(self, row: Document, links: dict[str, str]) -> SafeString:
+        receipt = row.kind == DocumentKind.NFCE
+        context = {"checked": check_archive(row), "links": links, "receipt": receipt}
+        return render_to_string("fiscal_docs/admin/archive.html", context)
+
+    def _links(self, row: Document) -> dict[str, str]:
+        if not row.access_key:
+            return {}
+        return {kind: reverse(f"admin:fiscal_docs_document_{kind}", args=[row.pk]) for kind in ("xml", "danfe")}
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -153,28 +333,85 @@ class DocumentAdmin(ReadOnly, ModelAdmin):
         return response
 
 
+def _short_title(row: Document) -> str:
+    return str(row) if row.number else "never issued"
+
+
+def _key(row: Document) -> str:
+    return grouped(row.access_key) if row.access_key else "—"
+
+
+def _order(row: Document) -> str:
+    if row.order_id is None:
+        return "—"
+    return _link(_address("orders_order_change", row.order_id), _short(row.order_id), str(row.order_id))
+
+
 class NumberRangeInline(ReadOnly, TabularInline):
     model = NumberRange
     fields = readonly_fields = ("kind", "environment", "series", "next_number")
     extra = 0
+    hide_title = True
+    verbose_name_plural = "next numbers"
 
 
 @admin.register(Issuer)
-class IssuerAdmin(ReadOnly, ModelAdmin):
-    list_display = ("name", "cnpj", "uf", "environment", "certificate", "is_active")
-    list_filter = ("is_active", "environment")
+class IssuerAdmin(ReadOnlyAdmin):
+    says = "The companies in whose name documents are issued, with the certificate that signs for them."
+    empty = "No company issues documents yet."
+    list_display = ("name", "shown_cnpj", "place", "environment", "certificate_state", "until", "state")
+    list_filter = (EnvironmentFilter, "is_active")
+    list_select_related = ("certificate",)
     search_fields = ("cnpj__startswith", "name__startswith")
+    search_help_text = "How a CNPJ (without dots) or a name begins"
     ordering = ("id",)
-    show_full_result_count = False
     inlines = (NumberRangeInline,)
+    fieldsets = (
+        ("Company", {"fields": ("name", "shown_cnpj", "state_registration", "tax_regime", "state")}),
+        ("Where it is", {"fields": ("street_line", "place", "postal_code", "city_code")}),
+        ("Issues", {"fields": ("environment", "certificate", "certificate_state", "until", "made", "documents")}),
+    )
+    readonly_fields = (*("shown_cnpj", "state", "street_line", "place", "certificate_state", "until", "made", "documents"),)
+
+    shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
+    place = _column("City", lambda row: f"{row.city}, {row.uf}")
+    street_line = _column("Street", lambda row: f"{row.street}, {row.street_number}, {row.district}")
+    certificate_state = _column("Certificate", lambda row: _validity(row.certificate))
+    until = _column("Certificate until", lambda row: _moment(row.certificate.not_after if row.certificate else None))
+    state = _column(
+        "State", lambda row: _chip("ok", "ok", "Active") if row.is_active else _chip("idle", "lock", "Inactive")
+    )
+    made = _column("Created", lambda row: _moment(row.created_at))
+    documents = _column(
+        "Documents",
+        lambda row: _link(
+            _address("fiscal_docs_document_changelist", query=f"?issuer__id__exact={row.pk}"), "Its documents"
+        ),
+    )
 
 
 @admin.register(Certificate)
-class CertificateAdmin(ReadOnly, ModelAdmin):
+class CertificateAdmin(ReadOnlyAdmin):
     """Whose and until when; never its bytes, never its password."""
 
-    list_display = ("subject", "cnpj", "not_before", "not_after")
-    fields = readonly_fields = ("issuer", "subject", "cnpj", "fingerprint", "not_before", "not_after", "created_at")
+    says = "Whose each certificate is, and until when it signs. Its bytes and its password are never shown."
+    empty = "No certificate is installed: nothing can be signed."
+    list_display = ("state", "subject", "shown_cnpj", "issued_to", "since", "until")
+    list_display_links = ("subject",)
+    list_filter = (ValidityFilter,)
+    list_select_related = ("issuer",)
     search_fields = ("cnpj__startswith", "fingerprint__exact")
+    search_help_text = "How a CNPJ begins, or a whole SHA-256 fingerprint"
     ordering = ("not_after", "id")
-    show_full_result_count = False
+    fields = readonly_fields = ("state", "subject", "shown_cnpj", "issued_to", "fingerprint", "since", "until", "made")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Certificate]:
+        queryset: QuerySet[Certificate] = super().get_queryset(request)
+        return queryset.defer("pkcs12", "sealed_password")
+
+    state = _column("State", _validity)
+    shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
+    issued_to = _column("Company", lambda row: _link(_address("fiscal_docs_issuer_change", row.issuer_id), row.issuer.name))
+    since = _column("Valid from", lambda row: _moment(row.not_before))
+    until = _column("Valid until", lambda row: _moment(row.not_after))
+    made = _column("Installed", lambda row: _moment(row.created_at))

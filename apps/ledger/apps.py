@@ -3,3 +3,4 @@ from django.apps import AppConfig
 
 class LedgerConfig(AppConfig):
     name = "apps.ledger"
+    verbose_name = "Ledger"

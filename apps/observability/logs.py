@@ -90,4 +90,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         # The whole line, because an id may come from a caller and a traceback quotes values.
-        return mask_cards(json.dumps(line, ensure_ascii=False, default=str))
+        text = mask_cards(json.dumps(line, ensure_ascii=False, default=str))
+        # A stranger's text may hold half of a surrogate pair, which no stream can write: the line would be lost.
+        return text.encode("utf-8", errors="backslashreplace").decode()

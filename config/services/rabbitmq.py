@@ -70,7 +70,7 @@ class RabbitMQ(Daemon):
         """Log in and open a channel."""
         from kombu.connection import Connection
 
-        with Connection(self._url(), connect_timeout=CHECK_TIMEOUT_S) as connection:
+        with Connection(self._url(), connect_timeout=CHECK_TIMEOUT_S) as connection:  # type: ignore[no-untyped-call]
             connection.connect()
             connection.channel().close()
 

@@ -22,7 +22,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
@@ -201,9 +200,7 @@ class KafkaTransport:
 
     def check(self) -> None:
         """Log in. Raises TransportMisconfigured when the broker refuses us, TransportDown when nobody answers."""
-        if not settings.KAFKA_BOOTSTRAP_SERVERS:
-            raise kafka_admin.no_servers()
-        kafka_admin.existing_topics()
+        kafka_admin.log_in()
 
     def plan_topics(self, topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
         """Compare with the broker's topics."""

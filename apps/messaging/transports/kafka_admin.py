@@ -14,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Of
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
 
 BOOTSTRAP_S = 3.0
+START_S = 15.0  # at a process's start: a broker that has just started needs seconds for its first login
 REQUEST_S = 3.0
 COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
 RECONNECT_MS_MAX = 1000  # a broker that comes back is found within a second; the client's own default is 30 s
@@ -102,12 +103,12 @@ def first_cause() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def admin() -> Iterator[Any]:
+def admin(*, bootstrap_s: float = BOOTSTRAP_S) -> Iterator[Any]:
     """An admin client for a few questions."""
     with first_cause():
         client = KafkaAdminClient(
             **client_settings(),
-            bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
+            bootstrap_timeout_ms=int(bootstrap_s * 1000),
             request_timeout_ms=int(REQUEST_S * 1000),
         )
     try:
@@ -122,6 +123,12 @@ def existing_topics() -> set[str]:
     """Our names of the topics that this login can see. Raises TransportDown, TransportMisconfigured."""
     with admin() as client:
         return {our_name(name) for name in client.list_topics() if name.startswith(settings.MESSAGING_PREFIX)}
+
+
+def log_in() -> None:
+    """Connect. Raises TransportMisconfigured when the broker refuses us, TransportDown when nobody answers."""
+    with admin(bootstrap_s=BOOTSTRAP_S if settings.KAFKA_SECURITY_PROTOCOL == "PLAINTEXT" else START_S) as client:
+        client.list_topics()
 
 
 def lag(*, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:

@@ -191,7 +191,9 @@ class TestFailing:
     def test_has_a_longest_wait(self) -> None:
         assert delay(50) == consumers.DELAY_MAX
 
-    def test_says_what_was_wrong_while_it_waits(self, reader: MakeReader) -> None:
+    def test_says_what_was_wrong_while_it_waits(self, reader: MakeReader, monkeypatch: pytest.MonkeyPatch) -> None:
+        # pytest-xdist cannot carry such a text home in a captured log.
+        monkeypatch.setattr(logging.getLogger("apps.messaging.consumer"), "disabled", True)
         one = reader("g")
         one.failing[1] = [RuntimeError("no\x00pe \ud800")]
         give(record(1))
@@ -456,6 +458,28 @@ class TestConcurrently:
 
         together(member, member, member, member)
         assert {key: one.numbers(key) for key in ("a", "b", "c")} == {key: list(range(1, 11)) for key in ("a", "b", "c")}
+
+    def test_a_member_that_is_at_one_key_holds_up_no_other(self, reader: MakeReader) -> None:
+        one = reader("g")
+        one.failing[1] = [RuntimeError(), RuntimeError()]
+        give(record(1, "slow"), record(1, "quick"))
+        all_is_due()
+        slow_began, quick_done = threading.Event(), threading.Event()
+
+        def hold(note: Note) -> None:
+            if note.key == "slow":
+                slow_began.set()
+                assert quick_done.wait(THREADS_S_MAX / 3), "the other member waits for this one"
+
+        one.before = hold
+
+        def another() -> None:
+            assert slow_began.wait(THREADS_S_MAX / 3)
+            redeliver(group="g", now=timezone.now())
+            quick_done.set()
+
+        together(lambda: redeliver(group="g", now=timezone.now()) and None, another)
+        assert one.seen == [("quick", 1), ("slow", 1)]
 
     def test_fresh_messages_do_not_overtake_while_the_queue_is_being_worked_off(self, reader: MakeReader) -> None:
         one = reader("g")

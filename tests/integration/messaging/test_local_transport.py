@@ -3,14 +3,14 @@
 import threading
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 
 from apps.common.transactions import TransactionMisuse
 from apps.messaging.models import LocalCursor, LocalRecord
 from apps.messaging.transports import local, transport
 from apps.messaging.transports.base import Fate, IncomingRecord, OutgoingRecord, TransportDown
 from apps.messaging.transports.local import PARTITIONS, RECORD_BYTES_MAX, LocalConsumer, LocalTransport, partition_of
-from tests.integration.messaging.world import leases_end, together
+from tests.integration.messaging.world import THREADS_S_MAX, leases_end, together
 
 pytestmark = pytest.mark.django_db
 
@@ -203,6 +203,24 @@ class TestConcurrently:
         for partition in range(PARTITIONS):
             assert [offset for at, offset in seen if at == partition] == list(range(80))
 
+    def test_a_member_that_comes_while_another_takes_a_partition_does_not_take_it_too(self) -> None:
+        send("a")
+        taken = threading.Event()
+        found: dict[str, list[str]] = {}
+
+        def first() -> None:
+            with transaction.atomic():
+                found["first"] = values(read(join()))
+                taken.set()
+                _until_somebody_waits_for_a_lock()
+
+        def second() -> None:
+            assert taken.wait(THREADS_S_MAX)
+            found["second"] = values(read(join()))
+
+        together(first, second)
+        assert found == {"first": ["a"], "second": []}
+
     def test_a_waiting_member_is_woken_by_a_record(self) -> None:
         found: list[str] = []
         member = join()
@@ -219,3 +237,14 @@ class TestConcurrently:
 class TestChoice:
     def test_is_made_by_a_setting(self, settings: object) -> None:
         assert isinstance(transport(), LocalTransport)
+
+
+def _until_somebody_waits_for_a_lock() -> None:
+    pause = threading.Event()
+    for _ in range(THREADS_S_MAX * 50):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone():
+                return
+        pause.wait(0.01)
+    raise AssertionError("nobody waits: the race is not set up")

@@ -144,6 +144,10 @@ class TestJsonFormatter:
         assert MaskFilter().filter(arrived)
         assert JsonFormatter().format(arrived).count("****1111") == 1
 
+    def test_writes_what_no_stream_could_write(self) -> None:
+        line = JsonFormatter().format(record("odd %s", "\ud800"))
+        assert b"odd " in line.encode()
+
     def test_a_wrong_call_of_the_logger_never_breaks_its_caller(self) -> None:
         wrong = record("%d tickets", "no")
         assert MaskFilter().filter(wrong)

@@ -1,0 +1,185 @@
+"""Kafka keeps the contract, and what is Kafka's own."""
+
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test.utils import override_settings
+from kafka import KafkaProducer
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ConfigResource,
+    ConfigResourceType,
+    ResourcePattern,
+    ResourceType,
+)
+
+from apps.messaging.relay import LEASE
+from apps.messaging.transports import kafka_admin
+from apps.messaging.transports.base import Consumer, Fate, OutgoingRecord, TransportDown, TransportMisconfigured
+from apps.messaging.transports.kafka import SEND_S_MAX, KafkaTransport
+from apps.messaging.transports.kafka_admin import wire_name
+from config.services import Kafka
+from tests.brokers.contract import ServerContract
+from tests.brokers.world import GROUP, PARTITIONS, by_key, prefix, read, record, send, topic
+from tests.integration.messaging.world import ERROR_TOPIC, TOPIC
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.xdist_group("kafka"),
+    # kafka-python leaves the socket of a connection that failed to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+class KafkaHarness:
+    """A name space at the broker of KAFKA_BOOTSTRAP_SERVERS."""
+
+    def __init__(self) -> None:
+        self.transport = KafkaTransport()
+        self.transport.create_topics([topic(), topic(ERROR_TOPIC)])
+        self.configure(TOPIC, "max.message.bytes", 4_000_000)
+
+    def configure(self, name: str, setting: str, value: object) -> None:
+        with kafka_admin.admin() as client:
+            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, wire_name(name), {setting: str(value)})])
+
+    def append_foreign(self, *, key: bytes | None, value: bytes) -> None:
+        producer = KafkaProducer(**kafka_admin.client_settings(), max_request_size=4_000_000)
+        partition = 0 if key is None else None
+        producer.send(wire_name(TOPIC), key=key, value=value, partition=partition).get(10)
+        producer.close(5)
+
+    def vanish(self, member: Consumer) -> None:
+        member._noted.clear()  # type: ignore[attr-defined]
+        member.close()
+
+    def restart(self) -> None:
+        assert Kafka().stop(), "the broker under test is not one of config.services"
+        Kafka().start()
+
+    def close(self) -> None:
+        made = self.transport._made
+        if made is not None:
+            made.close()
+        with kafka_admin.admin() as client:
+            names = [name for name in client.list_topics() if name.startswith(wire_name(""))]
+            client.delete_topics(names)
+
+
+@pytest.fixture
+def harness() -> Iterator[KafkaHarness]:
+    """A harness whose topics nobody else sees."""
+    with override_settings(
+        KAFKA_BOOTSTRAP_SERVERS=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
+        MESSAGING_PREFIX=prefix(),
+        TOPIC_PARTITIONS=PARTITIONS,
+    ):
+        made = KafkaHarness()
+        yield made
+        made.close()
+    gc.collect()  # here, where such sockets may be left
+
+
+def login(**changes: str) -> Any:
+    """The listener that asks for a login."""
+    return override_settings(
+        KAFKA_BOOTSTRAP_SERVERS=os.environ["KAFKA_LOGIN_BOOTSTRAP_SERVERS"],
+        KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT",
+        KAFKA_SASL_MECHANISM="PLAIN",
+        **{
+            "KAFKA_SASL_USERNAME": "lastro",
+            "KAFKA_SASL_PASSWORD": os.environ["KAFKA_LOGIN_PASSWORD"],
+            **changes,
+        },
+    )
+
+
+class TestKafkaTransport(ServerContract):
+    """With the broker of ``make services``."""
+
+    def test_no_record_overtakes_one_that_the_broker_refuses(self, harness: KafkaHarness) -> None:
+        # The producer takes them all; the topic's own limit refuses number 3, in one batch with its neighbours.
+        harness.configure(TOPIC, "max.message.bytes", 20_000)
+        batch = [_incompressible(3, 30_000) if n == 3 else record(n) for n in range(60)]
+        outcomes = harness.transport.send(batch)
+        fates = [outcome.fate for outcome in outcomes]
+        assert fates[3] is Fate.REFUSED
+        assert "max.message.bytes" in outcomes[3].reason
+        assert set(fates[4:]) == {Fate.NOT_SENT}
+        member = harness.transport.consumer(group=GROUP, topics=[TOPIC])
+        sent = fates.count(Fate.ACKNOWLEDGED)
+        assert by_key(read(member, sent)) == ({"k": list(range(sent))} if sent else {})
+        send(harness.transport, [record(n) for n in range(sent, 60)])
+        assert by_key(read(member, 60 - sent)) == {"k": list(range(sent, 60))}
+        member.close()
+
+    def test_no_record_overtakes_one_that_the_broker_refuses_in_an_earlier_batch(self, harness: KafkaHarness) -> None:
+        # Many batches of one partition: those after the refused one must not leave the producer.
+        harness.configure(TOPIC, "max.message.bytes", 200_000)
+        batch = [_incompressible(2, 300_000) if n == 2 else record(n, size=60_000) for n in range(40)]
+        outcomes = harness.transport.send(batch)
+        fates = [outcome.fate for outcome in outcomes]
+        assert fates[2] is Fate.REFUSED
+        assert Fate.ACKNOWLEDGED not in fates[3:]
+        member = harness.transport.consumer(group=GROUP, topics=[TOPIC])
+        read(member, fates.count(Fate.ACKNOWLEDGED))
+        member.close()
+
+    def test_a_topic_that_this_login_may_not_write_is_refused_and_others_go_on(self, harness: KafkaHarness) -> None:
+        pattern = ResourcePattern(ResourceType.TOPIC, wire_name(ERROR_TOPIC))
+        denied = ACL("User:stranger", "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
+        with kafka_admin.admin() as client:
+            client.create_acls([denied])
+        allowed = ACL("User:stranger", "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
+        with kafka_admin.admin() as client:
+            client.create_acls([allowed])
+        with login(KAFKA_SASL_USERNAME="stranger"):
+            transport = KafkaTransport()
+            batch = [record(1, name=ERROR_TOPIC), record(2, name=ERROR_TOPIC), record(1)]
+            outcomes = transport.send(batch)
+            assert [outcome.fate for outcome in outcomes[:2]] == [Fate.REFUSED, Fate.NOT_SENT]
+            assert "Grant it WRITE" in outcomes[0].reason
+            if outcomes[2].fate is not Fate.ACKNOWLEDGED:  # it was under way when the producer stopped
+                send(transport, batch[2:])
+            if transport._made is not None:
+                transport._made.close()
+
+    def test_a_refused_login_is_an_error_that_says_what_to_do(self, harness: KafkaHarness) -> None:
+        with login(KAFKA_SASL_PASSWORD="wrong"), pytest.raises(TransportMisconfigured, match="KAFKA_SASL_PASSWORD"):
+            KafkaTransport().check()
+        with login():
+            KafkaTransport().check()
+
+    def test_nobody_answers(self, harness: KafkaHarness) -> None:
+        with override_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"):
+            with pytest.raises(TransportDown, match="Is it running"):
+                KafkaTransport().check()
+            with pytest.raises(TransportDown):
+                KafkaTransport().send([record(1)])
+
+    def test_topics_are_planned_created_and_compared(self, harness: KafkaHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("apps.messaging.topics.transport", lambda: harness.transport)
+        with pytest.raises(CommandError, match="not as the contracts want"):
+            call_command("topics", "--plan", verbosity=0)
+        wanted = [topic("tests.other.topic.in")]
+        assert [plan.state for plan in harness.transport.plan_topics(wanted)] == ["create"]
+        harness.transport.create_topics(wanted)
+        harness.transport.create_topics(wanted)
+        assert [plan.state for plan in harness.transport.plan_topics(wanted)] == ["ok"]
+        (plan,) = harness.transport.plan_topics([topic("tests.other.topic.in", partitions=9)])
+        assert (plan.state, plan.detail) == ("differs", "partitions is 4, not 9")
+
+    def test_a_send_ends_before_the_relays_lease(self) -> None:
+        assert LEASE.total_seconds() > SEND_S_MAX
+
+
+def _incompressible(n: int, size: int) -> OutgoingRecord:
+    return replace(record(n), value=os.urandom(size))
