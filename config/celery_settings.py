@@ -89,5 +89,6 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
+    "forget-messages": _every(3600.0, "messaging.forget"),
     "forget-idempotency-keys": _every(3600.0, "idempotency.purge"),
 }

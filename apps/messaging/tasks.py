@@ -1,9 +1,11 @@
-"""Celery's edge: the relay."""
+"""Celery's edge: the relay, and what is forgotten."""
 
 from typing import Any
 
 from celery import shared_task
+from django.utils import timezone
 
+from apps.messaging import retention
 from apps.messaging.relay import relay_all
 
 
@@ -11,3 +13,9 @@ from apps.messaging.relay import relay_all
 def relay(**_newer_args: Any) -> None:
     """Relay whatever is due. Woken after a commit that published, and by beat."""
     relay_all()
+
+
+@shared_task(name="messaging.forget")
+def forget(**_newer_args: Any) -> None:
+    """Delete what is older than it is kept for."""
+    retention.forget(now=timezone.now())

@@ -199,8 +199,13 @@ _registry: dict[tuple[str, int], Definition] = {}
 
 
 def register(definition: Definition) -> Definition:
-    """Make a use case known. Called when Django starts; ``manage.py check`` reports what is wrong with it."""
-    _registry[definition.use_case, definition.version] = definition
+    """Make a use case known. Called when Django starts; ``manage.py check`` reports what is wrong with it.
+
+    Raises ValueError for another definition of the same name and version: runs would finish on steps they never began.
+    """
+    known = _registry.setdefault((definition.use_case, definition.version), definition)
+    if known is not definition:
+        raise ValueError(f"{definition.use_case} version {definition.version} is registered twice")
     return definition
 
 

@@ -4,7 +4,7 @@ It runs always, not only at start-up, so losing every Celery message loses nothi
 """
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
@@ -13,10 +13,12 @@ from django.utils import timezone
 from apps.common.transactions import durable, transaction
 from apps.saga import chains
 from apps.saga.models import RunStatus, Step
-from apps.saga.session import GRACE
 
 logger = logging.getLogger(__name__)
 
+# Until a run that was woken is woken again. Longer than a full queue usually takes: a wake-up for each run every few seconds
+# would only make the queue longer.
+AGAIN_AFTER = timedelta(seconds=15)
 RUNS_MAX = 500  # in one sweep; the next one is a second away
 
 # due_at moves on, so that the next sweep does not wake the same runs again before a worker could come to them.
@@ -32,7 +34,7 @@ RETURNING r.id, r.status, r.cursor
 @transaction
 def _take(now: datetime) -> list[tuple[UUID, str, int]]:
     with connection.cursor() as cursor:
-        cursor.execute(_TAKE, {"now": now, "next": now + GRACE, "runs_max": RUNS_MAX})
+        cursor.execute(_TAKE, {"now": now, "next": now + AGAIN_AFTER, "runs_max": RUNS_MAX})
         return list(cursor.fetchall())
 
 
@@ -47,7 +49,7 @@ def sweep(*, now: datetime | None = None) -> int:
             else:
                 chains.wake(run_id, position, Step.objects.filter(run_id=run_id).count())
         except Exception:
-            # Celery's broker is away; these runs are due again after GRACE.
+            # Celery's broker is away; these runs are due again after AGAIN_AFTER.
             logger.warning("the sweeper could not wake a run", exc_info=True)
             return len(due)
     return len(due)

@@ -8,6 +8,8 @@ from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.observability.logs import mask_cards
+
 AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
 AMOUNT_PLACES_MAX = 2
 DIGITS_MAX = 15  # numeric(15,2)
@@ -100,6 +102,11 @@ class PaymentRequest(serializers.Serializer[Any]):
         allow_blank=True,
         help_text="Your own.",
     )
+
+    def validate_reference(self, value: str) -> str:
+        if mask_cards(value) != value:  # it is stored and shown as it is, so it must not be a card number
+            raise serializers.ValidationError("This looks like a card number. Send a reference of your own.")
+        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("card" in attrs) == ("card_token" in attrs):

@@ -78,6 +78,13 @@ class TestPay:
         ]
         assert found["card"] == {"brand": "visa", "bin": "424242", "last4": "4242"}
 
+    def test_refuses_a_reference_that_is_a_card_number(self) -> None:
+        client, _ = world.merchant()
+        answer = pay(client, reference="4242 4242 4242 4242")
+        assert (answer.status_code, answer.json()["field"]) == (422, "reference")
+        assert "4242 4242" not in answer.content.decode()
+        assert not Payment.objects.exists()
+
     def test_by_a_saved_card(self) -> None:
         client, _ = world.merchant()
         token = client.post("/payments/cards", CARD, format="json").json()["token"]
