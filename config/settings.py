@@ -290,6 +290,8 @@ LOGGING = {
     "filters": {"masked": {"()": "apps.observability.logs.MaskFilter"}},
     "formatters": {"json": {"()": "apps.observability.logs.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["masked"]}},
+    # Celery tells every task at INFO, and two wake-ups a second would hide everything else.
+    "loggers": {"celery": {"level": env.text("CELERY_LOG_LEVEL", "WARNING")}},
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
 }
 

@@ -1,0 +1,61 @@
+"""What stops the start outside the embedded mode, and what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GOOD = {
+    "LASTRO_EMBEDDED": "0",
+    "DATABASE_URL": "postgresql://lastro:correct-horse-battery@127.0.0.1:1/lastro",
+    "CELERY_BROKER_URL": "redis://:correct-horse-battery@127.0.0.1:1/0",
+    "SECRET_KEY": "a-key-of-more-than-fifty-characters-that-nobody-has-seen-before",
+    "VAULT_KEYS": "another-key-of-more-than-fifty-characters-that-nobody-has-seen",
+    "FISCAL_AUTHORITY_URL": "https://authority.example.com",
+    "FISCAL_ISSUER_CNPJ": "11222333000181",
+    "ALLOWED_HOSTS": "lastro.example.com",
+}
+
+
+def start(**changes: str) -> tuple[int, str]:
+    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+    environment |= {name: value for name, value in {**GOOD, **changes}.items() if value}
+    done = subprocess.run(
+        [sys.executable, "-c", "import config.settings as s; print(s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG)"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]
+
+
+class TestServerMode:
+    def test_starts_with_everything_set_and_lets_nobody_in_without_credentials(self) -> None:
+        assert start() == (0, "False False")
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"SECRET_KEY": ""}, "SECRET_KEY is missing"),
+            ({"SECRET_KEY": "short"}, "SECRET_KEY is too short"),
+            ({"VAULT_KEYS": ""}, "VAULT_KEYS is missing"),
+            ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL is missing"),
+            ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
+            ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL begins with postgresql://"),
+            ({"DATABASE_URL": "postgresql://lastro:postgres@h/d"}, "DATABASE_URL carries a default password"),
+            ({"CELERY_BROKER_URL": "amqp://guest:guest@h//"}, "CELERY_BROKER_URL carries a default password"),
+            ({"FISCAL_AUTHORITY_URL": ""}, "FISCAL_AUTHORITY_URL is missing"),
+            ({"LASTRO_EMBEDDED": "perhaps"}, "LASTRO_EMBEDDED is 1 or 0"),
+            ({"PORT": "eighty"}, "PORT is a whole number"),
+        ],
+    )
+    def test_says_what_is_missing_or_guessable(self, changes: dict[str, str], says: str) -> None:
+        code, last = start(**changes)
+        assert code != 0
+        assert says in last
