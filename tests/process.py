@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Lastro:
             },
             "DATA_DIR": str(data_dir),
             "PORT": str(self.port),
+            # On a server this folder's processes have topics and groups of their own; a restart finds them again.
+            "MESSAGING_PREFIX": f"t{zlib.crc32(str(data_dir).encode()):x}.",
             **environment,
         }
         self.output: list[str] = []

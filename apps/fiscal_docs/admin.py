@@ -11,7 +11,6 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
@@ -23,14 +22,17 @@ from lxml import etree
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.paginator import InfinitePaginator
 
-from apps.fiscal_docs import danfe, queries, schemas
+from apps.fiscal_docs import queries, schemas
 from apps.fiscal_docs.keys import grouped
 from apps.fiscal_docs.lifecycle import State
 from apps.fiscal_docs.models import Certificate, Document, DocumentEvent, DocumentKind, Environment, Issuer, NumberRange
 from apps.fiscal_docs.operations.journal import ArchiveDamaged
 from apps.fiscal_docs.signature import read_xml, verify
 
+Found = tuple[QuerySet[Any], bool]
+
 CPF_IN_XML = re.compile(r"(<CPF>)\d{6}(\d{3})\d{2}(</CPF>)")
+CPF_IN_PRINT = re.compile(rb"\b\d{3}\.\d{3}\.(\d{3})-\d{2}\b")
 EVENTS_MAX = 200  # a document has about ten; one that is sent again and again must not fill the page
 CERTIFICATE_ENDS_SOON = timedelta(days=30)  # enough to buy and install another
 
@@ -109,6 +111,15 @@ def _cnpj(cnpj: str) -> str:
     return f"{cnpj[:2]}.{cnpj[2:5]}.{cnpj[5:8]}/{cnpj[8:12]}-{cnpj[12:]}" if len(cnpj) == 14 else cnpj
 
 
+def _key(row: Document) -> str:
+    return grouped(row.access_key) if row.access_key else "—"
+
+
+def _order(row: Document) -> str:
+    address = _address("orders_order_change", row.order_id) if row.order_id else ""
+    return _link(address, _short(row.order_id or "—"), str(row.order_id))
+
+
 def _validity(row: Certificate | None) -> SafeString | str:
     """May it still sign? Said before it is too late to get another."""
     if row is None:
@@ -157,36 +168,14 @@ class EnvironmentFilter(WordsFilter):
     words = {Environment.PRODUCTION.value: "Production", Environment.HOMOLOGATION.value: "Test (homologation)"}
 
 
-class ValidityFilter(admin.SimpleListFilter):
-    """Certificates by the time that is left."""
-
-    title = "validity"
-    parameter_name = "validity"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("soon", "Ends within 30 days"), ("expired", "Expired"), ("valid", "Valid")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Certificate]) -> QuerySet[Certificate]:
-        now = timezone.now()
-        wanted = {
-            "soon": Q(not_after__gt=now, not_after__lte=now + CERTIFICATE_ENDS_SOON),
-            "expired": Q(not_after__lte=now),
-            "valid": Q(not_after__gt=now),
-        }.get(self.value() or "")
-        return queryset.filter(wanted) if wanted else queryset
-
-
 class ReadOnly:
     """Nothing is added, changed or deleted here."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+    def _never(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    # Fields of a page that nobody may change need no readonly_fields: Django takes all of them for that.
+    has_add_permission = has_change_permission = has_delete_permission = _never
 
 
 class ReadOnlyAdmin(ReadOnly, ModelAdmin):
@@ -229,6 +218,20 @@ def check_archive(document: Document) -> Checked:
     )
 
 
+def print_masked(document: Document, xml: bytes) -> bytes:
+    """The DANFE as a screen may show it. Drawn without compression, so that a CPF is replaced at its own length."""
+    from brazilfiscalreport.danfce import Danfce, DanfceConfig
+    from brazilfiscalreport.danfe import Danfe, DanfeConfig
+
+    cancelled = document.state == State.CANCELLED
+    if document.kind == DocumentKind.NFCE:
+        drawn = Danfce(xml=xml.decode(), config=DanfceConfig(watermark_cancelled=cancelled))
+    else:
+        drawn = Danfe(xml=xml.decode(), config=DanfeConfig(watermark_cancelled=cancelled))
+    drawn.set_compression(False)
+    return CPF_IN_PRINT.sub(rb"***.***.\1-**", bytes(drawn.output()))
+
+
 @admin.register(Document)
 class DocumentAdmin(ReadOnlyAdmin):
     says = "Every fiscal document, newest first: where it stands with the authority, and for which order it was issued."
@@ -240,11 +243,9 @@ class DocumentAdmin(ReadOnlyAdmin):
     search_fields = ("access_key__startswith",)  # shows the field; get_search_results decides
     search_help_text = "An access key or its beginning, or a whole order id"
     ordering = ("-id",)
-    fields = readonly_fields = ("title",)
+    fields = ("title",)
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Found:
         text = search_term.strip()
         if not text:
             return queryset, False
@@ -253,24 +254,25 @@ class DocumentAdmin(ReadOnlyAdmin):
         return queryset.filter(wanted), False
 
     shown_state = _column("State", lambda row: _component("chip", kind="document", state=row.state))
-    title = _column("Document", lambda row: format_html('<span class="bo-nw">{}</span>', _short_title(row)))
-    shown_key = _column("Access key", lambda row: format_html('<span class="bo-mono">{}</span>', _key(row)))
+    title = _column(
+        "Document", lambda row: format_html('<span class="bo-nw">{}</span>', str(row) if row.number else "never issued")
+    )
+    shown_key = _column(
+        "Access key",
+        lambda row: format_html('<span class="bo-mono" style="display:block;text-wrap:balance">{}</span>', _key(row)),
+    )
     money_total = _column("Total", lambda row: _component("money", amount=row.total, currency="BRL"))
-    order = _column("Order", lambda row: _order(row))
+    order = _column("Order", _order)
     issued = _column("Issued", lambda row: _moment(row.issued_at))
     refusal = _column("Refusal", lambda row: f"{row.refusal_code}: {row.refusal_reason}" if row.refusal_code else "—")
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
-    ) -> HttpResponseBase:
-        row = options.get("obj")
-        answer: HttpResponseBase = super().render_change_form(
-            request, context | (self._page(row) if row else {}), *args, **options
-        )
-        return answer
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any) -> Any:
+        more = self._page(options["obj"]) if options.get("obj") else {}
+        return super().render_change_form(request, context | more, *args, **options)
 
     def _page(self, row: Document) -> dict[str, Any]:
-        links = self._links(row)
+        files = ("xml", "danfe") if row.access_key else ()
+        links = {kind: reverse(f"admin:fiscal_docs_document_{kind}", args=[row.pk]) for kind in files}
         run = _as_uuid(row.step_key.partition(":")[0])  # "<run>:<step>"
         return {
             "tone": TONES.get(row.state, "undo"),
@@ -278,8 +280,7 @@ class DocumentAdmin(ReadOnlyAdmin):
             "buyer": _buyer(row.recipient),
             "issuer_name": row.issuer.name if row.issuer else _cnpj(row.issuer_cnpj),
             "issuer_href": _address("fiscal_docs_issuer_change", row.issuer_id) if row.issuer_id else "",
-            "short_order": _short(row.order_id) if row.order_id else "—",
-            "order_href": _address("orders_order_change", row.order_id) if row.order_id else "",
+            "order": _order(row),
             "payments_href": _address("payments_payment_changelist", query=f"?q={row.order_id}") if row.order_id else "",
             "run_href": _address("backoffice_run", run) if run and row.order_id else "",
             "links": links,
@@ -294,11 +295,6 @@ class DocumentAdmin(ReadOnlyAdmin):
         receipt = row.kind == DocumentKind.NFCE
         context = {"checked": check_archive(row), "links": links, "receipt": receipt}
         return render_to_string("fiscal_docs/admin/archive.html", context)
-
-    def _links(self, row: Document) -> dict[str, str]:
-        if not row.access_key:
-            return {}
-        return {kind: reverse(f"admin:fiscal_docs_document_{kind}", args=[row.pk]) for kind in ("xml", "danfe")}
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -324,27 +320,14 @@ class DocumentAdmin(ReadOnlyAdmin):
 
     @method_decorator(xframe_options_sameorigin)
     def danfe(self, request: HttpRequest, document_id: UUID) -> HttpResponse:
-        """The PDF, drawn now; shown in a frame of the document's page."""
-        printed = danfe.render(self._readable(request, document_id))
-        if printed is None:
+        """The PDF, drawn now; shown in a frame of the document's page. Unlike the file of the API it masks the CPF."""
+        document = self._readable(request, document_id)
+        xml = queries.legal_xml(document)
+        if xml is None:
             raise Http404
-        response = HttpResponse(printed.content, content_type="application/pdf")
-        response["Content-Disposition"] = f'inline; filename="{printed.file_name}"'
+        response = HttpResponse(print_masked(document, xml), content_type="application/pdf")
+        response["Content-Disposition"] = f'inline; filename="{document.access_key}-danfe.pdf"'
         return response
-
-
-def _short_title(row: Document) -> str:
-    return str(row) if row.number else "never issued"
-
-
-def _key(row: Document) -> str:
-    return grouped(row.access_key) if row.access_key else "—"
-
-
-def _order(row: Document) -> str:
-    if row.order_id is None:
-        return "—"
-    return _link(_address("orders_order_change", row.order_id), _short(row.order_id), str(row.order_id))
 
 
 class NumberRangeInline(ReadOnly, TabularInline):
@@ -359,7 +342,7 @@ class NumberRangeInline(ReadOnly, TabularInline):
 class IssuerAdmin(ReadOnlyAdmin):
     says = "The companies in whose name documents are issued, with the certificate that signs for them."
     empty = "No company issues documents yet."
-    list_display = ("name", "shown_cnpj", "place", "environment", "certificate_state", "until", "state")
+    list_display = ("name", "shown_cnpj", "place", "shown_environment", "certificate_state", "until", "state")
     list_filter = (EnvironmentFilter, "is_active")
     list_select_related = ("certificate",)
     search_fields = ("cnpj__startswith", "name__startswith")
@@ -369,25 +352,20 @@ class IssuerAdmin(ReadOnlyAdmin):
     fieldsets = (
         ("Company", {"fields": ("name", "shown_cnpj", "state_registration", "tax_regime", "state")}),
         ("Where it is", {"fields": ("street_line", "place", "postal_code", "city_code")}),
-        ("Issues", {"fields": ("environment", "certificate", "certificate_state", "until", "made", "documents")}),
+        ("Issues", {"fields": ("shown_environment", "certificate", "certificate_state", "until", "made")}),
     )
-    readonly_fields = (*("shown_cnpj", "state", "street_line", "place", "certificate_state", "until", "made", "documents"),)
+    readonly_fields = (*("shown_cnpj", "state", "street_line", "place", "certificate_state", "until", "made"),)
 
     shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
     place = _column("City", lambda row: f"{row.city}, {row.uf}")
     street_line = _column("Street", lambda row: f"{row.street}, {row.street_number}, {row.district}")
-    certificate_state = _column("Certificate", lambda row: _validity(row.certificate))
+    shown_environment = _column("Environment", lambda row: EnvironmentFilter.words[row.environment])
+    certificate_state = _column("May sign", lambda row: _validity(row.certificate))
     until = _column("Certificate until", lambda row: _moment(row.certificate.not_after if row.certificate else None))
     state = _column(
         "State", lambda row: _chip("ok", "ok", "Active") if row.is_active else _chip("idle", "lock", "Inactive")
     )
     made = _column("Created", lambda row: _moment(row.created_at))
-    documents = _column(
-        "Documents",
-        lambda row: _link(
-            _address("fiscal_docs_document_changelist", query=f"?issuer__id__exact={row.pk}"), "Its documents"
-        ),
-    )
 
 
 @admin.register(Certificate)
@@ -396,20 +374,20 @@ class CertificateAdmin(ReadOnlyAdmin):
 
     says = "Whose each certificate is, and until when it signs. Its bytes and its password are never shown."
     empty = "No certificate is installed: nothing can be signed."
-    list_display = ("state", "subject", "shown_cnpj", "issued_to", "since", "until")
-    list_display_links = ("subject",)
-    list_filter = (ValidityFilter,)
+    list_display = ("state", "common_name", "shown_cnpj", "issued_to", "since", "until")
+    list_display_links = ("common_name",)
     list_select_related = ("issuer",)
     search_fields = ("cnpj__startswith", "fingerprint__exact")
     search_help_text = "How a CNPJ begins, or a whole SHA-256 fingerprint"
     ordering = ("not_after", "id")
-    fields = readonly_fields = ("state", "subject", "shown_cnpj", "issued_to", "fingerprint", "since", "until", "made")
+    fields = ("state", "subject", "shown_cnpj", "issued_to", "fingerprint", "since", "until", "made")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Certificate]:
         queryset: QuerySet[Certificate] = super().get_queryset(request)
         return queryset.defer("pkcs12", "sealed_password")
 
     state = _column("State", _validity)
+    common_name = _column("Certificate", lambda row: row.subject.split(",")[0].removeprefix("CN=").partition(":")[0])
     shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
     issued_to = _column("Company", lambda row: _link(_address("fiscal_docs_issuer_change", row.issuer_id), row.issuer.name))
     since = _column("Valid from", lambda row: _moment(row.not_before))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -10,9 +11,9 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
@@ -20,9 +21,11 @@ from unfold.paginator import InfinitePaginator
 
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
 
+Found = tuple[QuerySet[Any], bool]
+
 LINES_SHOWN = 20  # on an account's page: a screen of the statement; the rest is one click away
 DAYS_SHOWN = 10  # same
-HOLDS_SHOWN = 20  # same
+SIDES = {(True, True): "debit or credit", (True, False): "debit", (False, True): "credit", (False, False): "neither"}
 # "Order <id>": how the journeys call what they post. "<run>:<step>": whose hold it is.
 ORDER = re.compile(r"Order ([0-9a-f-]{36})")
 STEP_KEY = re.compile(r"([0-9a-f-]{36}):[0-9]+")
@@ -68,6 +71,10 @@ def _moment(at: Any) -> SafeString:
     return _component("moment", at=at)
 
 
+def _day(day: date) -> str:
+    return format_html('<span class="bo-nw">{}</span>', date_format(day, "j M Y"))
+
+
 def _address(page: str, *args: Any) -> str:
     """A page by its name, perhaps of another app; empty when it is not there."""
     try:
@@ -90,6 +97,13 @@ def _list_of(name: str, row: Any, **filters: Any) -> str:
     return _list(name, branch__exact=branch, account__exact=row.account, currency__exact=row.currency, **filters)
 
 
+def _rows(row: Account) -> str:
+    names = (("transaction", "Transactions"), ("balance", "Days"), ("hold", "Holds"))
+    return format_html(
+        '<span class="bo-nw">{} · {} · {}</span>', *[_link(_list_of(name, row), text) for name, text in names]
+    )
+
+
 def _posted(row: Account) -> Decimal:
     return row.posted_credit - row.posted_debit
 
@@ -98,25 +112,31 @@ def _closing(row: Balance) -> Decimal:
     return row.accumulated_credit - row.accumulated_debit
 
 
-def _entry(tracekey: UUID | None) -> str:
+def _entry(key: UUID | None) -> str:
     """A link to all lines of an entry."""
-    if tracekey is None:
-        return "—"
-    return _link(_list("transaction", tracekey__exact=tracekey), str(tracekey)[:8], str(tracekey))
+    return _link(_list("transaction", tracekey__exact=key), str(key)[:8], str(key)) if key else "—"
 
 
 def _described(text: str) -> str:
     """A description; an order that it names is linked."""
     found = ORDER.fullmatch(text)
-    if found is None:
-        return text or "—"
-    key = found[1]
-    return _link(_address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key)
+    key = found[1] if found else ""
+    return _link(_address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else text or "—"
 
 
 def _of_number(branch: str | None, account: str | None) -> str:
     """An account of whom only the number is known: a link to its search."""
     return _link(_list("account", q=f"{branch}/{account}"), f"{branch} · {account}") if account else "—"
+
+
+def _owner(pk: UUID | None, number: str) -> str:
+    """The account of a row; a hold that was voided before it was placed has none."""
+    return _link(_address("ledger_account_change", pk), number) if pk else "—"
+
+
+def _event(code: int) -> str:
+    known = Event.objects.filter(pk=code).first()
+    return _link(_address("ledger_event_change", code), str(known)) if known else str(code)
 
 
 def _run(key: str) -> str:
@@ -127,13 +147,6 @@ def _run(key: str) -> str:
 def _short(text: str) -> str:
     shown = text if len(text) <= 20 else f"{text[:8]}…{text[-8:]}"
     return format_html('<span class="bo-nw" title="{}">{}</span>', text, shown)
-
-
-def _as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _column(title: str, show: Callable[[Any], Any]) -> Any:
@@ -174,6 +187,14 @@ class SideFilter(WordsFilter):
     words = {"D": "Debits", "C": "Credits"}
 
 
+class DayFilter(admin.DateFieldListFilter):
+    """Today, the last 7 days, this month, this year."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.title = "day"
+
+
 class ReadOnlyAdmin(ModelAdmin):
     """A list and a page for each row, without any way to write. ``says`` stands over the list."""
 
@@ -186,14 +207,11 @@ class ReadOnlyAdmin(ModelAdmin):
     says = ""
     empty = ""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def _never(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+    # Fields of a page that nobody may change need no readonly_fields: Django takes all of them for that.
+    has_add_permission = has_change_permission = has_delete_permission = _never
 
 
 class OfAccountAdmin(ReadOnlyAdmin):
@@ -210,38 +228,26 @@ class OfAccountAdmin(ReadOnlyAdmin):
         """What a text that is not branch/account may name."""
         return Q(pk__in=[])
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        text = search_term.strip()
-        if not text:
-            return queryset, False
-        branch, slash, account = text.partition("/")
-        wanted = Q(branch=branch, account=account) if slash else self.by_key(text)
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Found:
+        branch, slash, account = search_term.strip().partition("/")
+        wanted = Q(branch=branch, account=account) if slash else self.by_key(branch) if branch else Q()
         return queryset.filter(wanted), False
 
-    @admin.display(description="Account")
-    def of_account(self, row: Any) -> str:
-        if row.account is None:
-            return "—"
-        address = _address("ledger_account_change", row.account_pk) if row.account_pk else ""
-        return _link(address, f"{row.branch} · {row.account}")
+    of_account = _column("Account", lambda row: _owner(row.account_pk, f"{row.branch} · {row.account}"))
 
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
     says = "What a posting may be for, and on which side of an account it may stand."
     empty = "No event is defined: nothing can be posted without one."
-    list_display = ("code", "description", "state", "debits", "credits", "made")
+    list_display = fields = ("code", "description", "state", "sides", "made")
     list_filter = ("active",)
     search_fields = ("description__istartswith",)
     search_help_text = "How a description begins"
     ordering = ("code",)
-    fields = readonly_fields = ("code", "description", "state", "debits", "credits", "made")
 
     state = _column("State", lambda row: _chip("ACTIVE" if row.active else "INACTIVE"))
-    debits = _column("Debits", lambda row: "allowed" if row.allow_debit else "refused")
-    credits = _column("Credits", lambda row: "allowed" if row.allow_credit else "refused")
+    sides = _column("Stands as", lambda row: SIDES[row.allow_debit, row.allow_credit])
     made = _column("Created", lambda row: _moment(row.created_at))
 
 
@@ -249,11 +255,10 @@ class EventAdmin(ReadOnlyAdmin):
 class BranchAdmin(ReadOnlyAdmin):
     says = "Branches: every account belongs to one."
     empty = "There is no branch yet."
-    list_display = ("branch", "description", "accounts", "made")
+    list_display = fields = ("branch", "description", "accounts", "made")
     search_fields = ("branch__startswith",)
     search_help_text = "How a branch begins"
     ordering = ("branch",)
-    fields = readonly_fields = ("branch", "description", "accounts", "made")
 
     accounts = _column("Accounts", lambda row: _link(_list("account", branch__exact=row.pk), "Its accounts"))
     made = _column("Created", lambda row: _moment(row.created_at))
@@ -264,39 +269,29 @@ class AccountAdmin(ReadOnlyAdmin):
     says = "Every account with its balance now. Available is the balance without what is held."
     empty = "There is no account yet."
     change_form_template = "ledger/admin/account.html"
-    list_display = (
-        *("number", "description", "state"),
-        *("money_balance", "money_held", "money_available", "money_floor", "rows"),
-    )
+    list_display = ("number", "description", "state", "money_balance", "money_held", "money_free", "money_floor", "rows")
     list_display_links = ("number",)
     list_filter = (AccountStatusFilter,)
     search_fields = ("account__startswith",)
     search_help_text = "How an account begins, or branch/account"
     ordering = ("branch_id", "account", "currency")
-    fields = readonly_fields = ("number",)
+    fields = ("number",)
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Found:
         branch, slash, account = search_term.strip().partition("/")
         if slash:
             return queryset.filter(branch_id=branch, account__startswith=account), False
         return queryset.filter(account__startswith=branch), False
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
-    ) -> HttpResponseBase:
-        row = options.get("obj")
-        answer: HttpResponseBase = super().render_change_form(
-            request, context | (self._page(row) if row else {}), *args, **options
-        )
-        return answer
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any) -> Any:
+        more = self._page(options["obj"]) if options.get("obj") else {}
+        return super().render_change_form(request, context | more, *args, **options)
 
     def _page(self, row: Account) -> dict[str, Any]:
         same = {"branch": row.branch_id, "account": row.account, "currency": row.currency}
         lines = Transaction.objects.filter(**same).order_by("-dateref", "-seq")[:LINES_SHOWN]
         days = Balance.objects.filter(**same).order_by("-dateref")[:DAYS_SHOWN]
-        holds = Hold.objects.filter(**same, status=Hold.Status.OPEN).order_by("-created_at")[:HOLDS_SHOWN]
+        holds = Hold.objects.filter(**same, status=Hold.Status.OPEN).order_by("-created_at")[:LINES_SHOWN]
         return {
             "look": LOOKS[row.status],
             "balance": _posted(row),
@@ -311,48 +306,39 @@ class AccountAdmin(ReadOnlyAdmin):
     state = _column("Status", lambda row: _chip(row.status))
     money_balance = _column("Balance", lambda row: _money(_posted(row), row.currency))
     money_held = _column("Held", lambda row: _money(row.pending_debit, row.currency))
-    money_available = _column("Available", lambda row: _money(_posted(row) - row.pending_debit, row.currency))
+    money_free = _column("Available", lambda row: _money(_posted(row) - row.pending_debit, row.currency))
     money_floor = _column("Floor", lambda row: "none" if row.min_balance is None else _money(row.min_balance, row.currency))
 
-    @admin.display(description="Rows")
-    def rows(self, row: Account) -> str:
-        names = (("transaction", "Transactions"), ("balance", "Days"), ("hold", "Holds"))
-        links = [_link(_list_of(name, row), text) for name, text in names]
-        return format_html('<span class="bo-nw">{} · {} · {}</span>', *links)
+    rows = _column("Rows", _rows)
 
 
 @admin.register(Transaction)
 class TransactionAdmin(OfAccountAdmin):
     says = "Every line, newest first. Lines of one entry share their tracekey, and their debits equal their credits."
     empty = "Nothing was posted yet."
-    list_display = ("made", "dateref", "of_account", "what", "money_debit", "money_credit", "money_after", "entry")
+    list_display = ("made", "day", "of_account", "what", "money_debit", "money_credit", "money_after", "entry")
     list_display_links = ("made",)
-    list_filter = (SideFilter, "dateref")
+    list_filter = (SideFilter, ("dateref", DayFilter))
     search_help_text = "A whole id or tracekey, or branch/account"
     ordering = ("-id",)
     fieldsets = (
-        ("Line", {"fields": ("of_account", "what", "event", "money_debit", "money_credit", "entry", "id", "seq")}),
+        ("Line", {"fields": ("of_account", "what", "event", "money_debit", "money_credit", "entry", "id")}),
         ("Right after it", {"fields": ("money_after", "money_held", "money_day")}),
-        ("When", {"fields": ("dateref", "made")}),
+        ("When", {"fields": ("day", "made")}),
         ("Details", {"fields": ("shown_details",)}),
-    )
-    readonly_fields = (
-        *("of_account", "what", "event", "money_debit", "money_credit", "entry", "id", "seq"),
-        *("money_after", "money_held", "money_day", "dateref", "made", "shown_details"),
     )
 
     def by_key(self, text: str) -> Q:
-        key = _as_uuid(text)
-        return Q(id=key) | Q(tracekey=key) if key else Q(pk__in=[])
+        try:
+            return Q(id=UUID(text)) | Q(tracekey=UUID(text))
+        except ValueError:
+            return Q(pk__in=[])
 
     made = _column("Posted", lambda row: _moment(row.created_at))
+    day = _column("Day", lambda row: _day(row.dateref))
     what = _column("What", lambda row: _described(row.description))
 
-    @admin.display(description="Event")
-    def event(self, row: Transaction) -> str:
-        known = Event.objects.filter(pk=row.event_code).first()
-        return _link(_address("ledger_event_change", row.event_code), str(known)) if known else str(row.event_code)
-
+    event = _column("Event", lambda row: _event(row.event_code))
     money_debit = _column("Debit", lambda row: _amount(row.amount if row.debit_credit == "D" else None))
     money_credit = _column("Credit", lambda row: _amount(row.amount if row.debit_credit == "C" else None))
     money_after = _column("Balance then", lambda row: _money(row.balance_after, row.currency))
@@ -366,15 +352,14 @@ class TransactionAdmin(OfAccountAdmin):
 class BalanceAdmin(OfAccountAdmin):
     says = "One row for each account and day with postings: the day's own sums, and the balance at its end."
     empty = "No day has a posting yet."
-    list_display = ("dateref", "of_account", "money_debit", "money_credit", "money_net", "money_balance", "lines")
-    list_display_links = ("dateref",)
-    list_filter = ("dateref",)
+    list_display = ("day", "of_account", "money_debit", "money_credit", "money_net", "money_balance", "lines")
+    list_display_links = ("day",)
+    list_filter = (("dateref", DayFilter),)
     search_help_text = "A whole branch/account"
     ordering = ("branch", "account", "currency", "-dateref")
-    fields = readonly_fields = (
-        *("of_account", "dateref", "money_debit", "money_credit", "money_net", "money_balance", "lines", "changed"),
-    )
+    fields = ("of_account", "day", "money_debit", "money_credit", "money_net", "money_balance", "lines", "changed")
 
+    day = _column("Day", lambda row: _day(row.dateref))
     money_debit = _column("Debits of the day", lambda row: _amount(row.total_debit))
     money_credit = _column("Credits of the day", lambda row: _amount(row.total_credit))
     money_net = _column("Net", lambda row: _amount(row.total_credit - row.total_debit))
@@ -395,14 +380,7 @@ class HoldAdmin(OfAccountAdmin):
     list_filter = (HoldStatusFilter,)
     search_help_text = "A whole key, or branch/account"
     ordering = ("-id",)
-    fieldsets = (
-        ("Hold", {"fields": ("state", "key", "of_account", "money_amount", "credited", "posting", "run")}),
-        ("When", {"fields": ("dateref", "placed", "expires", "ended")}),
-    )
-    readonly_fields = (
-        *("state", "key", "of_account", "money_amount", "credited", "posting", "run"),
-        *("dateref", "placed", "expires", "ended"),
-    )
+    fields = ("state", "key", "of_account", "money_amount", "credited", "posting", "run", "placed", "expires", "ended")
 
     def by_key(self, text: str) -> Q:
         return Q(key=text)

@@ -164,10 +164,8 @@ class ReadOnlyAdmin(ModelAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponseBase:
-        row = options.get("obj")
-        answer: HttpResponseBase = super().render_change_form(
-            request, context | (self.page(row) if row else {}), *args, **options
-        )
+        more = self.page(options["obj"]) if options.get("obj") else {}
+        answer: HttpResponseBase = super().render_change_form(request, context | more, *args, **options)
         return answer
 
     def has_add_permission(self, request: HttpRequest) -> bool:

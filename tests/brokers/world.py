@@ -73,11 +73,23 @@ def read(member: Consumer, count: int, *, commit: bool = True) -> list[IncomingR
     return found
 
 
+def read_until(member: Consumer, enough: Callable[[dict[str, list[int]]], bool]) -> list[IncomingRecord]:
+    """Records, until there are enough by key."""
+    found: list[IncomingRecord] = []
+    deadline = time.monotonic() + READ_S_MAX
+    while not enough(by_key(found)):
+        assert time.monotonic() < deadline, f"only {by_key(found)} came"
+        for one in member.poll(records_max=100, timeout_s=0.2):
+            found.append(one)
+            member.commit(one)
+    return found
+
+
 def by_key(records: Sequence[IncomingRecord]) -> dict[str, list[int]]:
     """The numbers of each key, in the order in which they came."""
     found: dict[str, list[int]] = defaultdict(list)
     for one in records:
-        found[one.key].append(int(one.value))
+        found[one.key].append(int(one.value[-8:]))  # Python refuses to read a number of so many digits
     return dict(found)
 
 
@@ -86,7 +98,7 @@ def eventually(condition: Callable[[], bool], *, what: str, timeout_s: float = R
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"after {timeout_s} s still not: {what}"
-        time.sleep(0.02)
+        threading.Event().wait(0.02)
 
 
 class Worker(threading.Thread):
@@ -121,9 +133,11 @@ class Worker(threading.Thread):
 def relaying() -> Worker:
     """A relay that never rests."""
 
+    idle = threading.Event()
+
     def act() -> None:
         if not relay_all().acknowledged:
-            time.sleep(0.02)
+            idle.wait(0.02)
 
     return Worker(act)
 

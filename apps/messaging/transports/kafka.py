@@ -2,13 +2,15 @@
 
 Note [Order per key when one record fails]
 A relay hands a batch over, and a key may have several records in it. kafka-python has one batch of a partition in
-flight at a time, so what comes later can only overtake a record that *failed*: the client gives up on batch n (the
-broker refused it, or its delivery timeout is over) and goes on with batch n + 1 of the same partition. If m2 of a key
-was acknowledged that way, putting m1 back would be too late: consumers have seen m2 first. Marking cannot mend that,
-so it must not happen: the producer stops with its first failure. The future's error callback runs in the producer's
-own thread before it may send the partition's next batch; it throws away everything that has not been sent and closes
-the producer (KIP-15 gave Java's close(0) this use). What was under way keeps its answer if it came, and is NOT_SENT
-otherwise: it is sent again and the inbox drops the copy. The next call makes a new producer, for about 30 ms.
+flight at a time, so what comes later can only overtake a record that *failed*: the client gives up on batch n (its
+delivery timeout is over) and goes on with batch n + 1 of the same partition. If m2 of a key was acknowledged that way,
+putting m1 back would be too late: consumers have seen m2 first. Marking cannot mend that, so it must not happen: the
+producer stops with its first failure. The future's error callback runs before the client may send the partition's next
+batch; it throws away everything that has not been sent and closes the producer (KIP-15 gave Java's close(0) this use).
+What was under way keeps its answer if it came, and is NOT_SENT otherwise: it is sent again and the inbox drops the
+copy. The next call makes a new producer, for about 30 ms.
+A refusal by the broker ends kafka-python's idempotent producer anyway (3.0.12): it fails whatever waits, and whatever
+comes, with the refused record's own error. Throwing the rest away first keeps that blame from the innocent.
 
 Note [Whose fault is it]
 REFUSED counts an attempt against the row and blocks its key; so only the record's or its topic's own faults are
@@ -24,6 +26,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.future import Future
 
 from apps.common.transactions import durable
 from apps.messaging.transports import kafka_admin
@@ -35,6 +38,7 @@ from apps.messaging.transports.base import (
     SendOutcome,
     TopicPlan,
     TransportDown,
+    TransportMisconfigured,
 )
 from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, client_settings, first_cause, wire_name
 from apps.messaging.transports.kafka_consumer import KafkaMember
@@ -44,11 +48,12 @@ logger = logging.getLogger(__name__)
 METADATA_S = 5  # waiting for a topic's partitions
 REQUEST_S = 5  # waiting for one answer of the broker
 DELIVERY_S = 6  # from send() to the last word about a record, the client's own retries included
-SEND_S_MAX = 12  # one call of send(): bootstrap, metadata and delivery in turn. The relay's lease (15 s) is longer.
+SEND_S_MAX = 12  # one call of send(), metadata and delivery in turn. The relay's lease (15 s) is longer.
 LINGER_MS = 5  # flush() sends at once; this is only how long the first records of a big batch may wait for the rest
 BATCH_BYTES = 131_072
 RECORD_BYTES_MAX = 1_000_000  # with headers; below the broker's own default limit of 1,048,588 for a batch of one
-FLUSH_S_MIN = 0.5
+FLUSH_S_MIN = 0.1
+STOP_S = 1  # after the deadline: a producer that stops decides what is left
 
 _NOT_THE_RECORD = (
     kafka_errors.RetriableError,  # timeouts and connections too
@@ -107,21 +112,41 @@ class _Producer:
 
     def send(self, record: OutgoingRecord) -> Any:
         """Hand a record over; the future tells its fate. Raises what the client raises."""
-        future = self._client.send(
-            wire_name(record.topic),
-            value=record.value,
-            key=record.key.encode(),
-            headers=[(name, value.encode()) for name, value in record.headers],
-        )
+        try:
+            future = self._client.send(
+                wire_name(record.topic),
+                value=record.value,
+                key=record.key.encode(),
+                headers=[(name, value.encode()) for name, value in record.headers],
+            )
+        except Exception as error:
+            # It may stop under our hands, and then its parts raise what they like.
+            if self.failed.is_set() and not isinstance(error, kafka_errors.KafkaError):
+                raise kafka_errors.IllegalStateError(f"The producer has stopped: {error!r}") from error
+            raise
         future.add_errback(self._stop)
         return future
 
-    def flush(self, timeout_s: float) -> None:
-        """Wait for the last word about what was handed over; after the time nothing more leaves."""
+    def flush(self, futures: Sequence[Any], deadline: float) -> None:
+        """Send at once what waits, and wait for the last word about every future. After the deadline nothing leaves."""
         try:
-            self._client.flush(timeout_s)
+            self._client.flush(_left(deadline))
         except kafka_errors.KafkaTimeoutError as error:
             self._stop(error)
+        except Exception as error:
+            # The broker found a batch too large and the client has split it: flush() then takes its halves for unknown
+            # (kafka-python 3.0.12), the futures do not. Or the producer has stopped.
+            if not (self.failed.is_set() or isinstance(error, kafka_errors.KafkaError)):
+                raise
+            logger.debug("flush ended with %r", error)
+        for future in futures:
+            if time.monotonic() > deadline + STOP_S:
+                return  # They count as not sent.
+            try:
+                future.get(_left(deadline))
+            except kafka_errors.KafkaError as error:
+                if not future.is_done:
+                    self._stop(error)
 
     def _stop(self, error: BaseException) -> None:
         if self.failed.is_set():
@@ -146,6 +171,10 @@ class _Producer:
             logger.info("a producer was closed with %r", error)
 
 
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), FLUSH_S_MIN)
+
+
 class KafkaTransport:
     """Kafka. Safe to share between threads; a fork makes its own producer."""
 
@@ -160,7 +189,7 @@ class KafkaTransport:
         producer = self._producer()
         unknown = self._unknown_topics(producer, {record.topic for record in records})
         found = _hand_over(producer, records, unknown)
-        producer.flush(max(deadline - time.monotonic(), FLUSH_S_MIN))
+        producer.flush([item for item in found if isinstance(item, Future)], deadline)
         outcomes, cause = _fates(records, found)
         if producer.failed.is_set():
             self._discard(producer)
@@ -171,7 +200,10 @@ class KafkaTransport:
     def _producer(self) -> _Producer:
         with self._lock:
             if self._made is None or self._made.pid != os.getpid() or self._made.failed.is_set():
-                self._made = _Producer()
+                try:
+                    self._made = _Producer()
+                except TransportMisconfigured as error:
+                    raise TransportDown(str(error)) from error  # no message is to blame; an operator is needed
             return self._made
 
     def _discard(self, producer: _Producer) -> None:

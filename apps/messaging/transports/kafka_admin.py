@@ -14,8 +14,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Of
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
 
 BOOTSTRAP_S = 3.0
-START_S = 15.0  # at a process's start: a broker that has just started needs seconds for its first login
+START_S = 8.0  # at a process's start: a broker that has just started needs seconds for its first login
 REQUEST_S = 3.0
+CAUSES_MAX = 50  # log lines of one attempt to start
 COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
 RECONNECT_MS_MAX = 1000  # a broker that comes back is found within a second; the client's own default is 30 s
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -64,42 +65,47 @@ def client_settings() -> dict[str, Any]:
     return found
 
 
-class _Cause(logging.Handler):
+class _Causes(logging.Handler):
     """The client says only that it could not bootstrap; why, it tells its log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.error: BaseException | None = None
+        self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        for argument in record.args if isinstance(record.args, tuple) else ():
-            refused = isinstance(self.error, kafka_errors.SaslAuthenticationFailedError)
-            if isinstance(argument, BaseException) and not refused:
-                self.error = argument
+        if len(self.texts) < CAUSES_MAX:
+            self.texts.append(record.getMessage())
+
+    def refusal(self) -> str:
+        """Does the broker refuse the login, or hang up on us? It may do so before its answer has been read."""
+        signs = ("SaslAuthenticationFailed", "UnsupportedSaslMechanism", "socket disconnected")
+        return next((text for text in self.texts if any(sign in text for sign in signs)), "")
 
 
 @contextlib.contextmanager
 def first_cause() -> Iterator[None]:
     """Turn a client that cannot start into TransportMisconfigured (a refused login) or TransportDown, with the cause."""
-    listener, log = _Cause(), logging.getLogger("kafka.net.manager")
-    log.addHandler(listener)
+    causes, log = _Causes(), logging.getLogger("kafka.net.manager")
+    log.addHandler(causes)
     try:
         yield
     except kafka_errors.KafkaConfigurationError as error:
         raise TransportMisconfigured(f"Kafka's client refuses its configuration: {error}") from error
     except (kafka_errors.KafkaError, OSError) as error:
-        if isinstance(listener.error, kafka_errors.SaslAuthenticationFailedError):
-            raise TransportMisconfigured(
-                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses the login of {settings.KAFKA_SASL_USERNAME!r}: "
-                "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM."
-            ) from error
-        why = listener.error or error
-        raise TransportDown(
-            f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} does not answer ({why!r}). Is it running, and is "
-            f"KAFKA_SECURITY_PROTOCOL={settings.KAFKA_SECURITY_PROTOCOL} what it speaks?"
-        ) from error
+        if why := causes.refusal():
+            raise TransportMisconfigured(_refused_login(why)) from error
+        where = settings.KAFKA_BOOTSTRAP_SERVERS
+        raise TransportDown(f"Kafka at {where} does not answer. Is it running? ({error})") from error
     finally:
-        log.removeHandler(listener)
+        log.removeHandler(causes)
+
+
+def _refused_login(why: str) -> str:
+    who = f"the login of {settings.KAFKA_SASL_USERNAME!r}" if settings.KAFKA_SASL_USERNAME else "a client without a login"
+    return (
+        f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses {who} over {settings.KAFKA_SECURITY_PROTOCOL}. Check "
+        f"KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD. ({why})"
+    )
 
 
 @contextlib.contextmanager
