@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-postgres16 check lock clean services services-stop
+.PHONY: run setup setup-dev test test-postgres16 test-distributed bench-relay check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -30,6 +30,20 @@ test: setup-dev
 test-postgres16: setup-dev
 	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
 		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
+
+# The brokers' contract tests, then the flows over real Kafka; the servers are started and stopped here.
+test-distributed: setup-dev services
+	set -a; . $(DATA_DIR)/services/env; set +a; unset CELERY_BROKER_URL; \
+		EMBEDDED_POSTGRES_DIR=postgres-test MESSAGING_TRANSPORT=local $(BIN)/python -m pytest tests/brokers $(PYTEST_ARGS) && \
+		EMBEDDED_POSTGRES_DIR=postgres-test MESSAGING_TRANSPORT=kafka $(BIN)/python -m pytest tests/flows -m "not process" \
+			-W "ignore:unclosed <socket:ResourceWarning" --timeout=300 $(PYTEST_ARGS); \
+		status=$$?; $(BIN)/python -m config.services stop; exit $$status
+
+# Prints one JSON object as its last line: ratios to bare kafka-python in the same run.
+bench-relay: setup
+	@$(BIN)/python -m config.services start kafka
+	@set -a; . $(DATA_DIR)/services/env; set +a; $(BIN)/python -m benchmarks.relay; \
+		status=$$?; $(BIN)/python -m config.services stop kafka; exit $$status
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -291,7 +291,12 @@ LOGGING = {
     "formatters": {"json": {"()": "apps.observability.logs.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["masked"]}},
     # Celery tells every task at INFO, and two wake-ups a second would hide everything else.
-    "loggers": {"celery": {"level": env.text("CELERY_LOG_LEVEL", "WARNING")}},
+    "loggers": {
+        "celery": {"level": env.text("CELERY_LOG_LEVEL", "WARNING")},
+        # A broker that is away is told once by the relay and the consumers; the client tells it for every connection.
+        "kafka.net.selector": {"level": "ERROR"},
+        "kafka.net.sasl.plain": {"level": "ERROR"},
+    },
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
 }
 

@@ -16,8 +16,8 @@ from apps.saga.models import RunStatus, Step
 
 logger = logging.getLogger(__name__)
 
-# Until a run that was woken is woken again. Longer than a full queue usually takes: a wake-up for each run every few seconds
-# would only make the queue longer.
+# Until a run that was woken is woken again. Longer than a full queue usually takes: waking each run every few seconds would
+# only make the queue longer.
 AGAIN_AFTER = timedelta(seconds=15)
 RUNS_MAX = 500  # in one sweep; the next one is a second away
 

@@ -70,7 +70,9 @@ class World:
     def act(self) -> None:
         """One thing happens."""
         action: Callable[[], None] = self.random.choice(
-            [self.advance] * 6 + [self.deliver] * 5 + [self.pass_time, self.lose, self.double, self.answer_again, self.crash]
+            [self.advance] * 6
+            + [self.deliver] * 5
+            + [self.pass_time, self.lose, self.double, self.answer_again, self.crash]
         )
         self.happened.append(action.__name__)
         action()
@@ -142,9 +144,7 @@ class World:
 
 
 @pytest.mark.parametrize("seed", _seeds())
-def test_the_books_agree_whatever_the_schedule(
-    seed: int, opened: demo.Demo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_books_agree_whatever_the_schedule(seed: int, opened: demo.Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(seed, opened, monkeypatch)
     for _ in range(ACTIONS):
         world.act()
