@@ -1,27 +1,39 @@
 """Documents, issuers and certificates in the back office: to look at. Everything that changes goes through verbs."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.clickjacking import xframe_options_sameorigin
 from lxml import etree
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.paginator import InfinitePaginator
 
+from apps.common.admin import (
+    Found,
+    Look,
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    WordsFilter,
+    address,
+    as_uuid,
+    chip,
+    column,
+    component,
+    link,
+    moment,
+    short,
+)
 from apps.fiscal_docs import queries, schemas
 from apps.fiscal_docs.keys import grouped
 from apps.fiscal_docs.lifecycle import State
@@ -29,20 +41,10 @@ from apps.fiscal_docs.models import Certificate, Document, DocumentEvent, Docume
 from apps.fiscal_docs.operations.journal import ArchiveDamaged
 from apps.fiscal_docs.signature import read_xml, verify
 
-Found = tuple[QuerySet[Any], bool]
-
 CPF_IN_XML = re.compile(r"(<CPF>)\d{6}(\d{3})\d{2}(</CPF>)")
 CPF_IN_PRINT = re.compile(rb"\b\d{3}\.\d{3}\.(\d{3})-\d{2}\b")
 EVENTS_MAX = 200  # a document has about ten; one that is sent again and again must not fill the page
 CERTIFICATE_ENDS_SOON = timedelta(days=30)  # enough to buy and install another
-
-
-class Look(NamedTuple):
-    """Colours, icon and word, as the back office's chip takes them."""
-
-    tone: str
-    icon: str
-    word: str
 
 
 FACTS = {
@@ -65,42 +67,6 @@ FACTS = {
 TONES = {"AUTHORISED": "ok", "REJECTED": "bad", "UNKNOWN": "unk", "SENT": "run", "SIGNED": "run", "NUMBERED": "run"}
 
 
-def _component(name: str, **context: Any) -> SafeString:
-    return render_to_string(f"components/{name}.html", context)
-
-
-def _chip(tone: str, icon: str, word: str) -> SafeString:
-    return render_to_string("fiscal_docs/admin/chip.html", {"look": Look(tone, icon, word)})
-
-
-def _moment(at: Any) -> SafeString:
-    return _component("moment", at=at)
-
-
-def _address(page: str, *args: Any, query: str = "") -> str:
-    """A page by its name, perhaps of another app; empty when it is not there."""
-    try:
-        return reverse(f"admin:{page}", args=args) + query
-    except NoReverseMatch:
-        return ""
-
-
-def _link(address: str, text: str, title: str = "") -> str:
-    return format_html('<a class="bo-l bo-nw" href="{}" title="{}">{}</a>', address, title, text) if address else text
-
-
-def _short(key: object) -> str:
-    text = str(key)
-    return f"{text[:8]}…{text[-6:]}" if len(text) > 20 else text
-
-
-def _as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
 def _buyer(recipient: str) -> str:
     if len(recipient) == 11:
         return f"CPF •••.•••.{recipient[6:9]}-••"
@@ -116,8 +82,8 @@ def _key(row: Document) -> str:
 
 
 def _order(row: Document) -> str:
-    address = _address("orders_order_change", row.order_id) if row.order_id else ""
-    return _link(address, _short(row.order_id or "—"), str(row.order_id))
+    href = address("orders_order_change", row.order_id) if row.order_id else ""
+    return link(href, short(row.order_id or "—"), str(row.order_id))
 
 
 def _validity(row: Certificate | None) -> SafeString | str:
@@ -126,31 +92,9 @@ def _validity(row: Certificate | None) -> SafeString | str:
         return "none"
     left = row.not_after - timezone.now()
     if left <= timedelta(0):
-        return _chip("bad", "bad", "Expired")
-    return _chip("warn", "warn", f"{left.days} days left") if left < CERTIFICATE_ENDS_SOON else _chip("ok", "ok", "Valid")
-
-
-def _column(title: str, show: Callable[[Any], Any]) -> Any:
-    """A column, or a line of a page, that shows something of a row."""
-
-    @admin.display(description=title)
-    def shown(_admin: ModelAdmin, row: Any) -> Any:
-        return show(row)
-
-    return shown
-
-
-class WordsFilter(admin.SimpleListFilter):
-    """Rows with one value, which the list calls by its word. It reads no table."""
-
-    field = ""
-    words: dict[str, str] = {}
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(self.words.items())
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
-        return queryset.filter(**{self.field: self.value()}) if self.value() in self.words else queryset
+        return chip(Look("bad", "bad", "Expired"))
+    ends_soon = left < CERTIFICATE_ENDS_SOON
+    return chip(Look("warn", "warn", f"{left.days} days left") if ends_soon else Look("ok", "ok", "Valid"))
 
 
 class StateFilter(WordsFilter):
@@ -166,29 +110,6 @@ class KindFilter(WordsFilter):
 class EnvironmentFilter(WordsFilter):
     title, parameter_name, field = "environment", "environment__exact", "environment"
     words = {Environment.PRODUCTION.value: "Production", Environment.HOMOLOGATION.value: "Test (homologation)"}
-
-
-class ReadOnly:
-    """Nothing is added, changed or deleted here."""
-
-    def _never(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    # Fields of a page that nobody may change need no readonly_fields: Django takes all of them for that.
-    has_add_permission = has_change_permission = has_delete_permission = _never
-
-
-class ReadOnlyAdmin(ReadOnly, ModelAdmin):
-    """A list and a page for each row. ``says`` stands over the list."""
-
-    change_list_template = "fiscal_docs/admin/list.html"
-    list_per_page = 50
-    paginator = InfinitePaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
-    sortable_by = ()  # in the order of an index: any other sorts the whole table
-    says = ""
-    empty = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,40 +170,36 @@ class DocumentAdmin(ReadOnlyAdmin):
         text = search_term.strip()
         if not text:
             return queryset, False
-        order = _as_uuid(text)
+        order = as_uuid(text)
         wanted = Q(order_id=order) if order else Q(access_key__startswith=re.sub(r"\s", "", text).upper())
         return queryset.filter(wanted), False
 
-    shown_state = _column("State", lambda row: _component("chip", kind="document", state=row.state))
-    title = _column(
+    shown_state = column("State", lambda row: component("chip", kind="document", state=row.state))
+    title = column(
         "Document", lambda row: format_html('<span class="bo-nw">{}</span>', str(row) if row.number else "never issued")
     )
-    shown_key = _column(
+    shown_key = column(
         "Access key",
         lambda row: format_html('<span class="bo-mono" style="display:block;text-wrap:balance">{}</span>', _key(row)),
     )
-    money_total = _column("Total", lambda row: _component("money", amount=row.total, currency="BRL"))
-    order = _column("Order", _order)
-    issued = _column("Issued", lambda row: _moment(row.issued_at))
-    refusal = _column("Refusal", lambda row: f"{row.refusal_code}: {row.refusal_reason}" if row.refusal_code else "—")
+    money_total = column("Total", lambda row: component("money", amount=row.total, currency="BRL"))
+    order = column("Order", _order)
+    issued = column("Issued", lambda row: moment(row.issued_at))
+    refusal = column("Refusal", lambda row: f"{row.refusal_code}: {row.refusal_reason}" if row.refusal_code else "—")
 
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any) -> Any:
-        more = self._page(options["obj"]) if options.get("obj") else {}
-        return super().render_change_form(request, context | more, *args, **options)
-
-    def _page(self, row: Document) -> dict[str, Any]:
+    def page(self, row: Document) -> dict[str, Any]:
         files = ("xml", "danfe") if row.access_key else ()
         links = {kind: reverse(f"admin:fiscal_docs_document_{kind}", args=[row.pk]) for kind in files}
-        run = _as_uuid(row.step_key.partition(":")[0])  # "<run>:<step>"
+        run = as_uuid(row.step_key.partition(":")[0])  # "<run>:<step>"
         return {
             "tone": TONES.get(row.state, "undo"),
             "shown_key": _key(row),
             "buyer": _buyer(row.recipient),
             "issuer_name": row.issuer.name if row.issuer else _cnpj(row.issuer_cnpj),
-            "issuer_href": _address("fiscal_docs_issuer_change", row.issuer_id) if row.issuer_id else "",
+            "issuer_href": address("fiscal_docs_issuer_change", row.issuer_id) if row.issuer_id else "",
             "order": _order(row),
-            "payments_href": _address("payments_payment_changelist", query=f"?q={row.order_id}") if row.order_id else "",
-            "run_href": _address("backoffice_run", run) if run and row.order_id else "",
+            "payments_href": address("payments_payment_changelist", query=f"?q={row.order_id}") if row.order_id else "",
+            "run_href": address("backoffice_run", run) if run and row.order_id else "",
             "links": links,
             "archive": self._archive(row, links),
             "events": [
@@ -330,11 +247,9 @@ class DocumentAdmin(ReadOnlyAdmin):
         return response
 
 
-class NumberRangeInline(ReadOnly, TabularInline):
+class NumberRangeInline(ReadOnlyInline):
     model = NumberRange
     fields = readonly_fields = ("kind", "environment", "series", "next_number")
-    extra = 0
-    hide_title = True
     verbose_name_plural = "next numbers"
 
 
@@ -356,16 +271,16 @@ class IssuerAdmin(ReadOnlyAdmin):
     )
     readonly_fields = (*("shown_cnpj", "state", "street_line", "place", "certificate_state", "until", "made"),)
 
-    shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
-    place = _column("City", lambda row: f"{row.city}, {row.uf}")
-    street_line = _column("Street", lambda row: f"{row.street}, {row.street_number}, {row.district}")
-    shown_environment = _column("Environment", lambda row: EnvironmentFilter.words[row.environment])
-    certificate_state = _column("May sign", lambda row: _validity(row.certificate))
-    until = _column("Certificate until", lambda row: _moment(row.certificate.not_after if row.certificate else None))
-    state = _column(
-        "State", lambda row: _chip("ok", "ok", "Active") if row.is_active else _chip("idle", "lock", "Inactive")
+    shown_cnpj = column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
+    place = column("City", lambda row: f"{row.city}, {row.uf}")
+    street_line = column("Street", lambda row: f"{row.street}, {row.street_number}, {row.district}")
+    shown_environment = column("Environment", lambda row: EnvironmentFilter.words[row.environment])
+    certificate_state = column("May sign", lambda row: _validity(row.certificate))
+    until = column("Certificate until", lambda row: moment(row.certificate.not_after if row.certificate else None))
+    state = column(
+        "State", lambda row: chip(Look("ok", "ok", "Active") if row.is_active else Look("idle", "lock", "Inactive"))
     )
-    made = _column("Created", lambda row: _moment(row.created_at))
+    made = column("Created", lambda row: moment(row.created_at))
 
 
 @admin.register(Certificate)
@@ -386,10 +301,10 @@ class CertificateAdmin(ReadOnlyAdmin):
         queryset: QuerySet[Certificate] = super().get_queryset(request)
         return queryset.defer("pkcs12", "sealed_password")
 
-    state = _column("State", _validity)
-    common_name = _column("Certificate", lambda row: row.subject.split(",")[0].removeprefix("CN=").partition(":")[0])
-    shown_cnpj = _column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
-    issued_to = _column("Company", lambda row: _link(_address("fiscal_docs_issuer_change", row.issuer_id), row.issuer.name))
-    since = _column("Valid from", lambda row: _moment(row.not_before))
-    until = _column("Valid until", lambda row: _moment(row.not_after))
-    made = _column("Installed", lambda row: _moment(row.created_at))
+    state = column("State", _validity)
+    common_name = column("Certificate", lambda row: row.subject.split(",")[0].removeprefix("CN=").partition(":")[0])
+    shown_cnpj = column("CNPJ", lambda row: format_html('<span class="bo-nw">{}</span>', _cnpj(row.cnpj)))
+    issued_to = column("Company", lambda row: link(address("fiscal_docs_issuer_change", row.issuer_id), row.issuer.name))
+    since = column("Valid from", lambda row: moment(row.not_before))
+    until = column("Valid until", lambda row: moment(row.not_after))
+    made = column("Installed", lambda row: moment(row.created_at))

@@ -1,27 +1,38 @@
 """The ledger, to look at. Nothing here can be added, changed or deleted: money moves through postings alone."""
 
 import re
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
-from unfold.paginator import InfinitePaginator
 
+from apps.common.admin import (
+    Found,
+    Look,
+    ReadOnlyAdmin,
+    WordsFilter,
+    address,
+    as_uuid,
+    chip,
+    column,
+    component,
+    link,
+    moment,
+)
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
 
-Found = tuple[QuerySet[Any], bool]
+_link = partial(link, wraps=True)  # a description is long
 
 LINES_SHOWN = 20  # on an account's page: a screen of the statement; the rest is one click away
 DAYS_SHOWN = 10  # same
@@ -29,14 +40,6 @@ SIDES = {(True, True): "debit or credit", (True, False): "debit", (False, True):
 # "Order <id>": how the journeys call what they post. "<run>:<step>": whose hold it is.
 ORDER = re.compile(r"Order ([0-9a-f-]{36})")
 STEP_KEY = re.compile(r"([0-9a-f-]{36}):[0-9]+")
-
-
-class Look(NamedTuple):
-    """Colours, icon and word of a state, as the back office's chip takes them."""
-
-    tone: str
-    icon: str
-    word: str
 
 
 LOOKS = {
@@ -51,15 +54,11 @@ LOOKS = {
 
 
 def _chip(state: str) -> SafeString:
-    return render_to_string("ledger/admin/chip.html", {"look": LOOKS[state]})
-
-
-def _component(name: str, **context: Any) -> SafeString:
-    return render_to_string(f"components/{name}.html", context)
+    return chip(LOOKS[state])
 
 
 def _money(amount: Decimal | None, currency: str | None) -> SafeString:
-    return _component("money", amount=amount, currency=currency)
+    return component("money", amount=amount, currency=currency)
 
 
 def _amount(amount: Decimal | None) -> SafeString:
@@ -67,24 +66,8 @@ def _amount(amount: Decimal | None) -> SafeString:
     return render_to_string("ledger/admin/amount.html", {"amount": amount})
 
 
-def _moment(at: Any) -> SafeString:
-    return _component("moment", at=at)
-
-
 def _day(day: date) -> str:
     return format_html('<span class="bo-nw">{}</span>', date_format(day, "j M Y"))
-
-
-def _address(page: str, *args: Any) -> str:
-    """A page by its name, perhaps of another app; empty when it is not there."""
-    try:
-        return reverse(f"admin:{page}", args=args)
-    except NoReverseMatch:
-        return ""
-
-
-def _link(address: str, text: str, title: str = "") -> str:
-    return format_html('<a class="bo-l" href="{}" title="{}">{}</a>', address, title, text) if address else text
 
 
 def _list(name: str, **filters: Any) -> str:
@@ -121,7 +104,7 @@ def _described(text: str) -> str:
     """A description; an order that it names is linked."""
     found = ORDER.fullmatch(text)
     key = found[1] if found else ""
-    return _link(_address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else text or "—"
+    return _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else text or "—"
 
 
 def _of_number(branch: str | None, account: str | None) -> str:
@@ -131,45 +114,22 @@ def _of_number(branch: str | None, account: str | None) -> str:
 
 def _owner(pk: UUID | None, number: str) -> str:
     """The account of a row; a hold that was voided before it was placed has none."""
-    return _link(_address("ledger_account_change", pk), number) if pk else "—"
+    return _link(address("ledger_account_change", pk), number) if pk else "—"
 
 
 def _event(code: int) -> str:
     known = Event.objects.filter(pk=code).first()
-    return _link(_address("ledger_event_change", code), str(known)) if known else str(code)
+    return _link(address("ledger_event_change", code), str(known)) if known else str(code)
 
 
 def _run(key: str) -> str:
     found = STEP_KEY.fullmatch(key)
-    return _link(_address("backoffice_run", found[1]), "Its timeline") if found else "—"
+    return _link(address("backoffice_run", found[1]), "Its timeline") if found else "—"
 
 
 def _short(text: str) -> str:
     shown = text if len(text) <= 20 else f"{text[:8]}…{text[-8:]}"
     return format_html('<span class="bo-nw" title="{}">{}</span>', text, shown)
-
-
-def _column(title: str, show: Callable[[Any], Any]) -> Any:
-    """A column, or a line of a page, that shows something of a row."""
-
-    @admin.display(description=title)
-    def shown(_admin: ModelAdmin, row: Any) -> Any:
-        return show(row)
-
-    return shown
-
-
-class WordsFilter(admin.SimpleListFilter):
-    """Rows with one value, which the list calls by its word. It reads no table."""
-
-    field = ""
-    words: dict[str, str] = {}
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return list(self.words.items())
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
-        return queryset.filter(**{self.field: self.value()}) if self.value() in self.words else queryset
 
 
 class AccountStatusFilter(WordsFilter):
@@ -195,25 +155,6 @@ class DayFilter(admin.DateFieldListFilter):
         self.title = "day"
 
 
-class ReadOnlyAdmin(ModelAdmin):
-    """A list and a page for each row, without any way to write. ``says`` stands over the list."""
-
-    change_list_template = "ledger/admin/list.html"
-    list_per_page = 50
-    paginator = InfinitePaginator
-    show_full_result_count = False  # a count reads the whole table
-    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
-    sortable_by = ()  # in the order of an index: any other sorts the whole table
-    says = ""
-    empty = ""
-
-    def _never(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    # Fields of a page that nobody may change need no readonly_fields: Django takes all of them for that.
-    has_add_permission = has_change_permission = has_delete_permission = _never
-
-
 class OfAccountAdmin(ReadOnlyAdmin):
     """A list of rows of accounts, searched by whole keys, so that every search is one index look-up."""
 
@@ -233,7 +174,7 @@ class OfAccountAdmin(ReadOnlyAdmin):
         wanted = Q(branch=branch, account=account) if slash else self.by_key(branch) if branch else Q()
         return queryset.filter(wanted), False
 
-    of_account = _column("Account", lambda row: _owner(row.account_pk, f"{row.branch} · {row.account}"))
+    of_account = column("Account", lambda row: _owner(row.account_pk, f"{row.branch} · {row.account}"))
 
 
 @admin.register(Event)
@@ -246,9 +187,9 @@ class EventAdmin(ReadOnlyAdmin):
     search_help_text = "How a description begins"
     ordering = ("code",)
 
-    state = _column("State", lambda row: _chip("ACTIVE" if row.active else "INACTIVE"))
-    sides = _column("Stands as", lambda row: SIDES[row.allow_debit, row.allow_credit])
-    made = _column("Created", lambda row: _moment(row.created_at))
+    state = column("State", lambda row: _chip("ACTIVE" if row.active else "INACTIVE"))
+    sides = column("Stands as", lambda row: SIDES[row.allow_debit, row.allow_credit])
+    made = column("Created", lambda row: moment(row.created_at))
 
 
 @admin.register(Branch)
@@ -260,8 +201,8 @@ class BranchAdmin(ReadOnlyAdmin):
     search_help_text = "How a branch begins"
     ordering = ("branch",)
 
-    accounts = _column("Accounts", lambda row: _link(_list("account", branch__exact=row.pk), "Its accounts"))
-    made = _column("Created", lambda row: _moment(row.created_at))
+    accounts = column("Accounts", lambda row: _link(_list("account", branch__exact=row.pk), "Its accounts"))
+    made = column("Created", lambda row: moment(row.created_at))
 
 
 @admin.register(Account)
@@ -283,11 +224,7 @@ class AccountAdmin(ReadOnlyAdmin):
             return queryset.filter(branch_id=branch, account__startswith=account), False
         return queryset.filter(account__startswith=branch), False
 
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any) -> Any:
-        more = self._page(options["obj"]) if options.get("obj") else {}
-        return super().render_change_form(request, context | more, *args, **options)
-
-    def _page(self, row: Account) -> dict[str, Any]:
+    def page(self, row: Account) -> dict[str, Any]:
         same = {"branch": row.branch_id, "account": row.account, "currency": row.currency}
         lines = Transaction.objects.filter(**same).order_by("-dateref", "-seq")[:LINES_SHOWN]
         days = Balance.objects.filter(**same).order_by("-dateref")[:DAYS_SHOWN]
@@ -297,19 +234,19 @@ class AccountAdmin(ReadOnlyAdmin):
             "balance": _posted(row),
             "available": _posted(row) - row.pending_debit,
             "links": {f"{name}s": _list_of(name, row) for name in ("transaction", "balance", "hold")},
-            "lines": [{"row": line, "href": _address("ledger_transaction_change", line.pk)} for line in lines],
+            "lines": [{"row": line, "href": address("ledger_transaction_change", line.pk)} for line in lines],
             "days": [{"row": day, "net": day.total_credit - day.total_debit, "closing": _closing(day)} for day in days],
-            "holds": [{"row": hold, "href": _address("ledger_hold_change", hold.pk)} for hold in holds],
+            "holds": [{"row": hold, "href": address("ledger_hold_change", hold.pk)} for hold in holds],
         }
 
-    number = _column("Account", lambda row: format_html('<span class="bo-nw">{} · {}</span>', row.branch_id, row.account))
-    state = _column("Status", lambda row: _chip(row.status))
-    money_balance = _column("Balance", lambda row: _money(_posted(row), row.currency))
-    money_held = _column("Held", lambda row: _money(row.pending_debit, row.currency))
-    money_free = _column("Available", lambda row: _money(_posted(row) - row.pending_debit, row.currency))
-    money_floor = _column("Floor", lambda row: "none" if row.min_balance is None else _money(row.min_balance, row.currency))
+    number = column("Account", lambda row: format_html('<span class="bo-nw">{} · {}</span>', row.branch_id, row.account))
+    state = column("Status", lambda row: _chip(row.status))
+    money_balance = column("Balance", lambda row: _money(_posted(row), row.currency))
+    money_held = column("Held", lambda row: _money(row.pending_debit, row.currency))
+    money_free = column("Available", lambda row: _money(_posted(row) - row.pending_debit, row.currency))
+    money_floor = column("Floor", lambda row: "none" if row.min_balance is None else _money(row.min_balance, row.currency))
 
-    rows = _column("Rows", _rows)
+    rows = column("Rows", _rows)
 
 
 @admin.register(Transaction)
@@ -329,23 +266,21 @@ class TransactionAdmin(OfAccountAdmin):
     )
 
     def by_key(self, text: str) -> Q:
-        try:
-            return Q(id=UUID(text)) | Q(tracekey=UUID(text))
-        except ValueError:
-            return Q(pk__in=[])
+        key = as_uuid(text)
+        return Q(id=key) | Q(tracekey=key) if key else Q(pk__in=[])
 
-    made = _column("Posted", lambda row: _moment(row.created_at))
-    day = _column("Day", lambda row: _day(row.dateref))
-    what = _column("What", lambda row: _described(row.description))
+    made = column("Posted", lambda row: moment(row.created_at))
+    day = column("Day", lambda row: _day(row.dateref))
+    what = column("What", lambda row: _described(row.description))
 
-    event = _column("Event", lambda row: _event(row.event_code))
-    money_debit = _column("Debit", lambda row: _amount(row.amount if row.debit_credit == "D" else None))
-    money_credit = _column("Credit", lambda row: _amount(row.amount if row.debit_credit == "C" else None))
-    money_after = _column("Balance then", lambda row: _money(row.balance_after, row.currency))
-    money_held = _column("Held then", lambda row: _money(row.pending_after, row.currency))
-    money_day = _column("Balance of its day", lambda row: _money(row.day_after, row.currency))
-    entry = _column("Entry", lambda row: _entry(row.tracekey))
-    shown_details = _column("Details", lambda row: _component("json", value=row.details) if row.details else "—")
+    event = column("Event", lambda row: _event(row.event_code))
+    money_debit = column("Debit", lambda row: _amount(row.amount if row.debit_credit == "D" else None))
+    money_credit = column("Credit", lambda row: _amount(row.amount if row.debit_credit == "C" else None))
+    money_after = column("Balance then", lambda row: _money(row.balance_after, row.currency))
+    money_held = column("Held then", lambda row: _money(row.pending_after, row.currency))
+    money_day = column("Balance of its day", lambda row: _money(row.day_after, row.currency))
+    entry = column("Entry", lambda row: _entry(row.tracekey))
+    shown_details = column("Details", lambda row: component("json", value=row.details) if row.details else "—")
 
 
 @admin.register(Balance)
@@ -359,16 +294,14 @@ class BalanceAdmin(OfAccountAdmin):
     ordering = ("branch", "account", "currency", "-dateref")
     fields = ("of_account", "day", "money_debit", "money_credit", "money_net", "money_balance", "lines", "changed")
 
-    day = _column("Day", lambda row: _day(row.dateref))
-    money_debit = _column("Debits of the day", lambda row: _amount(row.total_debit))
-    money_credit = _column("Credits of the day", lambda row: _amount(row.total_credit))
-    money_net = _column("Net", lambda row: _amount(row.total_credit - row.total_debit))
+    day = column("Day", lambda row: _day(row.dateref))
+    money_debit = column("Debits of the day", lambda row: _amount(row.total_debit))
+    money_credit = column("Credits of the day", lambda row: _amount(row.total_credit))
+    money_net = column("Net", lambda row: _amount(row.total_credit - row.total_debit))
 
-    money_balance = _column("Balance at its end", lambda row: _money(_closing(row), row.currency))
-    lines = _column(
-        "Lines", lambda row: _link(_list_of("transaction", row, dateref__exact=row.dateref), "Its transactions")
-    )
-    changed = _column("Last change", lambda row: _moment(row.updated_at))
+    money_balance = column("Balance at its end", lambda row: _money(_closing(row), row.currency))
+    lines = column("Lines", lambda row: _link(_list_of("transaction", row, dateref__exact=row.dateref), "Its transactions"))
+    changed = column("Last change", lambda row: moment(row.updated_at))
 
 
 @admin.register(Hold)
@@ -385,14 +318,14 @@ class HoldAdmin(OfAccountAdmin):
     def by_key(self, text: str) -> Q:
         return Q(key=text)
 
-    state = _column("Status", lambda row: _chip(row.status))
+    state = column("Status", lambda row: _chip(row.status))
 
-    shown_key = _column("Key", lambda row: _short(row.key))
-    money_amount = _column("Amount", lambda row: _money(row.amount, row.currency))
-    placed = _column("Placed", lambda row: _moment(row.created_at))
-    expires = _column("Expires", lambda row: _moment(row.expires_at))
-    ended = _column("Ended", lambda row: _moment(row.ended_at))
-    posting = _column("Posted as", lambda row: _entry(row.tracekey))
+    shown_key = column("Key", lambda row: _short(row.key))
+    money_amount = column("Amount", lambda row: _money(row.amount, row.currency))
+    placed = column("Placed", lambda row: moment(row.created_at))
+    expires = column("Expires", lambda row: moment(row.expires_at))
+    ended = column("Ended", lambda row: moment(row.ended_at))
+    posting = column("Posted as", lambda row: _entry(row.tracekey))
 
-    credited = _column("Credited to", lambda row: _of_number(row.credit_branch, row.credit_account))
-    run = _column("Run", lambda row: _run(row.key))
+    credited = column("Credited to", lambda row: _of_number(row.credit_branch, row.credit_account))
+    run = column("Run", lambda row: _run(row.key))
