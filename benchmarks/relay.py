@@ -159,11 +159,11 @@ def latency_ms() -> list[float]:
     from apps.messaging.consumer import ConsumerThread
     from apps.messaging.public import publish
     from benchmarks import relay_world
-    from benchmarks.relay_world import Load
+    from benchmarks.relay_world import Ping
 
     group, stop = f"latency-{uuid4().hex[:8]}", threading.Event()
     arrived: dict[int, float] = {}
-    relay_world.register_group(group, on_message=lambda number: arrived.setdefault(number, time.perf_counter()))
+    relay_world.register_group(group, kind=Ping, on_message=lambda number: arrived.setdefault(number, time.perf_counter()))
     relay = subprocess.Popen([sys.executable, "manage.py", "relay"], cwd=ROOT)
     consumer = ConsumerThread(group, stop)
     consumer.start()
@@ -176,7 +176,7 @@ def latency_ms() -> list[float]:
         if wait > 0:
             time.sleep(wait)
         with transaction.atomic():
-            publish(Load(number=first + number, text=BODY["text"]), key=f"k{number % KEYS}")
+            publish(Ping(number=first + number, text=BODY["text"]), key=f"k{number % KEYS}")
         committed[first + number] = time.perf_counter()
     time.sleep(2)
     stop.set()
@@ -210,7 +210,7 @@ def main() -> None:
     setup()
     from benchmarks import relay_world
 
-    relay_world.prepare(TOPIC)
+    relay_world.prepare()
     producer_ratios, relay_rates, bare_rates = [], [], []
     for round_ in range(ROUNDS):
         fill(MESSAGES)
@@ -238,6 +238,8 @@ def main() -> None:
         with_message.append(commits_per_s(publishing=True))
     relay_until_empty()
     waits = latency_ms()
+    if not waits:
+        raise SystemExit("no message arrived while the latency was measured: the consumer cannot keep up")
     report(
         "relay",
         ratios={

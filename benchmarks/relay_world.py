@@ -24,20 +24,33 @@ class Load(Message):
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping(Message):
+    """The same size, on a topic of its own: a new group has no backlog to read first."""
+
+    topic: ClassVar[str] = "bench.relay.ping.event"
+    schema: ClassVar[str] = "bench.ping.v1"
+
+    number: int
+    text: str
+
+
 def register() -> None:
     """Nothing more than importing this module: the class registers itself."""
 
 
-def register_group(group: str, *, on_message: Callable[[int], object] | None = None) -> None:
+def register_group(
+    group: str, *, kind: type[Load] | type[Ping] = Load, on_message: Callable[[int], object] | None = None
+) -> None:
     """A handler that writes one row, for a group of this run."""
 
-    def handle(message: Load, _meta: Meta) -> None:
+    def handle(message: Load | Ping, _meta: Meta) -> None:
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO bench_effect (number) VALUES (%s)", [message.number])
         if on_message is not None:
             on_message(message.number)
 
-    inbox.handles(Load, group=group)(handle)
+    inbox.handles(kind, group=group)(handle)
 
 
 def wire_bytes(number: int) -> bytes:
@@ -47,8 +60,8 @@ def wire_bytes(number: int) -> bytes:
     return envelope.encode(meta.to_json(), body)
 
 
-def prepare(topic: str) -> None:
-    """Tables, a topic, and nothing left over from an earlier run."""
+def prepare() -> None:
+    """Tables, topics without records, and nothing left over from an earlier run."""
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import TopicAlreadyExistsError
 
@@ -60,9 +73,11 @@ def prepare(topic: str) -> None:
         cursor.execute("TRUNCATE bench_effect, messaging_message, messaging_pending, messaging_inbox, messaging_bucket")
     admin = KafkaAdminClient(**client_settings())
     try:
-        admin.create_topics([NewTopic(topic, num_partitions=12, replication_factor=1)])
-    except TopicAlreadyExistsError:
-        pass
+        for topic in (Load.topic, Ping.topic):
+            try:
+                admin.create_topics([NewTopic(topic, num_partitions=12, replication_factor=1)])
+            except TopicAlreadyExistsError:
+                continue
     finally:
         admin.close()
     time.sleep(1)
