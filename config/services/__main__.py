@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 
 from config.services import SERVICES, Daemon, ServiceFailed
@@ -27,12 +28,20 @@ def write_environment() -> dict[str, str]:
     return found
 
 
+def _shown(name: str, value: str) -> str:
+    """The value without its password: what is printed ends in somebody's log."""
+    if name.endswith("PASSWORD"):
+        return "***"
+    return re.sub(r":[^:@/]*@", ":***@", value)
+
+
 def _start(services: list[Daemon]) -> None:
     for service in services:
         started = service.start()
         _say(f"{service.name}: {'started' if started else 'was running'} (pid {service.pid()}, log {service.log_path})")
     for name, value in write_environment().items():
-        _say(f"{name}={value}")
+        _say(f"{name}={_shown(name, value)}")
+    _say(f"With the passwords: set -a; . {services_dir() / 'env'}; set +a")
 
 
 def _stop(services: list[Daemon]) -> None:
