@@ -4,6 +4,7 @@ The templates are the back office's, and are used by name.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
@@ -101,6 +103,25 @@ class WordsFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
         return queryset.filter(**{self.field: self.value()}) if self.value() in self.words else queryset
+
+
+class CreatedFilter(admin.SimpleListFilter):
+    """Rows of a recent time: they are the newest, at which the list begins anyway."""
+
+    title = "created"
+    parameter_name = "created"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("today", "Today"), ("hour", "In the last hour"), ("week", "In the last 7 days")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+        now = timezone.localtime()
+        since = {
+            "today": now.replace(hour=0, minute=0, second=0, microsecond=0),
+            "hour": now - timedelta(hours=1),
+            "week": now - timedelta(days=7),
+        }.get(self.value() or "")
+        return queryset.filter(created_at__gte=since) if since else queryset
 
 
 class ReadOnly:

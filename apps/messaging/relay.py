@@ -42,7 +42,7 @@ RETURNING bucket
 """
 # A row waits while an earlier one of its topic and key is put off or parked: the key is blocked, nobody else.
 _READ = """
-SELECT p.seq, p.topic, p.key, m.meta, m.body FROM messaging_pending p JOIN messaging_message m USING (seq)
+SELECT p.seq, p.topic, p.key, p.attempts, m.meta, m.body FROM messaging_pending p JOIN messaging_message m USING (seq)
 WHERE p.bucket = ANY(%(buckets)s) AND p.parked_at IS NULL AND p.due_at <= %(now)s AND NOT EXISTS (
     SELECT 1 FROM messaging_pending e WHERE e.topic = p.topic AND e.key = p.key AND e.seq < p.seq
     AND (e.parked_at IS NOT NULL OR e.due_at > %(now)s)
@@ -65,6 +65,7 @@ class _Row:
     seq: int
     topic: str
     key: str
+    attempts: int
     meta: dict[str, Any]
     body: Any
 
@@ -91,7 +92,8 @@ def _claim(*, token: UUID, now: datetime) -> list[_Row]:
         # The next statement, and so a new snapshot: it sees what the former owner of a bucket has deleted.
         cursor.execute(_READ, {"buckets": buckets, "now": now, "rows_max": BATCH_ROWS_MAX})
         return [
-            _Row(seq, topic, key, json.loads(meta), json.loads(body)) for seq, topic, key, meta, body in cursor.fetchall()
+            _Row(seq, topic, key, attempts, json.loads(meta), json.loads(body))
+            for seq, topic, key, attempts, meta, body in cursor.fetchall()
         ]
 
 
@@ -113,19 +115,19 @@ def _settle(rows: Sequence[_Row], outcomes: Sequence[SendOutcome], *, token: UUI
 
 
 def _put_off(cursor: Any, row: _Row, reason: str, *, token: UUID, now: datetime) -> None:
+    attempts = row.attempts + 1
     cursor.execute(
-        """UPDATE messaging_pending p SET attempts = attempts + 1, error = %(reason)s,
-           due_at = %(now)s + least(interval '1 second' * power(2, attempts + 1), %(delay_max)s),
-           parked_at = CASE WHEN attempts + 1 >= %(attempts_max)s THEN %(now)s::timestamptz END
+        """UPDATE messaging_pending p SET attempts = %(attempts)s, error = %(reason)s, due_at = %(due_at)s,
+           parked_at = %(parked_at)s
            WHERE seq = %(seq)s AND EXISTS (
                SELECT 1 FROM messaging_bucket b WHERE b.bucket = p.bucket AND b.token = %(token)s
            )
            RETURNING parked_at""",
         {
             "reason": reason[:1000],
-            "now": now,
-            "delay_max": DELAY_MAX,
-            "attempts_max": ATTEMPTS_MAX,
+            "attempts": attempts,
+            "due_at": now + delay(attempts),
+            "parked_at": now if attempts >= ATTEMPTS_MAX else None,
             "seq": row.seq,
             "token": token,
         },

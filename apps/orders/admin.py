@@ -1,6 +1,5 @@
 """Orders and the tickets in stock, to look at."""
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +8,13 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
+from apps.common.admin import CreatedFilter
 from apps.orders.models import Item, Order, Reservation, ReservationStatus, Ticket
 
 
@@ -32,23 +31,10 @@ class ReadOnly:
         return False
 
 
-class CreatedFilter(admin.SimpleListFilter):
+class PlacedFilter(CreatedFilter):
     """Orders of a recent time, by the clock of the person who looks."""
 
     title = "placed"
-    parameter_name = "created"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("today", "Today"), ("hour", "In the last hour"), ("week", "In the last 7 days")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
-        now = timezone.localtime()
-        since = {
-            "today": now.replace(hour=0, minute=0, second=0, microsecond=0),
-            "hour": now - timedelta(hours=1),
-            "week": now - timedelta(days=7),
-        }.get(self.value() or "")
-        return queryset.filter(created_at__gte=since) if since else queryset
 
 
 def _component(name: str, **context: Any) -> SafeString:
@@ -76,7 +62,7 @@ class ItemInline(ReadOnly, TabularInline):
 class OrderAdmin(ReadOnly, ModelAdmin):
     list_display = ("state", "id", "shown_amount", "customer", "payment_method", "placed", "error_code")
     list_display_links = ("id",)
-    list_filter = (CreatedFilter, "status", "payment_method", ("created_at", RangeDateTimeFilter))
+    list_filter = (PlacedFilter, "status", "payment_method", ("created_at", RangeDateTimeFilter))
     list_filter_submit = True
     list_per_page = 50
     ordering = ("-created_at",)

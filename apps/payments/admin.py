@@ -1,16 +1,15 @@
 """Payments, cards and the processor's side, to look at."""
 
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.common.admin import (
+    CreatedFilter,
     KeyedAdmin,
     Look,
     WordsFilter,
@@ -61,25 +60,6 @@ class BrandFilter(WordsFilter):
 class DecisionFilter(WordsFilter):
     title, parameter_name, field = "decision", "status__exact", "status"
     words = {"approved": "Approved", "rejected": "Refused"}
-
-
-class CreatedFilter(admin.SimpleListFilter):
-    """Rows of a recent time: they are the newest, at which the list begins anyway."""
-
-    title = "created"
-    parameter_name = "created"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("today", "Today"), ("hour", "In the last hour"), ("week", "In the last 7 days")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
-        now = timezone.localtime()
-        since = {
-            "today": now.replace(hour=0, minute=0, second=0, microsecond=0),
-            "hour": now - timedelta(hours=1),
-            "week": now - timedelta(days=7),
-        }.get(self.value() or "")
-        return queryset.filter(created_at__gte=since) if since else queryset
 
 
 def _rows(operations: QuerySet[Any]) -> list[dict[str, Any]]:
