@@ -2,18 +2,22 @@
 
     make bench-relay
 
-Ratios: ``of_bare_producer`` (relay, end to end: claim, read, send with acks=all, settle; against a bare producer that sends
-the same bytes), ``of_bare_consumer`` (inbox and a handler that writes one row, against a bare consumer that commits one row
-per message), ``relays2_vs_1`` (two relay processes against one). Figures: latency from commit to consumer at 200 messages a
-second, and what one published message costs a transaction.
+Every side is a process of its own that does nothing else (relay_roles.py). Ratios: ``of_bare_producer`` (relay, end to end:
+claim, read, send with acks=all, settle; against a bare producer that sends the same records), ``of_bare_consumer`` (inbox
+and a handler that writes one row, against a bare consumer that commits one row per message), ``relays2_vs_1`` (two relay
+processes against one). Figures: latency from commit to consumer at 200 messages a second, and what one published message
+costs a transaction.
 """
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,133 +27,87 @@ os.environ["MESSAGING_TRANSPORT"] = "kafka"
 os.environ["CELERY_BROKER_URL"] = "memory://"  # the relay is driven here; its wake-ups would only queue up
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-MESSAGES = 10_000
-CONSUMED = 3_000
-KEYS = 500
+MESSAGES = 44_000  # of which the first 4,000 are not counted
+CONSUMED = 4_000
+KEYS = 2_000
 RATE = 200  # messages a second of the latency figure
 LATENCY_S = 10
-COMMITS = 1_500
-TOPIC = "bench.relay.load.event"
-BODY = {"text": "x" * 180}
-RELAY_CODE = "import benchmarks.relay as b; b.setup(); b.relay_until_empty()"
+COMMITS = 2_000
+TEXT = "x" * 180
 
 
-def setup() -> None:
-    """Django, and the benchmark's own message and tables."""
-    import django
+class Role:
+    """A process of relay_roles.py."""
 
-    django.setup()
-    from benchmarks import relay_world
+    def __init__(self, name: str, **arguments: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.relay_roles", name, json.dumps(arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._until("ready")
 
-    relay_world.register()
+    def _until(self, wanted: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(wanted):
+                return line
+        raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
 
+    def go(self) -> "Role":
+        """Let it work."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self
 
-def relay_until_empty() -> None:
-    """Relay until nothing is pending: several processes may do it together."""
-    from apps.messaging.models import Pending
-    from apps.messaging.relay import relay_all
+    def result(self) -> dict[str, float]:
+        """What it measured, when it is done."""
+        found: dict[str, float] = json.loads(self._until("{"))
+        self._process.communicate()
+        return found
 
-    deadline = time.monotonic() + 120
-    while Pending.objects.exists() and time.monotonic() < deadline:
-        relay_all()
+    def rate(self) -> float:
+        """Messages a second, when it is done."""
+        found = self.go().result()
+        return found["messages"] / found["seconds"]
 
 
 def fill(messages: int) -> None:
     """Publish: rows in the outbox, nothing sent."""
     from django.db import transaction
 
-    from apps.messaging.public import publish
+    from apps.messaging.public import publish_many
     from benchmarks.relay_world import Load
 
-    for first in range(0, messages, 500):
+    for first in range(0, messages, 1_000):
         with transaction.atomic():
-            for number in range(first, min(first + 500, messages)):
-                publish(Load(number=number, text=BODY["text"]), key=f"k{number % KEYS}")
+            numbers = range(first, min(first + 1_000, messages))
+            publish_many([(Load(number=number, text=TEXT), f"k{number % KEYS}") for number in numbers])
 
 
-def bare_send(messages: int) -> None:
-    """The limit: the same bytes by a bare producer with the relay's settings."""
-    from kafka import KafkaProducer
+def write_records(path: Path) -> None:
+    """The same records for the bare producer."""
+    from benchmarks.relay_world import wire_form
 
-    from apps.messaging.transports import kafka as ours
-    from benchmarks.relay_world import wire_bytes
-
-    producer = KafkaProducer(
-        bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=ours.LINGER_MS,
-        batch_size=ours.BATCH_BYTES,
-        compression_type="lz4",
-    )
-    records = [(f"k{number % KEYS}".encode(), wire_bytes(number)) for number in range(messages)]
-    started = time.perf_counter()
-    futures = [producer.send(TOPIC, key=key, value=value) for key, value in records]
-    producer.flush(60)
-    for future in futures:
-        future.get(10)
-    bare_send.seconds = time.perf_counter() - started  # type: ignore[attr-defined]
-    producer.close(10)
+    records = []
+    for number in range(MESSAGES):
+        value, headers = wire_form(number)
+        records.append((f"k{number % KEYS}", value.decode(), [(name, text.decode()) for name, text in headers]))
+    path.write_text(json.dumps(records))
 
 
-def two_processes(count: int) -> float:
-    """Messages a second of so many relay processes."""
+def relays(count: int) -> float:
+    """Messages a second of so many relay processes together."""
     fill(MESSAGES)
-    started = time.perf_counter()
-    relays = [subprocess.Popen([sys.executable, "-c", RELAY_CODE], cwd=ROOT) for _ in range(count)]
-    for relay in relays:
-        relay.wait(180)
-    # A process takes a second to load Django; both counts pay it once, so it only makes the ratio smaller.
-    return MESSAGES / (time.perf_counter() - started)
-
-
-def consume_ours(group: str) -> float:
-    """Messages a second through inbox and handler."""
-    from apps.messaging.consumer import consume_once
-    from apps.messaging.transports import transport
-    from benchmarks import relay_world
-
-    relay_world.register_group(group)
-    consumer = transport().consumer(group=group, topics=[TOPIC])
-    seen, started = 0, 0.0
-    deadline = time.monotonic() + 120
-    while seen < CONSUMED and time.monotonic() < deadline:
-        moved = consume_once(consumer, group=group, timeout_s=0.5)
-        if moved and not started:
-            started, moved = time.perf_counter(), 0  # joining the group is not counted, nor is its first batch
-        seen += moved
-    seconds = time.perf_counter() - started
-    consumer.close()
-    return seen / seconds
-
-
-def consume_bare(group: str) -> float:
-    """The limit: a bare consumer that commits one row per message."""
-    from django.db import connection
-    from kafka import KafkaConsumer
-
-    consumer = KafkaConsumer(
-        TOPIC,
-        bootstrap_servers=os.environ["KAFKA_BOOTSTRAP_SERVERS"],
-        group_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    seen, started = 0, 0.0
-    deadline = time.monotonic() + 120
-    with connection.cursor() as cursor:
-        while seen < CONSUMED and time.monotonic() < deadline:
-            batches = consumer.poll(timeout_ms=500, max_records=100)
-            for records in batches.values():
-                for record in records:
-                    cursor.execute("INSERT INTO bench_effect (number) VALUES (%s)", [record.offset])
-                    seen += bool(started)
-            if batches:
-                consumer.commit()
-                started = started or time.perf_counter()
-    seconds = time.perf_counter() - started
-    consumer.close()
-    return seen / seconds
+    roles = [Role("relay") for _ in range(count)]
+    started = time.time()
+    for role in roles:
+        role.go()
+    ended = max(role.result()["ended_at"] for role in roles)
+    return MESSAGES / (ended - started)
 
 
 def latency_ms() -> list[float]:
@@ -168,7 +126,7 @@ def latency_ms() -> list[float]:
     consumer = ConsumerThread(group, stop)
     consumer.start()
     committed: dict[int, float] = {}
-    first = 10_000_000
+    first = time.time_ns() // 1_000  # an earlier run has left its messages in the topic
     begin = time.perf_counter() + 8  # the relay starts, the group is joined
     total = RATE * (LATENCY_S + 8)
     for number in range(total):
@@ -176,7 +134,7 @@ def latency_ms() -> list[float]:
         if wait > 0:
             time.sleep(wait)
         with transaction.atomic():
-            publish(Ping(number=first + number, text=BODY["text"]), key=f"k{number % KEYS}")
+            publish(Ping(number=first + number, text=TEXT), key=f"k{number % KEYS}")
         committed[first + number] = time.perf_counter()
     time.sleep(2)
     stop.set()
@@ -199,58 +157,85 @@ def commits_per_s(*, publishing: bool) -> float:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO bench_effect (number) VALUES (%s)", [number])
             if publishing:
-                publish(Load(number=number, text=BODY["text"]), key=f"k{number % KEYS}")
+                publish(Load(number=number, text=TEXT), key=f"k{number % KEYS}")
     return COMMITS / (time.perf_counter() - started)
+
+
+def producers() -> tuple[list[float], list[float]]:
+    """Rates of the relay and of the bare producer, in pairs."""
+    from apps.messaging.transports.kafka import LINGER_MS
+    from benchmarks.harness import say
+
+    ours, bare = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.json"
+        write_records(path)
+        for round_ in range(ROUNDS):
+            fill(MESSAGES)
+            ours.append(Role("relay").rate())
+            # The better of two settings, so that the peer is not made slow by ours.
+            settings = [{"records": str(path), "linger_ms": linger_ms} for linger_ms in (5, LINGER_MS)]
+            bare.append(max(Role("bare_producer", **one).rate() for one in settings))
+            say(f"round {round_ + 1}: relay {ours[-1]:,.0f}/s, bare producer {bare[-1]:,.0f}/s")
+    return ours, bare
+
+
+def consumers() -> tuple[list[float], list[float], list[float]]:
+    """Rates of our consumer with a commit each, with shared commits, and of the bare consumer."""
+    from benchmarks.harness import say
+    from benchmarks.relay_world import dsn
+
+    alone, shared, bare = [], [], []
+    for round_ in range(ROUNDS):
+        for rates, shares_commit in ((alone, False), (shared, True)):
+            group = f"ours-{uuid4().hex[:8]}"
+            rates.append(Role("consumer", group=group, messages=CONSUMED, shares_commit=shares_commit).rate())
+        group = f"bare-{uuid4().hex[:8]}"
+        bare.append(Role("bare_consumer", group=group, messages=CONSUMED, dsn=dsn()).rate())
+        say(
+            f"round {round_ + 1}: inbox and handler {alone[-1]:,.0f}/s with a commit each, {shared[-1]:,.0f}/s with "
+            f"shared commits, bare consumer {bare[-1]:,.0f}/s"
+        )
+    return alone, shared, bare
 
 
 def main() -> None:
     """Run everything and print the report."""
-    from benchmarks.harness import median, percentile, report, say, timed
+    import django
 
-    setup()
+    django.setup()
     from benchmarks import relay_world
+    from benchmarks.harness import median, percentile, report, say
 
     relay_world.prepare()
-    producer_ratios, relay_rates, bare_rates = [], [], []
+    relay_rates, producer_rates = producers()
+    alone, shared, bare = consumers()
+    shares = []
     for round_ in range(ROUNDS):
-        fill(MESSAGES)
-        relay_rate = MESSAGES / timed(relay_until_empty)
-        bare_send(MESSAGES)
-        bare_rate = MESSAGES / bare_send.seconds  # type: ignore[attr-defined]
-        producer_ratios.append(relay_rate / bare_rate)
-        relay_rates.append(relay_rate)
-        bare_rates.append(bare_rate)
-        say(f"round {round_ + 1}: relay {relay_rate:,.0f}/s, bare producer {bare_rate:,.0f}/s")
-    consumer_ratios, ours, bare = [], [], []
-    for round_ in range(3):
-        ours.append(consume_ours(f"ours-{uuid4().hex[:8]}"))
-        bare.append(consume_bare(f"bare-{uuid4().hex[:8]}"))
-        consumer_ratios.append(ours[-1] / bare[-1])
-        say(f"round {round_ + 1}: inbox and handler {ours[-1]:,.0f}/s, bare consumer {bare[-1]:,.0f}/s")
-    relays = []
-    for round_ in range(3):
-        one, two = two_processes(1), two_processes(2)
-        relays.append(two / one)
+        one, two = relays(1), relays(2)
+        shares.append(two / one)
         say(f"round {round_ + 1}: one relay {one:,.0f}/s, two relays {two:,.0f}/s")
     without, with_message = [], []
-    for _ in range(3):
+    for _ in range(ROUNDS):
         without.append(commits_per_s(publishing=False))
         with_message.append(commits_per_s(publishing=True))
-    relay_until_empty()
+    Role("relay").rate()
     waits = latency_ms()
     if not waits:
         raise SystemExit("no message arrived while the latency was measured: the consumer cannot keep up")
     report(
         "relay",
         ratios={
-            "of_bare_producer": median(producer_ratios),
-            "of_bare_consumer": median(consumer_ratios),
-            "relays2_vs_1": median(relays),
+            "of_bare_producer": median([ours / limit for ours, limit in zip(relay_rates, producer_rates, strict=True)]),
+            "of_bare_consumer": median([ours / limit for ours, limit in zip(alone, bare, strict=True)]),
+            "of_bare_consumer_shared_commits": median([ours / limit for ours, limit in zip(shared, bare, strict=True)]),
+            "relays2_vs_1": median(shares),
         },
         figures={
             "relay_messages_per_s": round(median(relay_rates)),
-            "bare_producer_messages_per_s": round(median(bare_rates)),
-            "consumer_messages_per_s": round(median(ours)),
+            "bare_producer_messages_per_s": round(median(producer_rates)),
+            "consumer_messages_per_s": round(median(alone)),
+            "consumer_shared_commits_messages_per_s": round(median(shared)),
             "bare_consumer_messages_per_s": round(median(bare)),
             "commit_to_consumer_p50_ms": round(percentile(waits, 50), 1),
             "commit_to_consumer_p99_ms": round(percentile(waits, 99), 1),

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
+from psycopg.conninfo import make_conninfo
 
 from apps.common.clock import uuid7
 from apps.messaging import envelope, inbox
@@ -35,12 +37,12 @@ class Ping(Message):
     text: str
 
 
-def register() -> None:
-    """Nothing more than importing this module: the class registers itself."""
-
-
 def register_group(
-    group: str, *, kind: type[Load] | type[Ping] = Load, on_message: Callable[[int], object] | None = None
+    group: str,
+    *,
+    kind: type[Load] | type[Ping] = Load,
+    on_message: Callable[[int], object] | None = None,
+    shares_commit: bool = False,
 ) -> None:
     """A handler that writes one row, for a group of this run."""
 
@@ -50,14 +52,27 @@ def register_group(
         if on_message is not None:
             on_message(message.number)
 
-    inbox.handles(kind, group=group)(handle)
+    inbox.handles(kind, group=group, shares_commit=shares_commit)(handle)
 
 
-def wire_bytes(number: int) -> bytes:
-    """The bytes that the relay would send for this message."""
+def wire_form(number: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """The value and the headers that the relay would send for this message."""
     meta = Meta(message_id=uuid7(), schema=Load.schema)
     body: dict[str, Any] = Load(number=number, text="x" * 180).to_body()
-    return envelope.encode(meta.to_json(), body)
+    headers = envelope.headers(message_id=str(meta.message_id), schema=meta.schema)
+    return envelope.encode(meta.to_json(), body), [(name, value.encode()) for name, value in headers]
+
+
+def dsn() -> str:
+    """Where PostgreSQL is, for psycopg."""
+    database = settings.DATABASES["default"]
+    return make_conninfo(
+        host=database["HOST"],
+        port=database["PORT"] or None,
+        user=database["USER"],
+        password=database.get("PASSWORD") or None,
+        dbname=database["NAME"],
+    )
 
 
 def prepare() -> None:
@@ -65,12 +80,13 @@ def prepare() -> None:
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import TopicAlreadyExistsError
 
-    from apps.messaging.transports.kafka_admin import client_settings
+    from apps.messaging.transports.kafka_login import client_settings
 
     call_command("migrate", verbosity=0, interactive=False)
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS bench_effect (id bigserial PRIMARY KEY, number bigint NOT NULL)")
         cursor.execute("TRUNCATE bench_effect, messaging_message, messaging_pending, messaging_inbox, messaging_bucket")
+        cursor.execute("VACUUM ANALYZE")
     admin = KafkaAdminClient(**client_settings())
     try:
         for topic in (Load.topic, Ping.topic):

@@ -1,8 +1,9 @@
 """The Celery application. Its settings are in config/celery_settings.py and are read when first needed."""
 
 import os
+from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 
 # Celery looks for Django at the moment its application is made.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -12,3 +13,11 @@ app = Celery("lastro")
 app.set_default()
 app.config_from_object("config.celery_settings")
 app.autodiscover_tasks()
+
+
+@signals.import_modules.connect
+def prepare_process(**_: Any) -> None:
+    """A worker or a beat is starting: it wants what a process of its own does at its start and its end."""
+    from config import celery_process  # late: it reads the settings, and those import this module
+
+    celery_process.connect()

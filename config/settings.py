@@ -7,6 +7,7 @@ could be guessed, and what is missing stops the start.
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -97,7 +98,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL")
 if CELERY_BROKER_URL:
     _refuse_default_password("CELERY_BROKER_URL", CELERY_BROKER_URL)
-CELERY_BROKER_CA_FILE = env.text("CELERY_BROKER_CA_FILE")  # PEM; empty: the system's authorities
+CELERY_BROKER_CA_FILE = env.text("CELERY_BROKER_CA_FILE")  # of rediss:// or amqps://; empty: the system's authorities
+# A task that runs longer hangs, and its process is killed (prefork). Redis redelivers what nobody acknowledged in three
+# times as long.
+CELERY_TASK_TIME_LIMIT_S = env.whole("CELERY_TASK_TIME_LIMIT_S", 300, least=1)
 if not CELERY_BROKER_URL and not EMBEDDED:
     raise ImproperlyConfigured("CELERY_BROKER_URL is missing. Outside the embedded mode it has no default.")
 
@@ -117,6 +121,18 @@ KAFKA_SSL_CERTFILE = env.text("KAFKA_SSL_CERTFILE")  # PEM; for brokers that ask
 KAFKA_SSL_KEYFILE = env.text("KAFKA_SSL_KEYFILE")
 # Put before every topic and group, so that several environments may share a broker.
 MESSAGING_PREFIX = env.text("MESSAGING_PREFIX")
+# Days for which the log of all messages is kept, whole days at a time; 0: for ever.
+MESSAGE_LOG_DAYS = env.whole("MESSAGE_LOG_DAYS", 90)
+# A schema registry with Confluent's API, for example https://registry.example.com/apis/ccompat/v7. With it, event topics
+# carry Avro; without it, everything is JSON.
+SCHEMA_REGISTRY_URL = env.text("SCHEMA_REGISTRY_URL")
+SCHEMA_REGISTRY_USERNAME = env.text("SCHEMA_REGISTRY_USERNAME")
+SCHEMA_REGISTRY_PASSWORD = env.text("SCHEMA_REGISTRY_PASSWORD")
+SCHEMA_REGISTRY_CA_FILE = env.text("SCHEMA_REGISTRY_CA_FILE")  # PEM; empty: the system's authorities
+if SCHEMA_REGISTRY_URL and not re.fullmatch(r"https?://[^@/]+(/[^@]*)?", SCHEMA_REGISTRY_URL):
+    raise ImproperlyConfigured("SCHEMA_REGISTRY_URL begins with http:// or https:// and carries no login.")
+if not EMBEDDED and SCHEMA_REGISTRY_PASSWORD in DEFAULT_PASSWORDS:
+    raise ImproperlyConfigured("SCHEMA_REGISTRY_PASSWORD is a default password. Set one of your own.")
 RABBITMQ_URL = env.text("RABBITMQ_URL")
 if RABBITMQ_URL:
     _refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)

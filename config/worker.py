@@ -8,6 +8,7 @@ from celery.beat import EmbeddedService, Scheduler
 from celery.platforms import EX_OK
 from celery.worker import WorkController, state
 
+from config import celery_broker
 from config.celery import app
 from config.celery_settings import QUEUES
 
@@ -43,7 +44,9 @@ class InProcessWorker:
         self._ready.set()
 
     def start(self) -> None:
-        """Start both, and wait until the worker takes tasks."""
+        """Start both, and wait until the worker takes tasks. Ends the process when the broker refuses us."""
+        if why := celery_broker.refusal(app):
+            raise SystemExit(why)
         self._thread.start()
         if not self._ready.wait(READY_TIMEOUT_S):
             raise RuntimeError(f"the worker was not ready within {READY_TIMEOUT_S} s")

@@ -281,3 +281,20 @@ class PostingKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.tracekey)
+
+
+class Refusal(models.Model):
+    """Why a queued entry was refused, the last time it was asked for. Whoever has a posting under its tracekey ignores it.
+
+    A refusal over HTTP reaches its caller and is not kept; one from the queue has to be found by asking.
+    """
+
+    tracekey = models.UUIDField(primary_key=True)
+    code = models.CharField(max_length=4)
+    reason = models.TextField()
+    field = models.TextField(default="", blank=True)
+    retryable = models.BooleanField()
+    refused_at = models.DateTimeField(db_column="refusedat", db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.tracekey} {self.code}"

@@ -29,15 +29,18 @@ from apps.ledger.postings import (
 from apps.ledger.queries import (
     AccountBalance,
     DayBalance,
+    Outcome,
     Statement,
     StatementLine,
     TransactionLine,
     balance,
     balance_on,
+    outcomes,
     statement,
     transaction_by_id,
     transactions_by_tracekey,
 )
+from apps.ledger.queue import request_postings
 from apps.ledger.reconciliation import Difference, check_balances
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
@@ -53,6 +56,7 @@ from apps.ledger.rules import (
     PostedLine,
     PostResult,
     UnbalancedEntry,
+    check_form,
 )
 
 __all__ = [
@@ -79,6 +83,7 @@ __all__ = [
     "Leg",
     "MalformedEntry",
     "OpenedAccount",
+    "Outcome",
     "PostResult",
     "PostedLine",
     "PostingVoided",
@@ -96,14 +101,17 @@ __all__ = [
     "balance",
     "balance_on",
     "check_balances",
+    "check_form",
     "ensure_event",
     "expire_holds",
     "hold",
     "open_account",
     "open_branch",
+    "outcomes",
     "post",
     "post_batch",
     "post_hold",
+    "request_postings",
     "reverse",
     "set_frozen",
     "statement",

@@ -1,6 +1,6 @@
 """Questions: balances now and on a day, statements, lines. Each is one statement, so its parts fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,9 +11,9 @@ from django.db.models import Q
 
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
-from apps.ledger.models import Account, Transaction
-from apps.ledger.rows import fetch
-from apps.ledger.rules import AccountRef, Balances, Side
+from apps.ledger.models import Account, Refusal, Transaction
+from apps.ledger.rows import fetch, posted_lines
+from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +224,46 @@ def _position(cursor: str) -> tuple[date, int]:
         return date.fromisoformat(str(day)), seq
     except ValueError:
         raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a tracekey: its lines as they were answered, or why the queue refused it the last time.
+
+    UNKNOWN: it changed nothing so far. It waits in the queue, was refused over HTTP, or nobody ever asked for it.
+    """
+
+    tracekey: UUID
+    result: Literal["POSTED", "REFUSED", "UNKNOWN"]
+    lines: tuple[PostedLine, ...] = ()
+    replayed: bool = False
+    code: str = ""
+    detail: str = ""
+    field: str = ""
+    retryable: bool = False
+
+
+def outcomes(tracekeys: Sequence[UUID]) -> tuple[Outcome, ...]:
+    """What became of each of these tracekeys, in order. A posting outweighs a refusal."""
+    # Refusals first: what is posted between the two statements is seen by the second one.
+    refusals = {row.tracekey: row for row in Refusal.objects.filter(tracekey__in=tracekeys)}
+    lines = posted_lines(tracekeys)
+    return tuple(_outcome(tracekey, lines.get(tracekey), refusals.get(tracekey)) for tracekey in tracekeys)
+
+
+def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | None) -> Outcome:
+    if lines:
+        return Outcome(tracekey, "POSTED", lines=tuple(lines), replayed=True)
+    if refusal is None:
+        return Outcome(tracekey, "UNKNOWN")
+    return Outcome(
+        tracekey,
+        "REFUSED",
+        code=refusal.code,
+        detail=refusal.reason,
+        field=refusal.field,
+        retryable=refusal.retryable,
+    )
 
 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:

@@ -19,7 +19,9 @@ from uuid import UUID
 
 from django.db import connection
 
+from apps.common.arrays import array_text
 from apps.common.clock import uuid7
+from apps.common.errors import DomainError
 from apps.ledger.balances import AccountBook, Day
 from apps.ledger.rules import AccountRef, Balances, PostedLine
 
@@ -88,7 +90,7 @@ def claim_keys(keys: dict[UUID, tuple[bytes, UUID | None]], *, now: datetime) ->
     Sorted, so that two batches that share keys wait for each other and never both.
     """
     hashes, reverses = [key[0] for key in keys.values()], [key[1] for key in keys.values()]
-    claimed = {row[0] for row in fetch(_CLAIM, [now, _array(list(keys)), hashes, _array(reverses)])}
+    claimed = {row[0] for row in fetch(_CLAIM, [now, array_text(list(keys)), array_text(hashes), array_text(reverses)])}
     used = [tracekey for tracekey in keys if tracekey not in claimed]
     if not used:
         return {}
@@ -127,6 +129,34 @@ def reversal_of(tracekey: UUID) -> UUID | None:
     """The tracekey of the entry that took this one back."""
     rows = fetch("SELECT tracekey FROM ledger_posting_key WHERE reverses = %s", [tracekey])
     return rows[0][0] if rows else None
+
+
+_KEEP_REFUSALS = """
+INSERT INTO ledger_refusal AS r (tracekey, code, reason, field, retryable, refusedat)
+SELECT k.*, %s
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bool[]) AS k (tracekey, code, reason, field, retryable)
+ORDER BY k.tracekey
+ON CONFLICT (tracekey) DO UPDATE SET code = excluded.code, reason = excluded.reason, field = excluded.field,
+    retryable = excluded.retryable, refusedat = excluded.refusedat
+"""
+
+
+def keep_refusals(refused: Mapping[UUID, DomainError], *, now: datetime) -> None:
+    """Write down why entries were refused; the latest reason stays. Sorted, for two batches may refuse the same ones."""
+    kept = [(key, r.code, r.detail, r.field or "", r.retryable) for key, r in refused.items()]
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP_REFUSALS, [now, *_columns(kept, 5)])
+
+
+def delete_refusals(*, before: datetime, rows_max: int) -> int:
+    """Delete the oldest refusals; those that a batch is just renewing are passed over."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM ledger_refusal WHERE tracekey IN (SELECT tracekey FROM ledger_refusal WHERE refusedat < %s "
+            "ORDER BY refusedat LIMIT %s FOR UPDATE SKIP LOCKED)",
+            [before, rows_max],
+        )
+        return int(cursor.rowcount)
 
 
 def posted_lines(tracekeys: Sequence[UUID]) -> dict[UUID, list[PostedLine]]:
@@ -179,17 +209,9 @@ def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]
     return books
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any] | str]:
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
     """Rows to columns: the arrays of an unnest."""
-    columns = [_array(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(width)]
-
-
-def _array(column: Sequence[Any]) -> list[Any] | str:
-    """One array; as text where no value needs quotes, for the driver would look at every value and take longer than SQL."""
-    if any(isinstance(value, str | bytes) for value in column):
-        return list(column)
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in column]) + "}"
+    return [array_text(column) for column in zip(*rows, strict=True)] or ["{}"] * width
 
 
 def read_events(codes: Collection[int]) -> dict[int, EventRule]:

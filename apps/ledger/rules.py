@@ -271,6 +271,9 @@ def _check_leg(leg: Leg) -> tuple[object, ...]:
     return (*leg.account, str(amount), leg.debitcredit, leg.eventcode, leg.description, details_text(leg.details))
 
 
+_BODY = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each entry
+
+
 def _check_balanced(entry: Entry) -> None:
     net: dict[str, Decimal] = {}
     for leg in entry.legs:
@@ -281,6 +284,12 @@ def _check_balanced(entry: Entry) -> None:
             raise UnbalancedEntry(f"In {currency}, credits less debits are {difference}.", field="legs")
 
 
+def check_leg_count(count: int) -> None:
+    """Raises MalformedEntry unless an entry may have so many legs."""
+    if not 1 <= count <= ENTRY_LEGS_MAX:
+        raise MalformedEntry(f"An entry has 1 to {ENTRY_LEGS_MAX} legs.", field="legs")
+
+
 def fingerprint(entry: Entry, *, also: UUID | None = None) -> bytes:
     """Check an entry's form and give the hash of its body. Raises MalformedEntry or UnbalancedEntry.
 
@@ -288,14 +297,18 @@ def fingerprint(entry: Entry, *, also: UUID | None = None) -> bytes:
     """
     if not isinstance(entry.tracekey, UUID):
         raise MalformedEntry("tracekey is a UUID.", field="tracekey")
-    if not 1 <= len(entry.legs) <= ENTRY_LEGS_MAX:
-        raise MalformedEntry(f"An entry has 1 to {ENTRY_LEGS_MAX} legs.", field="legs")
+    check_leg_count(len(entry.legs))
     legs = [_check_leg(leg) for leg in entry.legs]
     if len(legs) > 1:
         _check_balanced(entry)
     dateref = entry.dateref.isoformat() if entry.dateref else None
-    body = json.dumps([dateref, legs, str(also) if also else None], separators=(",", ":"))
+    body = _BODY.encode([dateref, legs, str(also) if also else None])
     return hashlib.sha256(body.encode()).digest()
+
+
+def check_form(entry: Entry) -> None:
+    """Raises MalformedEntry or UnbalancedEntry for an entry that the engine would refuse whatever the accounts hold."""
+    fingerprint(entry)
 
 
 def is_in_window(dateref: date, *, today: date) -> bool:

@@ -50,7 +50,9 @@ class KindFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
         if self.value() == "dead":
             return queryset.filter(topic__in=error_topics())
-        return queryset.filter(seq__in=Pending.objects.values("seq")) if self.value() == "pending" else queryset
+        return (
+            queryset.filter(message_id__in=Pending.objects.values("message_id")) if self.value() == "pending" else queryset
+        )
 
 
 class TopicFilter(admin.SimpleListFilter):
@@ -69,15 +71,15 @@ class TopicFilter(admin.SimpleListFilter):
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
-    list_display = ("seq", "state", "topic", "key", "schema", "made")
+    list_display = ("made", "state", "topic", "key", "schema")
     list_filter = (KindFilter, TopicFilter)
-    ordering = ("-seq",)
+    ordering = ("-message_id",)  # an id begins with its time
     search_fields = ("message_id",)  # shows the field; get_search_results decides
-    search_help_text = "A whole message id, a sequence number, or a whole topic"
+    search_help_text = "A whole message id, a whole global id, or a whole topic"
     fields = readonly_fields = ("state", "topic", "key", "schema", "message_id", "made", "handled_by", "reason", "envelope")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        waiting = Pending.objects.filter(pk=OuterRef("pk"))
+        waiting = Pending.objects.filter(seq=OuterRef("seq"))
         queryset: QuerySet[Message] = super().get_queryset(request)
         return queryset.annotate(
             is_pending=Exists(waiting.filter(parked_at__isnull=True)),
@@ -92,12 +94,11 @@ class MessageAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        if term.isascii() and term.isdigit() and len(term) <= 18:
-            return queryset.filter(pk=int(term)), False
         try:
-            return queryset.filter(message_id=UUID(term)), False
+            found = UUID(term)
         except ValueError:
             return queryset.filter(topic=term), False
+        return queryset.filter(Q(message_id=found) | Q(global_id=str(found))), False
 
     @admin.display(description="State")
     def state(self, row: Any) -> SafeString:
@@ -110,7 +111,7 @@ class MessageAdmin(ReadOnlyAdmin):
         ]
         return _component("chip", kind="message", state=next((name for name, holds in states if holds), "SENT"))
 
-    @admin.display(description="Made", ordering="seq")
+    @admin.display(description="Made", ordering="message_id")
     def made(self, row: Message) -> SafeString:
         return _component("moment", at=row.created_at)
 
@@ -125,7 +126,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Envelope")
     def envelope(self, row: Message) -> SafeString:
-        return _component("json", value={"meta": row.meta, "body": row.body})
+        return _component("json", value=row.envelope)
 
 
 class ParkedFilter(admin.SimpleListFilter):

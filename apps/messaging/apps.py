@@ -1,4 +1,8 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -9,3 +13,11 @@ class MessagingConfig(AppConfig):
     def ready(self) -> None:
         # Consumers need every handler; so each app's handlers.py is imported once, like its admin.py.
         autodiscover_modules("handlers")
+        post_migrate.connect(_open_days, sender=self)
+
+
+def _open_days(**_signal: Any) -> None:
+    """A new database has the log's next days from its first second."""
+    from apps.messaging import partitions
+
+    partitions.maintain(now=timezone.now())

@@ -1,197 +1,176 @@
 """The consumer: broker to inbox to handler, then the offset. One message that fails holds up its own key and no other.
 
-Note [Failing without blocking a partition]
-A message whose handler fails is written to the redelivery table and its offset is committed, so the partition goes on.
-Later messages of the same group, topic and key queue behind it there, so the key keeps its order. After the last
-attempt the message goes to ``<topic>.error`` in the commit that removes it from the queue, and the key goes on.
+Note [What shares a commit]
+Consecutive messages of one partition whose handler allows it are handled in one transaction: a unit. Everything else is a
+unit of one. A unit that fails as a whole is taken apart and each message handled in a transaction of its own, so the one
+that is to blame is found; it alone goes to the redelivery queue (redelivery.py).
 """
 
-import json
+import itertools
 import logging
-import random
 import threading
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.db import transaction as django_transaction
 from django.utils import timezone
 
-from apps.common.clock import uuid7
-from apps.common.errors import DomainError
 from apps.common.transactions import transaction
 from apps.messaging import envelope as envelopes
+from apps.messaging import inbox, wire
 from apps.messaging.contracts.base import InvalidMessage
-from apps.messaging.envelope import DEAD_LETTER_BYTES_MAX
-from apps.messaging.inbox import groups, handle_once, take
-from apps.messaging.models import Redelivery
-from apps.messaging.outbox import KEY_CHARACTERS_MAX, is_key, publish_raw
+from apps.messaging.dead_letters import bury_unreadable
+from apps.messaging.inbox import Handling, Received, groups
+from apps.messaging.outbox import KEY_CHARACTERS_MAX, is_key
+from apps.messaging.redelivery import queue, redeliver, waiting_keys
 from apps.messaging.transports import transport
 from apps.messaging.transports.base import Consumer, IncomingRecord
 
 logger = logging.getLogger(__name__)
 
-POLL_RECORDS_MAX = 100
+POLL_RECORDS_MAX = 100  # at least; as many as a handler takes at once
 POLL_TIMEOUT_S = 0.2
-REDELIVERIES_MAX = 100  # handled between two polls, so that a long queue does not starve fresh records
-ATTEMPTS_MAX = 6  # the first one, then after about 0.2, 0.8, 3, 13 and 51 s
-DELAY_MAX = timedelta(minutes=2)
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0  # between attempts to reach a database or a broker that is away
 FAILURES_MAX = 2  # partitions that fail in one poll; then the rest of it waits too
-RAW_CHARACTERS_MAX = 100_000  # of an unreadable record; the whole of it stays in its topic, at the offset that is noted
 
 
-def delay(attempts: int) -> timedelta:
-    """How long a failed message waits after so many attempts: 0.2 s, times four each, plus or minus a quarter."""
-    seconds = 0.2 * 4 ** min(attempts - 1, 10) * random.uniform(0.75, 1.25)  # noqa: S311  # jitter, not a secret
-    return min(timedelta(seconds=seconds), DELAY_MAX)
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A record with its envelope; then, unless it is for others or does not follow its contract, message and handler."""
+
+    record: IncomingRecord
+    envelope: dict[str, Any]
+    meta: envelopes.Meta
+    found: tuple[Handling, Received[Any]] | None = None
+    error: InvalidMessage | None = None
+
+    @property
+    def handling(self) -> Handling | None:
+        return self.found[0] if self.found else None
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        return self.record.topic, self.record.key
 
 
-def error_topic(topic: str) -> str:
-    """The dead-letter topic beside a topic: the last word becomes ``error``."""
-    return topic.rsplit(".", 1)[0] + ".error"
+def _open(record: IncomingRecord) -> tuple[dict[str, Any], envelopes.Meta]:
+    envelope = envelopes.decode(wire.from_wire(record.value))
+    meta = envelopes.read_meta(envelope["meta"])
+    if not is_key(record.key):
+        raise InvalidMessage(f"A record's key has 1 to {KEY_CHARACTERS_MAX} characters, and no U+0000.")
+    return envelope, meta
+
+
+def _read(record: IncomingRecord, *, group: str) -> _Item | InvalidMessage:
+    """A record as far as it can be read. The error itself when it is no envelope."""
+    try:
+        envelope, meta = _open(record)
+    except InvalidMessage as error:
+        return error
+    try:
+        return _Item(record, envelope, meta, found=inbox.read(envelope, meta, key=record.key, group=group))
+    except InvalidMessage as error:
+        return _Item(record, envelope, meta, error=error)
+
+
+class Delivery:
+    """The records of one poll on their way to their handlers.
+
+    What fails is queued for redelivery. What is no message's fault is raised: the database is away, or the registry of
+    schemas.
+    """
+
+    def __init__(self, records: Sequence[IncomingRecord], *, group: str) -> None:
+        self._group = group
+        self._waiting = waiting_keys(records, group=group)
+
+    def deliver(self, records: Sequence[IncomingRecord], *, now: datetime) -> int:
+        """Handle the first of these records of one partition, and those after it that may share its commit.
+
+        For how many of them, at least one, the offset may be committed.
+        """
+        first = _read(records[0], group=self._group)
+        if isinstance(first, InvalidMessage):
+            bury_unreadable(records[0], group=self._group, error=first)
+            return 1
+        if first.slot in self._waiting:
+            self._queue(first, None, now=now)
+        elif first.error is not None:
+            self._queue(first, first.error, now=now)
+        elif first.handling is not None:
+            return self._handle(self._unit(first, first.handling, records), now=now)
+        return 1
+
+    def _unit(self, first: _Item, handling: Handling, records: Sequence[IncomingRecord]) -> list[_Item]:
+        unit = [first]
+        for record in itertools.islice(records, 1, handling.rows_max):
+            item = _read(record, group=self._group)
+            # What ends the unit is read once more, as the first of the next.
+            if isinstance(item, InvalidMessage) or item.handling is not handling or item.slot in self._waiting:
+                break
+            unit.append(item)
+        return unit
+
+    def _handle(self, unit: Sequence[_Item], *, now: datetime) -> int:
+        if len(unit) == 1 or not self._succeeds(unit, now=now):
+            for item in unit:
+                self._handle_alone(item, now=now)
+        return len(unit)
+
+    def _succeeds(self, unit: Sequence[_Item], *, now: datetime) -> bool:
+        for is_last in (False, True):
+            try:
+                _handle(unit, group=self._group, now=now)
+            except Exception as error:
+                _raise_if_away(error)
+                # Nobody in the unit is to blame for a deadlock: once more together is cheaper than a commit each.
+                if is_last or not _is_passing(error):
+                    logger.info("%s messages for %s are handled one by one: %r", len(unit), self._group, error)
+                    return False
+            else:
+                return True
+        return False
+
+    def _handle_alone(self, item: _Item, *, now: datetime) -> None:
+        if item.slot in self._waiting:
+            self._queue(item, None, now=now)
+            return
+        try:
+            _handle([item], group=self._group, now=now)
+        except Exception as error:
+            _raise_if_away(error)
+            self._queue(item, error, now=now)
+
+    def _queue(self, item: _Item, error: Exception | None, *, now: datetime) -> None:
+        waits = queue(item.record, item.envelope, item.meta.message_id, group=self._group, now=now, error=error)
+        if waits:
+            self._waiting.add(item.slot)
+
+
+def _raise_if_away(error: Exception) -> None:
+    """The database is away: no message is to blame, and the offset stays."""
+    if isinstance(error, DatabaseError) and not connection.is_usable():
+        raise error
+
+
+def _is_passing(error: Exception) -> bool:
+    """A deadlock, a serialization failure or a lock that was not free in time."""
+    cause = error.__cause__
+    return isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) in {"40P01", "40001", "55P03"}
+
+
+@transaction
+def _handle(unit: Sequence[_Item], *, group: str, now: datetime) -> None:
+    found = [item.found for item in unit if item.found is not None]
+    inbox.handle(found[0][0], [received for _, received in found], group=group, now=now)
 
 
 def deliver(record: IncomingRecord, *, group: str, now: datetime) -> None:
     """Handle one record, or queue it for redelivery. When this returns, the record's offset may be committed."""
-    try:
-        envelope = envelopes.decode(record.value)
-        meta = envelopes.read_meta(envelope["meta"])
-        if not is_key(record.key):
-            raise InvalidMessage(f"A record's key has 1 to {KEY_CHARACTERS_MAX} characters, and no U+0000.")
-    except InvalidMessage as error:
-        _bury_unreadable(record, group=group, error=error)
-        return
-    if _waits_behind(record, group=group):
-        _queue(record, envelope, meta.message_id, group=group, now=now, error=None)
-        return
-    try:
-        _handle(envelope, group=group, now=now)
-    except Exception as error:
-        if isinstance(error, DatabaseError) and not connection.is_usable():
-            raise  # The database is away: no message is to blame, and the offset stays.
-        _queue(record, envelope, meta.message_id, group=group, now=now, error=error)
-
-
-@transaction
-def _handle(envelope: dict[str, Any], *, group: str, now: datetime) -> None:
-    handle_once(envelope, group=group, now=now)
-
-
-def _waits_behind(record: IncomingRecord, *, group: str) -> bool:
-    return Redelivery.objects.filter(group=group, topic=record.topic, key=record.key).exists()
-
-
-@transaction
-def _queue(
-    record: IncomingRecord,
-    envelope: dict[str, Any],
-    message_id: UUID,
-    *,
-    group: str,
-    now: datetime,
-    error: Exception | None,
-) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """INSERT INTO messaging_redelivery
-               ("group", topic, key, message_id, envelope, attempts, due_at, error, created_at)
-               VALUES (%s, %s, %s, %s, %s::jsonb, 0, %s, '', %s) ON CONFLICT DO NOTHING RETURNING id""",
-            [group, record.topic, record.key, message_id, json.dumps(envelope), now, now],
-        )
-        inserted = cursor.fetchone()
-    if inserted and error is not None:
-        _count_failure(Redelivery.objects.get(pk=inserted[0]), error, now=now)
-
-
-@transaction
-def _bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError) -> None:
-    """A record that is no envelope still gets one, so that it can be looked at and nothing is lost."""
-    meta = {
-        "message-id": str(uuid7()),
-        "schema": "messaging.unreadable.v1",
-        "error": {
-            **_reason(error),
-            "group": group,
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "attempts": 1,
-        },
-    }
-    text = record.value.decode("utf-8", errors="backslashreplace").replace("\x00", "\\x00")
-    body = {"raw": text[:RAW_CHARACTERS_MAX], "bytes": len(record.value)}
-    key = record.key if is_key(record.key) else "unreadable"
-    publish_raw(topic=error_topic(record.topic), key=key, meta=meta, body=body, bytes_max=DEAD_LETTER_BYTES_MAX)
-
-
-def _reason(error: Exception) -> dict[str, Any]:
-    code = error.code if isinstance(error, DomainError) else ""
-    text = f"{type(error).__name__}: {error}"[:1000]
-    # An error may quote anything, also what jsonb cannot hold.
-    text = text.encode("utf-8", errors="backslashreplace").decode().replace("\x00", "\\x00")
-    return {"code": code, "reason": text}
-
-
-def _count_failure(row: Redelivery, error: Exception, *, now: datetime) -> None:
-    row.attempts += 1
-    hopeless = isinstance(error, DomainError) and not error.retryable
-    if hopeless or row.attempts >= ATTEMPTS_MAX:
-        _bury(row, error, now=now)
-        return
-    logger.warning("message %s failed in %s, attempt %s", row.message_id, row.group, row.attempts, exc_info=error)
-    row.error = str(_reason(error)["reason"])
-    row.due_at = now + delay(row.attempts)
-    row.save(update_fields=["attempts", "error", "due_at"])
-
-
-def _bury(row: Redelivery, error: Exception, *, now: datetime) -> None:
-    row.delete()
-    # Buried is done: a copy that the relay sends later must neither be handled out of its order nor be buried again.
-    # Somebody may replay the dead letter, which has an id of its own.
-    if not take(row.message_id, group=row.group, now=now):
-        return
-    logger.error("message %s goes from %s to its dead letters", row.message_id, row.group, exc_info=error)
-    found = {**_reason(error), "group": row.group, "topic": row.topic, "attempts": row.attempts}
-    # A dead letter is a message of its own: two groups may bury the same one.
-    meta = {**row.envelope["meta"], "message-id": str(uuid7()), "error": {**found, "message-id": str(row.message_id)}}
-    body = row.envelope["body"]
-    publish_raw(topic=error_topic(row.topic), key=row.key, meta=meta, body=body, bytes_max=DEAD_LETTER_BYTES_MAX)
-
-
-@transaction
-def redeliver_one(*, group: str, now: datetime) -> bool:
-    """Handle the next queued message that is due and first of its key. False when there is none.
-
-    The row stays locked while its handler runs: two consumers never hold messages of one key.
-    """
-    heads = Redelivery.objects.raw(
-        """SELECT * FROM messaging_redelivery r WHERE r."group" = %s AND r.due_at <= %s AND NOT EXISTS (
-               SELECT 1 FROM messaging_redelivery e
-               WHERE e."group" = r."group" AND e.topic = r.topic AND e.key = r.key AND e.id < r.id
-           ) ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED""",
-        [group, now],
-    )
-    for row in heads:
-        try:
-            with django_transaction.atomic():
-                handle_once(row.envelope, group=group, now=now)
-                row.delete()
-        except Exception as error:
-            _count_failure(row, error, now=now)
-        return True
-    return False
-
-
-def redeliver(*, group: str, now: datetime, stop: threading.Event | None = None) -> int:
-    """Handle queued messages that are due, at most REDELIVERIES_MAX."""
-    handled = 0
-    while handled < REDELIVERIES_MAX and not _is_set(stop) and redeliver_one(group=group, now=now):
-        handled += 1
-    return handled
+    Delivery([record], group=group).deliver([record], now=now)
 
 
 class Pauses:
@@ -212,6 +191,58 @@ class Pauses:
         self._next_s.pop((record.topic, record.partition), None)
 
 
+class _Poll:
+    """One poll of one member: its records, by partition, until all are done, put off, or the process stops."""
+
+    def __init__(self, consumer: Consumer, *, group: str, pauses: Pauses, stop: threading.Event | None) -> None:
+        self._consumer, self._group, self._pauses, self._stop = consumer, group, pauses, stop
+        self.failures = 0
+        self.handled = 0
+
+    def run(self, records: Sequence[IncomingRecord]) -> None:
+        by_partition: dict[tuple[str, int], list[IncomingRecord]] = {}
+        for record in records:
+            by_partition.setdefault((record.topic, record.partition), []).append(record)
+        delivery: Delivery | None = None
+        for run in by_partition.values():
+            # When two partitions failed in a row the fault is everywhere: each attempt may cost a connection's timeout.
+            if self.failures >= FAILURES_MAX:
+                self._put_off(run[0])
+                continue
+            try:
+                delivery = delivery or Delivery(records, group=self._group)
+            except DatabaseError as error:
+                self._failed(run[0], error)
+                continue
+            self._run_partition(delivery, run)
+
+    def stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    def _run_partition(self, delivery: Delivery, run: list[IncomingRecord]) -> None:
+        at = 0
+        while at < len(run) and not self.stopped():
+            try:
+                done = delivery.deliver(run[at:], now=timezone.now())
+            except Exception as error:
+                self._failed(run[at], error)
+                return
+            at += done
+            self._consumer.commit(run[at - 1])
+            self._pauses.after_success(run[at - 1])
+            self.handled += done
+
+    def _failed(self, record: IncomingRecord, error: Exception) -> None:
+        where = f"{record.topic}/{record.partition} at {record.offset}"
+        logger.warning("consumer %s cannot take %s and pauses the partition", self._group, where, exc_info=error)
+        connection.close()  # The next attempt makes a fresh one.
+        self.failures += 1
+        self._put_off(record)
+
+    def _put_off(self, record: IncomingRecord) -> None:
+        self._consumer.retry(record, after_s=self._pauses.after_failure(record))
+
+
 def consume_once(
     consumer: Consumer,
     *,
@@ -220,47 +251,19 @@ def consume_once(
     stop: threading.Event | None = None,
     pauses: Pauses | None = None,
 ) -> int:
-    """Poll once, handle what came, then what is due again. The offset follows each record's own commit.
+    """Poll once, handle what came, then what is due again. The offset follows the commit of the records' effects.
 
-    Between two messages it looks at ``stop``; what it leaves is read again. A record that cannot even be put aside
-    (the database is away) pauses its partition; the others go on, and the member stays in its group.
+    Between two units it looks at ``stop``; what it leaves is read again. A record that cannot even be put aside (the
+    database is away) pauses its partition; the others go on, and the member stays in its group.
     """
-    pauses = pauses or Pauses()
-    records: Sequence[IncomingRecord] = consumer.poll(records_max=POLL_RECORDS_MAX, timeout_s=timeout_s)
-    handled = 0
-    failed: set[tuple[str, int]] = set()
-    for record in records:
-        slot = (record.topic, record.partition)
-        if _is_set(stop):
-            return 0
-        if slot in failed:
-            continue  # It comes again, after the one that failed.
-        # When two partitions failed in a row the fault is everywhere: each attempt may cost a connection's timeout.
-        if len(failed) >= FAILURES_MAX or not _delivered(record, group=group):
-            failed.add(slot)
-            consumer.retry(record, after_s=pauses.after_failure(record))
-            continue
-        consumer.commit(record)
-        pauses.after_success(record)
-        handled += 1
-    if failed:
-        return handled  # The redeliveries need the same database.
-    return handled + redeliver(group=group, now=timezone.now(), stop=stop)
-
-
-def _delivered(record: IncomingRecord, *, group: str) -> bool:
-    try:
-        deliver(record, group=group, now=timezone.now())
-    except Exception:
-        where = f"{record.topic}/{record.partition} at {record.offset}"
-        logger.warning("consumer %s cannot take %s and pauses the partition", group, where, exc_info=True)
-        connection.close()  # The next attempt makes a fresh one.
-        return False
-    return True
-
-
-def _is_set(stop: threading.Event | None) -> bool:
-    return stop is not None and stop.is_set()
+    records_max = max(POLL_RECORDS_MAX, inbox.rows_max(group))
+    records = consumer.poll(records_max=records_max, timeout_s=timeout_s)
+    poll = _Poll(consumer, group=group, pauses=pauses or Pauses(), stop=stop)
+    if records:
+        poll.run(records)
+    if poll.failures or poll.stopped():
+        return poll.handled  # The redeliveries need the same database.
+    return poll.handled + redeliver(group=group, now=timezone.now(), stop=stop)
 
 
 class ConsumerThread(threading.Thread):

@@ -57,16 +57,26 @@ def encode(meta: dict[str, Any], body: Any) -> bytes:
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
 
-def headers(meta: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+Headers = tuple[tuple[str, str], ...]
+
+
+def headers(*, message_id: str, schema: str, global_id: str = "", trace: str = "") -> Headers:
     """What a broker's own tools may show of a message: its id (Debezium calls it so too), schema, trace, global id."""
-    trace = str(meta.get("trace") or "")
+    found = [("id", message_id), ("schema", schema)]
+    if trace:
+        found.append(("traceparent" if TRACEPARENT.fullmatch(trace) else "trace", trace))
+    if global_id:
+        found.append(("global-id", global_id))
+    return tuple(found)
+
+
+def error_headers(payload: str) -> Headers:
+    """Why a dead letter is one, for tools that look at headers only: reason, code, attempts, and where it came from."""
+    error = json.loads(payload)["meta"].get("error") or {}
     named = {
-        "id": meta.get("message-id"),
-        "schema": meta.get("schema"),
-        "traceparent" if TRACEPARENT.fullmatch(trace) else "trace": trace,
-        "global-id": meta.get("global-id"),
+        f"error-{name}": error.get(name) for name in ("reason", "code", "attempts", "group", "topic", "partition", "offset")
     }
-    return tuple((name, str(value)) for name, value in named.items() if value)
+    return tuple((name, str(value)) for name, value in named.items() if value not in (None, ""))
 
 
 def _finite(text: str) -> float:

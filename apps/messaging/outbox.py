@@ -1,14 +1,16 @@
 """publish(): a message becomes a row in the caller's transaction, and nothing else."""
 
-import json
 import logging
 import re
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
 from django.utils import timezone
 
+from apps.common.arrays import array_text
 from apps.common.clock import uuid7
 from apps.common.transactions import transaction_required
 from apps.messaging import wakeup
@@ -22,17 +24,45 @@ logger = logging.getLogger(__name__)
 # may only change while nothing is pending.
 BUCKETS = 16
 KEY_CHARACTERS_MAX = 200
+ROWS_MAX = 1_000  # of one statement; publish_many makes as many as it needs
+_UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 # One statement, one round trip: the log row and the thin row that says it has not been sent yet.
-_INSERT = """
+_INSERT_ONE = """
 WITH message AS (
-    INSERT INTO messaging_message (message_id, topic, key, schema, meta, body, created_at)
-    VALUES (%(message_id)s, %(topic)s, %(key)s, %(schema)s, %(meta)s::jsonb, %(body)s::jsonb, %(now)s)
+    INSERT INTO messaging_message (id, aggregatetype, aggregateid, type, payload, global_id, trace, created_at)
+    VALUES (%(id)s, %(topic)s, %(key)s, %(schema)s, %(payload)s, %(global_id)s, %(trace)s, %(now)s)
     RETURNING seq
 )
-INSERT INTO messaging_pending (seq, bucket, topic, key, attempts, due_at, error)
-SELECT seq, %(bucket)s, %(topic)s, %(key)s, 0, %(now)s, '' FROM message
+INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
+SELECT seq, %(id)s, %(bucket)s, %(topic)s, %(key)s, 0, %(now)s, '' FROM message
 """
+# The numbers are drawn in the order of the list.
+_INSERT_MANY = """
+WITH rows AS MATERIALIZED (
+    SELECT nextval('messaging_seq') AS seq, r.*
+    FROM unnest(%(id)s::uuid[], %(topic)s::text[], %(key)s::text[], %(schema)s::text[], %(payload)s::text[],
+                %(global_id)s::text[], %(trace)s::text[], %(bucket)s::smallint[])
+         AS r (id, topic, key, schema, payload, global_id, trace, bucket)
+), message AS (
+    INSERT INTO messaging_message (id, seq, aggregatetype, aggregateid, type, payload, global_id, trace, created_at)
+    SELECT id, seq, topic, key, schema, payload, global_id, trace, %(now)s FROM rows
+)
+INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
+SELECT seq, id, bucket, topic, key, 0, %(now)s, '' FROM rows
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+    topic: str
+    key: str
+    schema: str
+    payload: str
+    global_id: str
+    trace: str
+    bucket: int
 
 
 def bucket_of(key: str) -> int:
@@ -42,7 +72,7 @@ def bucket_of(key: str) -> int:
 
 def is_key(key: str) -> bool:
     """Can messages have this key?"""
-    return 1 <= len(key) <= KEY_CHARACTERS_MAX and not re.search("[\x00\ud800-\udfff]", key)
+    return 1 <= len(key) <= KEY_CHARACTERS_MAX and not _UNSENDABLE.search(key)
 
 
 @transaction_required
@@ -53,35 +83,85 @@ def publish(message: Message, *, key: str, reply_to: str = "") -> None:
     their publishers hold the same row lock (as verbs on one aggregate do). ``reply_to`` is what an answer carries back.
     Raises TransactionMisuse outside a transaction, InvalidMessage when the message cannot be sent at all.
     """
+    _write([_row(message.topic, key, _meta(message, reply_to), message.to_body(), ENVELOPE_BYTES_MAX)])
+
+
+@transaction_required
+def publish_many(messages: Sequence[tuple[Message, str]], *, answering: Sequence[Meta] | None = None) -> None:
+    """Publish messages, each with its key, in this order, by one statement for every ROWS_MAX of them.
+
+    ``answering``: for each message the meta of the one it answers, whose ids and reply_to it carries, instead of the ids
+    that are bound here. Raises what ``publish`` raises, and then none of them is published.
+    """
+    if answering is None:
+        metas = [_meta(message, "") for message, _ in messages]
+    else:
+        metas = [_answer_meta(message, to) for (message, _), to in zip(messages, answering, strict=True)]
+    rows = [
+        _row(message.topic, key, meta, message.to_body(), ENVELOPE_BYTES_MAX)
+        for (message, key), meta in zip(messages, metas, strict=True)
+    ]
+    for first in range(0, len(rows), ROWS_MAX):
+        _write(rows[first : first + ROWS_MAX])
+
+
+@transaction_required
+def publish_raw(*, topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int = ENVELOPE_BYTES_MAX) -> None:
+    """Publish an envelope as it is: dead letters and replays, whose body may follow no contract."""
+    _write([_row(topic, key, meta, body, bytes_max)])
+
+
+def _meta(message: Message, reply_to: str) -> dict[str, Any]:
     bound = ids.current()
-    meta = Meta(
+    return Meta(
         message_id=uuid7(),
         schema=message.schema,
         global_id=bound.get("global_id", ""),
         steps=tuple(filter(None, bound.get("steps", "").split(","))),
         trace=bound.get("trace") or bound.get("request_id", ""),
         reply_to=reply_to,
-    )
-    publish_raw(topic=message.topic, key=key, meta=meta.to_json(), body=message.to_body())
+    ).to_json()
 
 
-@transaction_required
-def publish_raw(*, topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int = ENVELOPE_BYTES_MAX) -> None:
-    """Publish an envelope as it is: dead letters and replays, whose body may follow no contract."""
+def _answer_meta(message: Message, to: Meta) -> dict[str, Any]:
+    return Meta(
+        message_id=uuid7(),
+        schema=message.schema,
+        global_id=to.global_id,
+        steps=to.steps,
+        trace=to.trace,
+        reply_to=to.reply_to,
+    ).to_json()
+
+
+def _row(topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int) -> _Row:
     if not is_key(key):
         raise InvalidMessage(f"The key has 1 to {KEY_CHARACTERS_MAX} characters, and no U+0000.")
-    if len(encode(meta, body)) > bytes_max:
+    payload = encode(meta, body)
+    if len(payload) > bytes_max:
         raise InvalidMessage(f"The message is larger than {bytes_max} bytes.")
-    values = {
-        "message_id": meta["message-id"],
-        "topic": topic,
-        "key": key,
-        "schema": meta["schema"],
-        "meta": json.dumps(meta),
-        "body": json.dumps(body),
-        "now": timezone.now(),
-        "bucket": bucket_of(key),
-    }
+    return _Row(
+        id=meta["message-id"],
+        topic=topic,
+        key=key,
+        schema=meta["schema"],
+        payload=payload.decode(),
+        global_id=meta.get("global-id") or "",
+        trace=meta.get("trace") or "",
+        bucket=bucket_of(key),
+    )
+
+
+def _write(rows: Sequence[_Row]) -> None:
+    if not rows:
+        return
+    columns = _Row.__slots__
+    if len(rows) == 1:
+        values: dict[str, Any] = {name: getattr(rows[0], name) for name in columns}
+        statement = _INSERT_ONE
+    else:
+        values = {name: array_text([getattr(row, name) for row in rows]) for name in columns}
+        statement = _INSERT_MANY
     with connection.cursor() as cursor:
-        cursor.execute(_INSERT, values)
+        cursor.execute(statement, {**values, "now": timezone.now()})
     wakeup.relay_after_commit()

@@ -1,16 +1,15 @@
 """The post office at a glance: does anything pile up or fall out? And the messages of one business transaction."""
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Count, Min, Q
-from django.db.models.fields.json import KeyTextTransform
 
-from apps.messaging.consumer import error_topic
+from apps.messaging.dead_letters import error_topic
 from apps.messaging.inbox import groups
 from apps.messaging.models import Inbox, Message, Pending, Redelivery
+from apps.messaging.partitions import first_message_id
 
 MESSAGES_ROWS_MAX = 200  # of one run; a saga of ten steps sends about twenty
 CLOCK_SKEW = timedelta(minutes=1)  # between the machines that make message ids
@@ -49,12 +48,6 @@ def error_topics() -> list[str]:
     return sorted({error_topic(topic) for topics in groups().values() for topic in topics})
 
 
-def first_message_id(moment: datetime) -> UUID:
-    """The lowest id that a message of this moment can have: ids begin with their time, so their index is one of times."""
-    milliseconds = max(int(moment.timestamp() * 1000), 0)
-    return uuid.UUID(int=(milliseconds << 80) | (0x7 << 76) | (0x2 << 62))
-
-
 def messages_now(*, now: datetime) -> MessagesNow:
     """What waits to be relayed or handled, and what fell out."""
     pending = Pending.objects.aggregate(
@@ -73,13 +66,11 @@ def messages_now(*, now: datetime) -> MessagesNow:
 def messages_of(global_id: UUID, *, since: datetime, until: datetime) -> tuple[MessageState, ...]:
     """The messages that carry a global id, oldest first, at most MESSAGES_ROWS_MAX, made between two moments."""
     rows = list(
-        Message.objects.annotate(global_id=KeyTextTransform("global-id", "meta"))
-        .filter(
+        Message.objects.filter(
             global_id=str(global_id),
             message_id__gte=first_message_id(since - CLOCK_SKEW),
             message_id__lt=first_message_id(until + CLOCK_SKEW),
-        )
-        .order_by("message_id")[:MESSAGES_ROWS_MAX]
+        ).order_by("message_id")[:MESSAGES_ROWS_MAX]
     )
     ids = [row.message_id for row in rows]
     pending = {row.seq: row for row in Pending.objects.filter(pk__in=[row.seq for row in rows])}

@@ -2,8 +2,8 @@
 
 from apps.messaging.contracts.base import InvalidMessage, Message
 from apps.messaging.envelope import Meta
-from apps.messaging.inbox import handles
-from apps.messaging.outbox import publish
+from apps.messaging.inbox import Received, handles, handles_batch
+from apps.messaging.outbox import publish, publish_many
 from apps.messaging.overview import MessagesNow, MessageState, messages_now, messages_of
 
 __all__ = [
@@ -12,8 +12,11 @@ __all__ = [
     "MessageState",
     "MessagesNow",
     "Meta",
+    "Received",
     "handles",
+    "handles_batch",
     "messages_now",
     "messages_of",
     "publish",
+    "publish_many",
 ]

@@ -1,178 +1,216 @@
 """The relay: rows to the broker, in order per topic and key, marked only after the broker's acknowledgement.
 
-Note [Order with several relays]
-A relay owns buckets, not rows: it takes a lease with a token on every bucket that has due rows and that nobody owns, so
-one key is never in two hands. SKIP LOCKED on rows would hand m1 to one relay and m2 of the same key to another. If a
-relay stalls past its lease, the next owner sends the same rows again in the same order; the inbox drops the copies.
-Rows are marked by the ids that were read, never by a range: a row with a lower seq may commit in between.
+Note [The database works while the broker does]
+While a full batch is under way the next one is read, and it is marked while the next one is under way. At no time are
+two batches under way: the next is begun when every row of the one before is acknowledged, so a row that fails is
+overtaken by none of its key. One that was not acknowledged wholly is marked first, and what comes next is read anew.
 """
 
-import json
 import logging
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass, replace
+from datetime import datetime
+from weakref import WeakKeyDictionary
 
-from django.db import connection
 from django.utils import timezone
 
-from apps.common.clock import uuid7
-from apps.common.transactions import durable, transaction
-from apps.messaging import envelope
+from apps.common.transactions import durable
+from apps.messaging import envelope, ownership, wire
+from apps.messaging.contracts.base import InvalidMessage
+from apps.messaging.ownership import Owner, Row
 from apps.messaging.transports import transport
-from apps.messaging.transports.base import Fate, OutgoingRecord, SendOutcome, TransportDown
+from apps.messaging.transports.base import (
+    Fate,
+    OutgoingRecord,
+    Sending,
+    SendOutcome,
+    SendsInBackground,
+    Transport,
+    TransportDown,
+)
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS_MAX = 500
-# Longer than a batch may take (transports/kafka.py: SEND_S_MAX, 12 s); a killed relay delays its buckets by this much.
-LEASE = timedelta(seconds=15)
-ATTEMPTS_MAX = 8  # of a row that the broker refuses by itself; with the delays below about four minutes
-DELAY_MAX = timedelta(minutes=1)
-
-_CLAIM = """
-INSERT INTO messaging_bucket AS mine (bucket, token, lease_until)
-SELECT DISTINCT bucket, %(token)s::uuid, %(until)s::timestamptz FROM messaging_pending
-WHERE parked_at IS NULL AND due_at <= %(now)s ORDER BY bucket
-ON CONFLICT (bucket) DO UPDATE SET token = excluded.token, lease_until = excluded.lease_until
-WHERE mine.lease_until <= %(now)s OR mine.token = excluded.token
-RETURNING bucket
-"""
-# A row waits while an earlier one of its topic and key is put off or parked: the key is blocked, nobody else.
-_READ = """
-SELECT p.seq, p.topic, p.key, p.attempts, m.meta, m.body FROM messaging_pending p JOIN messaging_message m USING (seq)
-WHERE p.bucket = ANY(%(buckets)s) AND p.parked_at IS NULL AND p.due_at <= %(now)s AND NOT EXISTS (
-    SELECT 1 FROM messaging_pending e WHERE e.topic = p.topic AND e.key = p.key AND e.seq < p.seq
-    AND (e.parked_at IS NOT NULL OR e.due_at > %(now)s)
-)
-ORDER BY p.seq LIMIT %(rows_max)s
-"""
+LOOK_AGAIN_S = 0.01
+WAIT_FOR_SHARE_S = 1.0  # a few batches of the others
+BREAKER_S_MIN, BREAKER_S_MAX = 0.5, 5.0  # after a broker that did not answer, nobody of this process asks it for so long
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What one round did. ``broker_down``: nothing was counted against any row."""
+    """What the rounds did. ``broker_down``: nothing was counted against any row."""
 
     acknowledged: int = 0
     refused: int = 0
     broker_down: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    seq: int
-    topic: str
-    key: str
-    attempts: int
-    meta: dict[str, Any]
-    body: Any
+class _Breaker:
+    """Leaves a broker alone for a while that has not answered: every question would cost a connection's timeout."""
 
-    def record(self) -> OutgoingRecord:
-        return OutgoingRecord(self.topic, self.key, envelope.encode(self.meta, self.body), envelope.headers(self.meta))
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pause_s, self._closed_at = BREAKER_S_MIN, 0.0
 
+    def is_open(self) -> bool:
+        return time.monotonic() < self._closed_at
 
-# In the order of buckets, as _CLAIM locks them: a claim locks also the rows that it may not take, and two that lock in
-# different orders would wait for each other.
-_LET_GO = """
-UPDATE messaging_bucket SET lease_until = %(now)s WHERE bucket = ANY(ARRAY(
-    SELECT bucket FROM messaging_bucket WHERE token = %(token)s ORDER BY bucket FOR UPDATE
-)) AND token = %(token)s
-"""
+    def broker_is_down(self) -> None:
+        with self._lock:
+            self._closed_at = time.monotonic() + self._pause_s
+            self._pause_s = min(self._pause_s * 2, BREAKER_S_MAX)
+
+    def broker_answers(self) -> None:
+        self._pause_s, self._closed_at = BREAKER_S_MIN, 0.0
 
 
-@transaction
-def _claim(*, token: UUID, now: datetime) -> list[_Row]:
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, {"token": token, "now": now, "until": now + LEASE})
-        buckets = [bucket for (bucket,) in cursor.fetchall()]
-        if not buckets:
-            return []
-        # The next statement, and so a new snapshot: it sees what the former owner of a bucket has deleted.
-        cursor.execute(_READ, {"buckets": buckets, "now": now, "rows_max": BATCH_ROWS_MAX})
-        return [
-            _Row(seq, topic, key, attempts, json.loads(meta), json.loads(body))
-            for seq, topic, key, attempts, meta, body in cursor.fetchall()
-        ]
+_breakers: WeakKeyDictionary[Transport, _Breaker] = WeakKeyDictionary()
 
 
-def delay(attempts: int) -> timedelta:
-    """How long a refused row waits before its next attempt: 2, 4, 8 … seconds, at most DELAY_MAX."""
-    return min(timedelta(seconds=2**attempts), DELAY_MAX)
+def breaker_of(broker: Transport) -> _Breaker:
+    """The breaker in front of a broker."""
+    return _breakers.setdefault(broker, _Breaker())
 
 
-@transaction
-def _settle(rows: Sequence[_Row], outcomes: Sequence[SendOutcome], *, token: UUID, now: datetime) -> None:
-    acknowledged = [row.seq for row, outcome in zip(rows, outcomes, strict=True) if outcome.fate is Fate.ACKNOWLEDGED]
-    with connection.cursor() as cursor:
-        # Acknowledged is acknowledged, even if the lease was lost meanwhile.
-        cursor.execute("DELETE FROM messaging_pending WHERE seq = ANY(%s)", [acknowledged])
-        for row, outcome in zip(rows, outcomes, strict=True):
-            if outcome.fate is Fate.REFUSED:
-                _put_off(cursor, row, outcome.reason, token=token, now=now)
-        cursor.execute(_LET_GO, {"token": token, "now": now})
+def _record(row: Row) -> OutgoingRecord:
+    _seq, topic, key, _attempts, message_id, schema, global_id, trace, payload = row
+    headers = envelope.headers(message_id=message_id, schema=schema, global_id=global_id, trace=trace)
+    if topic.endswith(".error"):
+        headers += envelope.error_headers(payload)
+    return OutgoingRecord(topic, key, wire.to_wire(topic=topic, schema=schema, payload=payload.encode()), headers)
 
 
-def _put_off(cursor: Any, row: _Row, reason: str, *, token: UUID, now: datetime) -> None:
-    attempts = row.attempts + 1
-    cursor.execute(
-        """UPDATE messaging_pending p SET attempts = %(attempts)s, error = %(reason)s, due_at = %(due_at)s,
-           parked_at = %(parked_at)s
-           WHERE seq = %(seq)s AND EXISTS (
-               SELECT 1 FROM messaging_bucket b WHERE b.bucket = p.bucket AND b.token = %(token)s
-           )
-           RETURNING parked_at""",
-        {
-            "reason": reason[:1000],
-            "attempts": attempts,
-            "due_at": now + delay(attempts),
-            "parked_at": now if attempts >= ATTEMPTS_MAX else None,
-            "seq": row.seq,
-            "token": token,
-        },
-    )
-    parked = cursor.fetchone()
-    if parked and parked[0]:
-        logger.error("message %s on %s is parked: %s", row.meta.get("message-id"), row.topic, reason)
+class _Batch:
+    """Rows on their way to the broker. A row that cannot be brought into its wire form is refused, and blocks its key."""
+
+    def __init__(self, rows: Sequence[Row], broker: Transport) -> None:
+        self.rows = rows
+        self._broker = broker
+        self._decided: dict[int, SendOutcome] = {}
+        self._sending: Sending | None = None
+        self._down: TransportDown | None = None
+        try:
+            self._records = self._make()
+            if isinstance(broker, SendsInBackground):
+                self._sending = broker.begin(self._records)
+        except TransportDown as error:
+            self._down = error
+
+    def _make(self) -> list[OutgoingRecord]:
+        records: list[OutgoingRecord] = []
+        blocked: set[tuple[str, str]] = set()
+        for row in self.rows:
+            if blocked and (row.topic, row.key) in blocked:
+                self._decided[row.seq] = SendOutcome(Fate.NOT_SENT)
+                continue
+            try:
+                records.append(_record(row))
+            except InvalidMessage as error:
+                blocked.add((row.topic, row.key))
+                self._decided[row.seq] = SendOutcome(Fate.REFUSED, str(error))
+        return records
+
+    def outcomes(self) -> list[SendOutcome]:
+        """Wait for the last word about every row. Raises TransportDown."""
+        if self._down is not None:
+            raise self._down
+        sent = self._sending.outcomes() if self._sending is not None else self._broker.send(self._records)
+        if not self._decided:
+            return list(sent)
+        answers = iter(sent)
+        return [self._decided[row.seq] if row.seq in self._decided else next(answers) for row in self.rows]
 
 
-@transaction
-def _release(*, token: UUID, now: datetime) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_LET_GO, {"token": token, "now": now})
+def _first_rows(owner: Owner, now: datetime | None) -> list[Row]:
+    """What is due and nobody else's; when others own all of it, wait for a share of it."""
+    rows = owner.begin(now=now or timezone.now())
+    if rows is None:
+        asked = owner.ask(now=now or timezone.now())
+        deadline = time.monotonic() + (WAIT_FOR_SHARE_S if asked else LOOK_AGAIN_S)
+        while rows is None and time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN_S)
+            rows = owner.begin(now=now or timezone.now())
+        if asked:
+            owner.withdraw()
+    return rows or []
+
+
+class _Work:
+    """Batch after batch, while there is something to send."""
+
+    def __init__(self, owner: Owner, broker: Transport, rounds_max: int, now: datetime | None) -> None:
+        self._owner, self._broker, self._rounds_max, self._fixed_now = owner, broker, rounds_max, now
+        self.relayed = Relayed()
+
+    def run(self, rows: list[Row]) -> None:
+        """Raises TransportDown; ``relayed`` tells what was done until then."""
+        batch: _Batch | None = _Batch(rows, self._broker)
+        rounds = 0
+        while batch is not None:
+            rounds += 1
+            batch = self._round(batch, is_last=rounds >= self._rounds_max)
+
+    def _now(self) -> datetime:
+        return self._fixed_now or timezone.now()
+
+    def _round(self, batch: _Batch, *, is_last: bool) -> _Batch | None:
+        """See one batch through. The next one, if there is one, is under way before this one is marked."""
+        ahead: list[Row] = []
+        if not is_last and len(batch.rows) >= ownership.BATCH_ROWS_MAX:
+            ahead = self._owner.read_ahead(batch.rows, now=self._now())
+        outcomes = batch.outcomes()
+        self._count(outcomes)
+        fates = {outcome.fate for outcome in outcomes}
+        if ahead and fates == {Fate.ACKNOWLEDGED}:
+            following = _Batch(ahead, self._broker)
+            self._owner.settle(batch.rows, outcomes, now=self._now())
+            return following
+        # When nothing was acknowledged, the next round would find the same rows.
+        if is_last or Fate.ACKNOWLEDGED not in fates:
+            self._owner.settle_and_leave(batch.rows, outcomes, now=self._now())
+            return None
+        rows = self._owner.settle_and_read(batch.rows, outcomes, now=self._now())
+        return _Batch(rows, self._broker) if rows else None
+
+    def _count(self, outcomes: Sequence[SendOutcome]) -> None:
+        fates = [outcome.fate for outcome in outcomes]
+        self.relayed = Relayed(
+            self.relayed.acknowledged + fates.count(Fate.ACKNOWLEDGED), self.relayed.refused + fates.count(Fate.REFUSED)
+        )
 
 
 @durable
 def relay_once(*, now: datetime | None = None) -> Relayed:
     """Send one batch of what is due. Safe to run anywhere, any number of times, at the same time."""
-    now = now or timezone.now()
-    token = uuid7()
-    rows = _claim(token=token, now=now)
-    if not rows:
-        _release(token=token, now=now)
-        return Relayed()
-    try:
-        outcomes = transport().send([row.record() for row in rows])
-    except TransportDown as error:
-        logger.warning("the broker is away: %s", error)
-        _release(token=token, now=now)
-        return Relayed(broker_down=True)
-    except Exception:
-        _release(token=token, now=now)  # A bug: the next relay need not wait for the lease to see it too.
-        raise
-    _settle(rows, outcomes, token=token, now=now)
-    fates = [outcome.fate for outcome in outcomes]
-    return Relayed(acknowledged=fates.count(Fate.ACKNOWLEDGED), refused=fates.count(Fate.REFUSED))
+    return relay_all(rounds_max=1, now=now)
 
 
 @durable
-def relay_all(*, rounds_max: int = 100) -> Relayed:
-    """Send until nothing is due, the broker is away, or ``rounds_max`` batches are through."""
-    acknowledged = refused = 0
-    for _ in range(rounds_max):
-        round_ = relay_once()
-        acknowledged, refused = acknowledged + round_.acknowledged, refused + round_.refused
-        if round_.broker_down or not round_.acknowledged:
-            return Relayed(acknowledged, refused, round_.broker_down)
-    return Relayed(acknowledged, refused)
+def relay_all(*, rounds_max: int = 100, now: datetime | None = None) -> Relayed:
+    """Send until nothing is due, the broker is away, or ``rounds_max`` batches are through.
+
+    Safe to run anywhere, any number of times, at the same time. ``now`` stands still for tests.
+    """
+    broker = transport()
+    breaker = breaker_of(broker)
+    if breaker.is_open():
+        return Relayed(broker_down=True)
+    owner = Owner()
+    rows = _first_rows(owner, now)
+    if not rows:
+        return Relayed()
+    work = _Work(owner, broker, rounds_max, now)
+    try:
+        work.run(rows)
+    except TransportDown as error:
+        logger.warning("the broker is away: %s", error)
+        breaker.broker_is_down()
+        owner.leave()
+        return replace(work.relayed, broker_down=True)
+    except Exception:
+        owner.leave()  # A bug: the next relay need not wait for the lease to see it too.
+        raise
+    breaker.broker_answers()
+    return work.relayed

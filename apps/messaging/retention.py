@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from apps.common.transactions import transaction
+from apps.messaging import partitions
 
 # The inbox is the guarantee "once only": a copy that comes later than this takes effect again. A broker keeps a record
 # for a week, and a dead letter for three months; replays of dead letters get a new id.
@@ -30,7 +31,11 @@ def _batch(table: str, column: str, before: datetime) -> int:
 
 
 def forget(*, now: datetime, batches_max: int = 100) -> int:
-    """Delete what is older than it is kept for. How many rows; safe to repeat, bounded per call."""
+    """Delete what is older than it is kept for. How many rows; safe to repeat, bounded per call.
+
+    The message log goes by whole days, which are not counted; the days ahead are opened here too.
+    """
+    partitions.maintain(now=now)
     deleted = 0
     for table, column, kept_for in _TABLES:
         for _ in range(batches_max):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from apps.messaging import contracts
-from apps.messaging.consumer import error_topic
 from apps.messaging.contracts.base import message_classes
+from apps.messaging.dead_letters import error_topic
 from apps.messaging.inbox import groups
 from apps.messaging.transports import transport
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportMisconfigured

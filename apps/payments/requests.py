@@ -60,8 +60,8 @@ def publish_change(payment: Payment) -> None:
         status=rules.seed_status(state=payment.state, captures_itself=payment.captures_itself),
         state=payment.state,
         currency=payment.currency,
-        captured_amount=payment.captured_amount,
-        refunded_amount=payment.refunded_amount,
+        captured_amount=Decimal(payment.captured_amount),  # of a row that was made just now: the default, an int
+        refunded_amount=Decimal(payment.refunded_amount),
         changed_at=payment.updated_at,
         amount=payment.amount,
         card_bin=payment.card_bin,

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from config.services import SERVICES, Daemon, ServiceFailed
+from config.services import BY_DEFAULT, SERVICES, Daemon, ServiceFailed
 from config.services.daemon import services_dir
 
 
@@ -60,12 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Start, stop or list servers. Safe to repeat; 1 when a server could not be started."""
     parser = argparse.ArgumentParser(prog="python -m config.services", description="Servers for development and tests.")
     parser.add_argument("action", choices=["start", "stop", "status"])
-    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(SERVICES)}; all of them when none is named")
+    known = f"{', '.join(SERVICES)}; without a name: start {', '.join(BY_DEFAULT)}, or stop and list all"
+    parser.add_argument("names", nargs="*", metavar="name", help=known)
     chosen = parser.parse_args(arguments)
     if unknown := sorted(set(chosen.names) - set(SERVICES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SERVICES)}")
     services_dir().mkdir(parents=True, exist_ok=True)
-    services = [SERVICES[name]() for name in chosen.names or SERVICES]
+    names = chosen.names or (BY_DEFAULT if chosen.action == "start" else SERVICES)
+    services = [SERVICES[name]() for name in names]
     try:
         {"start": _start, "stop": _stop, "status": _status}[chosen.action](services)
     except ServiceFailed as failure:

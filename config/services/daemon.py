@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from config import env
+from config.services.certificates import Certificates
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 PORTS = range(20_000, 30_000)  # below the system's own range, where a stopped server's port could be given to a client
@@ -143,16 +144,24 @@ class Daemon(abc.ABC):
     def after_stop(self) -> None:  # noqa: B027  # most leave nothing behind
         """Clear away what a stopped server leaves behind."""
 
+    def after_start(self) -> None:  # noqa: B027  # most need nothing
+        """Set up what only a running server takes. Safe to repeat."""
+
     def state(self) -> dict[str, Any]:
-        """Ports and password: chosen once, then kept."""
+        """Ports and password: chosen once, then kept. A port that a newer version wants is added."""
+        found: dict[str, Any] = {"ports": {}, "password": secrets.token_urlsafe(24)}
         if self._state_path.exists():
-            found: dict[str, Any] = json.loads(self._state_path.read_text())
-            return found
-        ports = dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
-        made: dict[str, Any] = {"ports": ports, "password": secrets.token_urlsafe(24)}
-        self._state_path.parent.mkdir(parents=True, exist_ok=True)
-        self.write(self._state_path, json.dumps(made, indent=2))
-        return made
+            found = json.loads(self._state_path.read_text())
+        missing = [name for name in self.port_names if name not in found["ports"]]
+        if missing:
+            found["ports"] |= dict(zip(missing, free_ports(len(missing)), strict=True))
+            self._state_path.parent.mkdir(parents=True, exist_ok=True)
+            self.write(self._state_path, json.dumps(found, indent=2))
+        return found
+
+    def certificates(self) -> Certificates:
+        """The authority of this folder's servers, and what it has signed."""
+        return Certificates(services_dir() / "certificates").make()
 
     def port(self, name: str) -> int:
         """A port of this server."""
@@ -190,6 +199,7 @@ class Daemon(abc.ABC):
         self.prepare()
         self._spawn()
         self._wait_until_ready()
+        self.after_start()
         return True
 
     def _spawn(self) -> None:

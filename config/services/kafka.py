@@ -6,19 +6,20 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from config.services.daemon import BASE_DIR, Daemon, install_debian, run
+from config.services.daemon import BASE_DIR, Daemon, ServiceFailed, install_debian, run
 
 HEAP = "-Xmx512m"
 POM = BASE_DIR / "deploy" / "kafka" / "pom.xml"
 CHECK_TIMEOUT_MS = 3000
-USER, STRANGER = "lastro", "stranger"  # the second listener asks for a login; the stranger may only what an ACL allows
+USER, STRANGER = "lastro", "stranger"  # three listeners ask who it is; the stranger may only what an ACL allows
+SCRAM_ITERATIONS = 8192
 
 
 class Kafka(Daemon):
     """A broker and controller in one process."""
 
     name = "kafka"
-    port_names = ("broker", "controller", "sasl")
+    port_names = ("broker", "controller", "sasl", "scram", "mutual")
 
     def install(self) -> None:
         """Java and Maven from Debian when missing, the jars by Maven when missing or when the pom has changed."""
@@ -52,24 +53,24 @@ class Kafka(Daemon):
             run(self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self._properties)))
 
     def _settings(self) -> dict[str, Any]:
-        broker, controller, sasl = (self.port(name) for name in self.port_names)
-        password = self.state()["password"]
-        logins = f'user_{USER}="{password}" user_{STRANGER}="{password}"'
-        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        ports = {name: f"127.0.0.1:{self.port(name)}" for name in self.port_names}
+        # Of the listeners' names only these are ours; which protocol each speaks is said below.
+        open_ = f"PLAINTEXT://{ports['broker']},LOGIN://{ports['sasl']},SCRAM://{ports['scram']},MUTUAL://{ports['mutual']}"
         return {
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.quorum.voters": f"1@{ports['controller']}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller},LOGIN://127.0.0.1:{sasl}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker},LOGIN://127.0.0.1:{sasl}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT",
+            "listeners": f"{open_},CONTROLLER://{ports['controller']}",
+            "advertised.listeners": open_,
+            "listener.security.protocol.map": (
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL"
+            ),
             "inter.broker.listener.name": "PLAINTEXT",
-            "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.login.plain.sasl.jaas.config": f"{module} required {logins};",
+            **self._security(),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found": "true",
-            "super.users": f"User:ANONYMOUS;User:{USER}",
+            "super.users": f"User:ANONYMOUS;User:{USER};User:CN={USER}",
             "log.dirs": self.dir / "data",
             "auto.create.topics.enable": "false",
             "delete.topic.enable": "true",
@@ -85,6 +86,40 @@ class Kafka(Daemon):
             "group.initial.rebalance.delay.ms": 0,  # a development group need not wait for members that may come
             "log.cleaner.dedupe.buffer.size": 16_777_216,  # its default is a quarter of our heap
         }
+
+    def _security(self) -> dict[str, Any]:
+        """Who may come in by which listener: a password, a password that is never sent over TLS, a certificate."""
+        password, certificates = self.state()["password"], self.certificates()
+        logins = f'user_{USER}="{password}" user_{STRANGER}="{password}"'
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule"
+        return {
+            "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.login.plain.sasl.jaas.config": f"{plain} required {logins};",
+            "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.scram.scram-sha-512.sasl.jaas.config": f"{scram} required;",
+            "listener.name.mutual.ssl.client.auth": "required",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": certificates.server,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": certificates.authority,
+        }
+
+    def after_start(self) -> None:
+        """SCRAM's users are records of the cluster, not settings."""
+        from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUpsertion
+
+        password = self.state()["password"]
+        users = [
+            UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password, iterations=SCRAM_ITERATIONS)
+            for user in (USER, STRANGER)
+        ]
+        admin = KafkaAdminClient(bootstrap_servers=self._servers("broker"), bootstrap_timeout_ms=CHECK_TIMEOUT_MS)
+        try:
+            if refused := {user: error for user, error in admin.alter_user_scram_credentials(users).items() if error}:
+                raise ServiceFailed(f"kafka does not take its SCRAM users: {refused}")
+        finally:
+            admin.close()
 
     def command(self) -> list[str]:
         """kafka.Kafka in the foreground."""
@@ -109,9 +144,14 @@ class Kafka(Daemon):
         return f"127.0.0.1:{self.port(port)}"
 
     def environment(self) -> dict[str, str]:
-        """KAFKA_BOOTSTRAP_SERVERS, and for tests the listener that asks for a login."""
+        """KAFKA_BOOTSTRAP_SERVERS, and for tests the listeners that ask who it is."""
+        certificates = self.certificates()
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self._servers("broker"),
             "KAFKA_LOGIN_BOOTSTRAP_SERVERS": self._servers("sasl"),
             "KAFKA_LOGIN_PASSWORD": self.state()["password"],
+            "KAFKA_SCRAM_BOOTSTRAP_SERVERS": self._servers("scram"),
+            "KAFKA_MUTUAL_BOOTSTRAP_SERVERS": self._servers("mutual"),
+            "SERVICES_CA_FILE": str(certificates.authority),
+            "SERVICES_CLIENT_FILE": str(certificates.client),
         }

@@ -6,19 +6,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from config.services.daemon import Daemon, install_debian
+from config.services.daemon import Daemon, ServiceFailed, install_debian
 
 # Debian's own command insists on the system's user and directories; the script behind it does not.
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER = "lastro"
+NODE = "lastro@localhost"
 CHECK_TIMEOUT_S = 3
+CONTROL_TIMEOUT_S = 30  # it starts an Erlang of its own
 
 
 class RabbitMQ(Daemon):
     """The alternative broker, for messages and for Celery."""
 
     name = "rabbitmq"
-    port_names = ("amqp", "distribution", "epmd")
+    port_names = ("amqp", "distribution", "epmd", "amqps")
 
     def install(self) -> None:
         """rabbitmq-server from Debian when missing."""
@@ -27,8 +29,14 @@ class RabbitMQ(Daemon):
 
     def prepare(self) -> None:
         """Write the configuration, the list of plugins and the cookie."""
+        certificates = self.certificates()
         lines = [
             f"listeners.tcp.local = 127.0.0.1:{self.port('amqp')}",
+            f"listeners.ssl.local = 127.0.0.1:{self.port('amqps')}",
+            f"ssl_options.cacertfile = {certificates.authority}",
+            f"ssl_options.certfile = {certificates.server}",
+            f"ssl_options.keyfile = {certificates.server}",
+            "ssl_options.verify = verify_none",  # a client shows a password, not a certificate
             f"default_user = {USER}",
             f"default_pass = {self.state()['password']}",
             "log.console = true",
@@ -52,7 +60,7 @@ class RabbitMQ(Daemon):
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
             "HOME": str(self.dir),
-            "RABBITMQ_NODENAME": "lastro@localhost",
+            "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_MNESIA_BASE": str(self.dir / "data"),
             "RABBITMQ_LOG_BASE": str(self.dir),
             "RABBITMQ_PID_FILE": str(self.dir / "rabbitmq.pid"),
@@ -80,9 +88,27 @@ class RabbitMQ(Daemon):
             environment = {**os.environ, **self.process_environment()}
             subprocess.run([epmd, "-kill"], env=environment, check=False, capture_output=True, timeout=10)  # noqa: S603
 
-    def _url(self) -> str:
-        return f"amqp://{USER}:{self.state()['password']}@127.0.0.1:{self.port('amqp')}//"
+    def _url(self, port: str = "amqp") -> str:
+        scheme = "amqps" if port == "amqps" else "amqp"
+        return f"{scheme}://{USER}:{self.state()['password']}@127.0.0.1:{self.port(port)}//"
 
     def environment(self) -> dict[str, str]:
-        """RABBITMQ_URL."""
-        return {"RABBITMQ_URL": self._url()}
+        """RABBITMQ_URL, and for tests the listener that speaks TLS and the authority of its certificate."""
+        return {
+            "RABBITMQ_URL": self._url(),
+            "RABBITMQ_TLS_URL": self._url("amqps"),
+            "SERVICES_CA_FILE": str(self.certificates().authority),
+        }
+
+    def control(self, *words: str) -> str:
+        """What rabbitmqctl answers, for tests that ask the broker itself. Raises ServiceFailed."""
+        # Debian's own command insists on the system's user; the one behind it does not.
+        command = [str(SCRIPT.with_name("rabbitmqctl")), "--quiet", "--node", NODE, *words]
+        environment = {**os.environ, **self.process_environment()}
+        try:
+            done = subprocess.run(  # noqa: S603  # our own command
+                command, env=environment, check=True, capture_output=True, text=True, timeout=CONTROL_TIMEOUT_S
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ServiceFailed(f"rabbitmqctl {words[0]} failed: {error}") from error
+        return done.stdout

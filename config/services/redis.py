@@ -1,4 +1,4 @@
-"""Redis from Debian: one node, loopback, a generated password, every write in an append-only file."""
+"""Redis from Debian: one node, loopback, a generated password, TLS beside plain, an append-only file."""
 
 from config.services.daemon import Daemon, install_debian
 
@@ -7,7 +7,7 @@ class Redis(Daemon):
     """Celery's broker."""
 
     name = "redis"
-    port_names = ("redis",)
+    port_names = ("redis", "tls")
 
     def install(self) -> None:
         """redis-server from Debian when missing."""
@@ -15,10 +15,16 @@ class Redis(Daemon):
 
     def prepare(self) -> None:
         """Write redis.conf."""
+        certificates = self.certificates()
         lines = [
             "bind 127.0.0.1",
             "protected-mode yes",
             f"port {self.port('redis')}",
+            f"tls-port {self.port('tls')}",
+            f"tls-cert-file {certificates.server}",
+            f"tls-key-file {certificates.server}",
+            f"tls-ca-cert-file {certificates.authority}",
+            "tls-auth-clients no",  # a client shows a password, not a certificate
             f"requirepass {self.state()['password']}",
             f"dir {self.dir}",
             "appendonly yes",
@@ -44,5 +50,9 @@ class Redis(Daemon):
         return f"redis://:{self.state()['password']}@127.0.0.1:{self.port('redis')}/0"
 
     def environment(self) -> dict[str, str]:
-        """CELERY_BROKER_URL."""
-        return {"CELERY_BROKER_URL": self._url()}
+        """CELERY_BROKER_URL, and for tests the listener that speaks TLS and the authority of its certificate."""
+        return {
+            "CELERY_BROKER_URL": self._url(),
+            "REDIS_TLS_URL": f"rediss://:{self.state()['password']}@127.0.0.1:{self.port('tls')}/0",
+            "SERVICES_CA_FILE": str(self.certificates().authority),
+        }

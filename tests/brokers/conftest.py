@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-NEEDS = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "rabbitmq": "RABBITMQ_URL"}
+NEEDS = {
+    "kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "kafka_secured": "KAFKA_SCRAM_BOOTSTRAP_SERVERS",
+    "rabbitmq": "RABBITMQ_URL",
+    "redis": "REDIS_TLS_URL",
+    "registry": "SCHEMA_REGISTRY_URL",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from apps.messaging.consumer import consume_once, deliver
+from apps.messaging.consumer import Delivery, consume_once, deliver
 from apps.messaging.models import Inbox, Pending, Redelivery
 from apps.messaging.relay import relay_all
 from apps.messaging.transports.base import Fate
 from tests.brokers.world import (
     GROUP,
+    Crew,
     Harness,
     Member,
     by_key,
@@ -25,6 +27,8 @@ from tests.brokers.world import (
 from tests.integration.messaging.world import TOPIC, Note, Reader, all_is_due, dead_letters, post
 
 KEYS = 12
+KEYS_EVERYWHERE = 60  # enough for some in every partition, however the broker hashes
+BATCH = 4_000  # as many as a relay hands over at once
 HUGE_BYTES = 2_000_000
 
 
@@ -45,6 +49,13 @@ class BrokerContract:
         monkeypatch.setattr("apps.messaging.consumer.transport", lambda: harness.transport)
         return reader
 
+    @pytest.fixture
+    def crew(self, harness: Harness) -> Iterator[Crew]:
+        """Members in threads."""
+        made = Crew(harness.transport, keys=KEYS_EVERYWHERE)
+        yield made
+        made.close()
+
     def test_each_key_keeps_its_order(self, harness: Harness) -> None:
         for start in (0, 100, 200):
             send(harness.transport, [record(n, key=f"k{n % KEYS}") for n in range(start, start + 100)])
@@ -52,6 +63,13 @@ class BrokerContract:
         found = by_key(read(member, 300))
         member.close()
         assert found == {f"k{k}": list(range(k, 300, KEYS)) for k in range(KEYS)}
+
+    def test_a_key_with_thousands_of_records_in_one_batch_keeps_its_order(self, harness: Harness) -> None:
+        send(harness.transport, [record(n, key="hot" if n % 4 else f"k{n % KEYS}") for n in range(BATCH)])
+        member = harness.transport.consumer(group=GROUP, topics=[TOPIC])
+        found = by_key(read(member, BATCH))
+        member.close()
+        assert found["hot"] == [n for n in range(BATCH) if n % 4]
 
     def test_records_of_one_key_are_in_one_partition(self, harness: Harness) -> None:
         send(harness.transport, [record(n, key=f"k{n % KEYS}") for n in range(120)])
@@ -131,12 +149,14 @@ class BrokerContract:
         relay_all()
         failures = [OperationalError("the database is away")] * 2
 
-        def fails_twice(*args: object, **kwargs: object) -> None:
+        delivers = Delivery.deliver
+
+        def fails_twice(self: Delivery, *args: Any, **kwargs: Any) -> int:
             if failures:
                 raise failures.pop()
-            deliver(*args, **kwargs)  # type: ignore[arg-type]
+            return delivers(self, *args, **kwargs)
 
-        monkeypatch.setattr("apps.messaging.consumer.deliver", fails_twice)
+        monkeypatch.setattr(Delivery, "deliver", fails_twice)
         member = harness.transport.consumer(group=GROUP, topics=[TOPIC])
         deadline = time.monotonic() + 30
         while len(wired.seen) < 10 and time.monotonic() < deadline:
@@ -215,6 +235,35 @@ class BrokerContract:
         for n in rounds:
             for k in range(KEYS):
                 post(n, key=f"k{k}")
+
+    def test_members_share_the_partitions_as_they_come_leave_and_die(self, harness: Harness, crew: Crew) -> None:
+        first, second = crew.join(), crew.join()
+        crew.wait_for_shares(2, 2)
+        third = crew.join()
+        crew.wait_for_shares(1, 1, 2)
+        second.stop()
+        crew.wait_for_shares(2, 2)
+        first.vanish(harness)
+        crew.wait_for_shares(4)
+        third.stop()
+        assert crew.at_the_same_time == []
+        assert crew.in_disorder() == []
+
+    def test_a_hand_over_under_load_keeps_order_and_gives_no_key_to_two_members(self, harness: Harness, crew: Crew) -> None:
+        load = crew.load()
+        leaves, dies, stays = (crew.join() for _ in range(3))
+        crew.wait_for_more()
+        leaves.stop()
+        crew.wait_for_more()
+        comes = crew.join()
+        dies.vanish(harness)
+        crew.wait_for_more()
+        load.stop()
+        crew.wait_for_all()
+        for hand in (stays, comes):
+            hand.stop()
+        assert crew.at_the_same_time == []
+        assert crew.in_disorder() == []
 
     def test_lag_counts_what_is_not_handled(self, harness: Harness) -> None:
         member = harness.transport.consumer(group=GROUP, topics=[TOPIC])

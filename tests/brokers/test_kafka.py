@@ -3,7 +3,6 @@
 import gc
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from apps.messaging.relay import LEASE
+from apps.messaging.ownership import LEASE
 from apps.messaging.transports import kafka_admin
 from apps.messaging.transports.base import Consumer, Fate, OutgoingRecord, TransportDown, TransportMisconfigured
 from apps.messaging.transports.kafka import SEND_S_MAX, KafkaTransport
@@ -125,7 +124,7 @@ class TestKafkaTransport(ServerContract):
         # Many batches: those after the refused one must not leave the producer, and are not refused with it.
         harness.configure(TOPIC, "max.message.bytes", 200_000)
         batch = [record(n, key=f"k{n % 5}", size=60_000) for n in range(40)]
-        batch[2] = replace(_incompressible(2, 300_000), key="k2")
+        batch[2] = _incompressible(2, 300_000)._replace(key="k2")
         outcomes = harness.transport.send(batch)
         assert [n for n, outcome in enumerate(outcomes) if outcome.fate is Fate.REFUSED] == [2]
         of_key = [outcome.fate for outcome, one in zip(outcomes, batch, strict=True) if one.key == "k2"]
@@ -194,4 +193,4 @@ class TestKafkaTransport(ServerContract):
 
 
 def _incompressible(n: int, size: int) -> OutgoingRecord:
-    return replace(record(n), value=os.urandom(size))
+    return record(n)._replace(value=os.urandom(size))

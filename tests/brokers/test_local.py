@@ -1,11 +1,14 @@
 """The local transport keeps the contract."""
 
 import pytest
+from django.utils import timezone
 
+from apps.messaging.models import LocalMember
 from apps.messaging.transports.base import Consumer, OutgoingRecord
 from apps.messaging.transports.local import LocalTransport, _append
+from apps.messaging.transports.local_consumer import LocalConsumer
 from tests.brokers.contract import BrokerContract
-from tests.integration.messaging.world import TOPIC, leases_end
+from tests.integration.messaging.world import TOPIC
 
 
 class LocalHarness:
@@ -18,7 +21,8 @@ class LocalHarness:
         _append([OutgoingRecord(TOPIC, (key or b"").decode(errors="backslashreplace"), value)])
 
     def vanish(self, member: Consumer) -> None:
-        leases_end()
+        assert isinstance(member, LocalConsumer)
+        LocalMember.objects.filter(token=member._token).update(lease_until=timezone.now())
 
     def restart(self) -> None:
         raise NotImplementedError

@@ -17,6 +17,7 @@ from tests.integration.messaging.world import TOPIC
 GROUP = "tests"
 READ_S_MAX = 40.0  # a group that begins, rebalances or waits for a dead member's session takes seconds
 PARTITIONS = 4
+UNREAD_ROUNDS_MAX = 20
 
 
 class Harness(Protocol):
@@ -121,11 +122,15 @@ class Worker(threading.Thread):
         finally:
             connections.close_all()
 
-    def stop(self) -> None:
-        """End it, and raise what it raised."""
+    def end(self) -> None:
+        """End it. Safe to repeat."""
         self._stop_requested.set()
         self.join(READ_S_MAX)
         assert not self.is_alive(), "a thread hangs"
+
+    def stop(self) -> None:
+        """End it, and raise what it raised."""
+        self.end()
         if self.error is not None:
             raise self.error
 
@@ -140,6 +145,131 @@ def relaying() -> Worker:
             idle.wait(0.02)
 
     return Worker(act)
+
+
+class Crew:
+    """Members of one group, each in a thread of its own, and what was given to whom.
+
+    A member holds what a poll gave it until its next poll. A round of records has one of every key.
+    """
+
+    def __init__(self, transport: Transport, *, keys: int) -> None:
+        self._transport, self._keys = transport, [f"k{k}" for k in range(keys)]
+        self._lock = threading.Lock()
+        self._numbers: dict[str, list[int]] = {key: [] for key in self._keys}  # without copies
+        self._seen: set[tuple[str, int]] = set()
+        self._owners: dict[int, dict[int, Hand]] = defaultdict(dict)  # round -> partition -> who read it
+        self._holders: dict[str, Hand] = {}
+        self._workers: list[Worker] = []
+        self.rounds = 0
+        self.copies = 0  # records that were given again
+        self.at_the_same_time: list[str] = []  # keys that two members held
+
+    def join(self) -> "Hand":
+        """One more member."""
+        hand = Hand(self, self._transport)
+        self._workers.append(hand)
+        return hand
+
+    def close(self) -> None:
+        """End whoever is left, so that a test that failed does not disturb the next one."""
+        for worker in self._workers:
+            worker.end()
+
+    def send_round(self) -> None:
+        """One record of every key."""
+        send(self._transport, [record(self.rounds, key=key) for key in self._keys])
+        self.rounds += 1
+
+    def load(self) -> Worker:
+        """Rounds, as long as there are not too many that nobody has read."""
+        pause = threading.Event()
+
+        def act() -> None:
+            if self.rounds - self.rounds_read() < UNREAD_ROUNDS_MAX:
+                self.send_round()
+            else:
+                pause.wait(0.01)
+
+        worker = Worker(act)
+        self._workers.append(worker)
+        return worker
+
+    def note(self, hand: "Hand", records: Sequence[IncomingRecord]) -> None:
+        """A poll gave these."""
+        with self._lock:
+            for one in records:
+                number = int(one.value)
+                if self._holders.setdefault(one.key, hand) is not hand:
+                    self.at_the_same_time.append(one.key)
+                if (one.key, number) in self._seen:
+                    self.copies += 1
+                else:
+                    self._seen.add((one.key, number))
+                    self._numbers[one.key].append(number)
+                    self._owners[number][one.partition] = hand
+
+    def forget(self, hand: "Hand") -> None:
+        """The member has handled what it held."""
+        with self._lock:
+            self._holders = {key: holder for key, holder in self._holders.items() if holder is not hand}
+
+    def rounds_read(self) -> int:
+        """How many rounds were given to somebody, whatever their order."""
+        with self._lock:
+            return min(map(len, self._numbers.values()))
+
+    def in_disorder(self) -> list[str]:
+        """The keys whose records did not come in their order."""
+        with self._lock:
+            return [key for key, numbers in self._numbers.items() if numbers != list(range(len(numbers)))]
+
+    def wait_for_all(self) -> None:
+        """Until every record was given to somebody."""
+        eventually(lambda: self.rounds_read() == self.rounds, what="every record is read")
+
+    def wait_for_more(self, rounds: int = 10) -> None:
+        """Until so many more rounds than were sent by now are read."""
+        target = self.rounds + rounds
+        eventually(lambda: self.rounds_read() >= target, what="what was sent after the change is read")
+
+    def wait_for_shares(self, *shares: int) -> None:
+        """Send rounds until the partitions are shared out like this. Each round is read before the next is sent."""
+        found: list[int] = []
+        deadline = time.monotonic() + READ_S_MAX
+        while found != sorted(shares):
+            assert time.monotonic() < deadline, f"the members own {found} partitions"
+            self.send_round()
+            self.wait_for_all()
+            owners = list(self._owners[self.rounds - 1].values())
+            found = sorted(owners.count(hand) for hand in set(owners))
+
+
+class Hand(Worker):
+    """A bare member that polls, commits and polls again."""
+
+    def __init__(self, crew: Crew, transport: Transport) -> None:
+        self._crew = crew
+        self.member = transport.consumer(group=GROUP, topics=[TOPIC])
+        self._leaves = True
+        super().__init__(self._work, self._leave)
+
+    def _work(self) -> None:
+        records = self.member.poll(records_max=20, timeout_s=0.05)
+        self._crew.note(self, records)
+        for one in records:
+            self.member.commit(one)
+        self._crew.forget(self)
+
+    def _leave(self) -> None:
+        if self._leaves:
+            self.member.close()
+
+    def vanish(self, harness: Harness) -> None:
+        """Die between two polls."""
+        self._leaves = False
+        self.stop()
+        harness.vanish(self.member)
 
 
 class Member:

@@ -11,9 +11,8 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
-from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.fiscal_docs.models import Document
@@ -22,7 +21,7 @@ from apps.ledger.models import Transaction
 from apps.messaging.consumer import consume_once
 from apps.messaging.inbox import groups
 from apps.messaging.models import Message, Pending
-from apps.messaging.outbox import bucket_of
+from apps.messaging.outbox import publish_raw
 from apps.messaging.relay import relay_once
 from apps.messaging.transports import transport
 from apps.orders.models import Order
@@ -32,6 +31,7 @@ from apps.saga import calls, engine
 from apps.saga.models import LIVE, Run, RunStatus
 from config import demo
 from tests import shop
+from tests.integration.messaging.world import again
 from tests.saga_driver import finish, let_time_pass, pump_messages
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -99,31 +99,17 @@ class World:
 
     def double(self) -> None:
         """The relay sends a message again: the same id arrives twice."""
-        messages = list(Message.objects.order_by("seq").values_list("seq", "topic", "key"))
+        messages = list(Message.objects.order_by("seq"))
         if messages:
-            seq, topic, key = self.random.choice(messages)
-            Pending.objects.get_or_create(
-                seq=seq, defaults={"topic": topic, "key": key, "bucket": bucket_of(key), "due_at": timezone.now()}
-            )
+            again(self.random.choice(messages))
 
     def answer_again(self) -> None:
         """The processor says the same thing again, as a new message: only the state can tell that it is old."""
         answers = list(Message.objects.filter(schema="payments.card_result.v1").order_by("seq"))
         if answers:
             old = self.random.choice(answers)
-            fresh = str(uuid7())
-            copy = Message.objects.create(
-                message_id=fresh,
-                topic=old.topic,
-                key=old.key,
-                schema=old.schema,
-                meta={**old.meta, "message-id": fresh},
-                body=old.body,
-                created_at=timezone.now(),
-            )
-            Pending.objects.create(
-                seq=copy.seq, topic=copy.topic, key=copy.key, bucket=bucket_of(copy.key), due_at=timezone.now()
-            )
+            with transaction.atomic():
+                publish_raw(topic=old.topic, key=old.key, meta={**old.meta, "message-id": str(uuid7())}, body=old.body)
 
     def crash(self) -> None:
         """The owner of a call dies, before it talks or between the answer and the record."""

@@ -6,11 +6,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.core.serializers.json import DjangoJSONEncoder
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
 from apps.common.money import CURRENCY
-from apps.ledger.public import AccountRef, Entry, Leg
+from apps.ledger import public
+from apps.ledger.public import BATCH_LINES_MAX, AccountRef, BatchTooLarge, Entry, EntryResult, Leg
 from apps.ledger.rules import ENTRY_LEGS_MAX, EVENT_CODE_MAX, SUM_DIGITS_MAX
+
+BATCH_ERRORS_MAX = 20  # malformed entries that an answer names; whoever sent more has one mistake, not twenty
 
 # Digits and at most two decimals: no sign, no exponent, no NaN. "1e2" is a number to JSON, and a mistake here.
 _AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
@@ -46,7 +51,10 @@ class LegSerializer(serializers.Serializer[Leg]):
     eventcode = serializers.IntegerField(min_value=1, max_value=EVENT_CODE_MAX)
     description = serializers.CharField(max_length=255, default="", allow_blank=True)
     details = serializers.JSONField(
-        default=None, allow_null=True, help_text="An object of the origin's own, up to 16 KiB; decimals are kept as texts."
+        default=None,
+        allow_null=True,
+        encoder=DjangoJSONEncoder,  # our parser reads numbers as Decimal, which JSONField alone calls no JSON
+        help_text="An object of the origin's own, up to 16 KiB; decimals are kept as texts.",
     )
 
     def validate_details(self, value: Any) -> Any:
@@ -72,16 +80,63 @@ class EntryRequestSerializer(serializers.Serializer[Entry]):
     legs = LegSerializer(many=True, allow_empty=False, max_length=ENTRY_LEGS_MAX)  # type: ignore[call-arg]  # of the list
 
 
-def read_entry(data: Any) -> Entry:
-    """The entry that a body asks to post: ``legs``, or the fields of one line. Raises DRF's ValidationError."""
-    is_compound = isinstance(data, dict) and "legs" in data
-    form = EntryRequestSerializer(data=data) if is_compound else LineRequestSerializer(data=data)
-    form.is_valid(raise_exception=True)
-    values: dict[str, Any] = form.validated_data
-    tracekey: UUID = values["tracekey"]
-    dateref: date | None = values["dateref"]
-    legs = values["legs"] if is_compound else [values]
-    return Entry(tracekey=tracekey, legs=tuple(_leg(leg) for leg in legs), dateref=dateref)
+def either_entry(*, many: bool = False) -> PolymorphicProxySerializer:
+    """For the OpenAPI document: an entry is one line, or legs."""
+    return PolymorphicProxySerializer(
+        component_name="LedgerPosting",
+        serializers=[LineRequestSerializer, EntryRequestSerializer],
+        resource_type_field_name=None,
+        many=many,
+    )
+
+
+@extend_schema_field(either_entry(many=True))
+class EntriesField(serializers.ListField):
+    """A list of entries."""
+
+
+class PostingBatchRequestSerializer(serializers.Serializer[Any]):
+    """POST /ledger/transactions/batch: entries, each a line or legs, with a tracekey of its own."""
+
+    # For the document. ``read_batch`` reads it, for a form of its own for each entry would take most of the time.
+
+    transactions = EntriesField(max_length=BATCH_LINES_MAX)
+
+
+class EntryReader:
+    """Reads entries: ``legs``, or the fields of one line. A form is costly to make, so one pair serves a whole batch."""
+
+    def __init__(self) -> None:
+        self._line, self._compound = LineRequestSerializer(), EntryRequestSerializer()
+
+    def read(self, data: Any) -> Entry:
+        """The entry that a body asks to post. Raises DRF's ValidationError."""
+        is_compound = isinstance(data, dict) and "legs" in data
+        values: dict[str, Any] = (self._compound if is_compound else self._line).run_validation(data)
+        tracekey: UUID = values["tracekey"]
+        dateref: date | None = values["dateref"]
+        legs = values["legs"] if is_compound else [values]
+        return Entry(tracekey=tracekey, legs=tuple(_leg(leg) for leg in legs), dateref=dateref)
+
+
+def read_batch(data: Any) -> list[Entry]:
+    """The entries of a batch. Raises DRF's ValidationError, which names the first BATCH_ERRORS_MAX that are malformed."""
+    bodies = data.get("transactions") if isinstance(data, dict) else None
+    if not isinstance(bodies, list) or not bodies:
+        raise serializers.ValidationError({"transactions": ["A list of at least one entry is required."]})
+    if len(bodies) > BATCH_LINES_MAX:
+        raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="transactions")
+    reader, entries, errors = EntryReader(), [], {}
+    for index, body in enumerate(bodies):
+        try:
+            entries.append(reader.read(body))
+        except serializers.ValidationError as error:
+            errors[index] = error.detail
+            if len(errors) == BATCH_ERRORS_MAX:
+                break
+    if errors:
+        raise serializers.ValidationError({"transactions": errors})  # type: ignore[dict-item]  # keyed by index, as DRF's own
+    return entries
 
 
 def _leg(values: dict[str, Any]) -> Leg:
@@ -119,6 +174,56 @@ class PostResultSerializer(serializers.Serializer[Any]):
     result = serializers.CharField(read_only=True, default="POSTED")
     replayed = serializers.BooleanField(help_text="Was it posted by an earlier request?")
     lines = PostedLineSerializer(many=True)
+
+
+class PostingOutcomeSerializer(serializers.Serializer[public.Outcome]):
+    """What became of one entry."""
+
+    tracekey = serializers.UUIDField()
+    result = serializers.ChoiceField(
+        choices=["POSTED", "REFUSED", "UNKNOWN"],
+        help_text="UNKNOWN: it changed nothing so far; it may still wait in the queue, or was never asked for.",
+    )
+    replayed = serializers.BooleanField(required=False, help_text="POSTED by an earlier request?")
+    lines = PostedLineSerializer(many=True, required=False, help_text="Of what was POSTED.")
+    code = serializers.CharField(required=False, help_text="Why it was REFUSED: R1xx.")
+    detail = serializers.CharField(required=False)
+    field = serializers.CharField(required=False, help_text="The field at fault, where there is one.")
+    retryable = serializers.BooleanField(required=False, help_text="May the very same entry be posted later?")
+
+    def to_representation(self, instance: public.Outcome) -> dict[str, Any]:
+        belongs = {
+            "POSTED": ("tracekey", "result", "replayed", "lines"),
+            "REFUSED": ("tracekey", "result", "code", "detail", "field", "retryable"),
+            "UNKNOWN": ("tracekey", "result"),
+        }[instance.result]
+        body = super().to_representation(instance)
+        return {name: value for name, value in body.items() if name in belongs and value != ""}
+
+
+class PostingOutcomesSerializer(serializers.Serializer[Any]):
+    results = PostingOutcomeSerializer(many=True)
+
+
+class PostingsAcceptedSerializer(serializers.Serializer[Any]):
+    """What was queued: one tracekey per entry, in order."""
+
+    tracekeys = serializers.ListField(child=serializers.UUIDField())
+
+
+def outcome_of(result: EntryResult) -> public.Outcome:
+    """One entry of a batch that was posted at once."""
+    if (refusal := result.refusal) is None:
+        replayed, lines = (result.posting.replayed, result.posting.lines) if result.posting else (False, ())
+        return public.Outcome(result.tracekey, "POSTED", replayed=replayed, lines=lines)
+    return public.Outcome(
+        result.tracekey,
+        "REFUSED",
+        code=refusal.code,
+        detail=refusal.detail,
+        field=refusal.field or "",
+        retryable=refusal.retryable,
+    )
 
 
 class TransactionSerializer(PostedLineSerializer):

@@ -1,9 +1,12 @@
 """The ledger over HTTP. Scopes: ledger:read, ledger:post."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from uuid import UUID
 
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework.request import Request
@@ -11,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.clock import business_date
-from apps.common.errors import InvalidRequest, NotFound
+from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
 from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
@@ -20,6 +23,13 @@ from apps.ledger import public
 from apps.ledger.api import serializers
 
 READ, POST = "ledger:read", "ledger:post"
+TRACEKEYS_MAX = 100  # in one address: 4.6 KB, and servers take 8
+_PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="respond-async: queue it and answer 202. The result is published, and found by its tracekey.",
+)
 _CURRENCY = OpenApiParameter("currency", str, description="ISO 4217; BRL when absent.")
 _REFUSED = {401: ProblemSerializer, 403: ProblemSerializer, 404: ProblemSerializer, 422: ProblemSerializer}
 
@@ -90,30 +100,113 @@ class StatementView(APIView):
         return Response(serializers.StatementSerializer(found).data)
 
 
+def _wants_the_queue(request: Request) -> bool:
+    """RFC 7240. Preferences that we do not know are ignored."""
+    return "respond-async" in {word.strip().lower() for word in request.headers.get("Prefer", "").split(",")}
+
+
+def _queue(entries: Sequence[public.Entry], *, location: str | None = None) -> Response:
+    with transaction.atomic(durable=True):
+        public.request_postings(entries)
+    headers = {"Preference-Applied": "respond-async", **({"Location": location} if location else {})}
+    accepted = serializers.PostingsAcceptedSerializer({"tracekeys": [entry.tracekey for entry in entries]})
+    return Response(accepted.data, status=202, headers=headers)
+
+
 class PostingView(APIView):
     """Postings."""
 
     @extend_schema(
+        operation_id="ledger_outcomes",
+        parameters=[
+            OpenApiParameter("tracekey", UUID, required=True, many=True, description=f"1 to {TRACEKEYS_MAX} of them.")
+        ],
+        responses={200: serializers.PostingOutcomesSerializer, **_REFUSED},
+    )
+    def get(self, request: Request) -> Response:
+        """What became of entries, by tracekey: posted, refused by the queue, or neither so far."""
+        require_scope(request, READ)
+        found = public.outcomes(_tracekeys(request))
+        return Response(serializers.PostingOutcomesSerializer({"results": found}).data)
+
+    @extend_schema(
         operation_id="ledger_post",
-        request=PolymorphicProxySerializer(
-            component_name="LedgerPosting",
-            serializers=[serializers.LineRequestSerializer, serializers.EntryRequestSerializer],
-            resource_type_field_name=None,
-        ),
+        request=serializers.either_entry(),
+        parameters=[_PREFER],
         responses={
             201: serializers.PostResultSerializer,
             200: serializers.PostResultSerializer,
+            202: serializers.PostingsAcceptedSerializer,
             409: ProblemSerializer,
             **_REFUSED,
         },
     )
     def post(self, request: Request) -> Response:
-        """Post one line, or several legs whose debits equal their credits. 200: it had been posted before."""
+        """Post one line, or several legs whose debits equal their credits. 200: it had been posted before. 202: queued."""
         require_scope(request, POST)
-        entry = serializers.read_entry(request.data)
+        entry = serializers.EntryReader().read(request.data)
+        if _wants_the_queue(request):
+            public.check_form(entry)
+            return _queue([entry], location=f"{reverse('ledger-post')}?tracekey={entry.tracekey}")
         with transaction.atomic(durable=True):
             posting = public.post(entry, now=timezone.now())
         return Response(serializers.PostResultSerializer(posting).data, status=200 if posting.replayed else 201)
+
+
+def _tracekeys(request: Request) -> list[UUID]:
+    texts = request.query_params.getlist("tracekey")
+    if not 1 <= len(texts) <= TRACEKEYS_MAX:
+        raise InvalidRequest(f"Give 1 to {TRACEKEYS_MAX} tracekeys.", field="tracekey")
+    try:
+        return [UUID(text) for text in texts]
+    except ValueError:
+        raise InvalidRequest("A tracekey is a UUID.", field="tracekey") from None
+
+
+class BatchView(APIView):
+    """Many postings."""
+
+    @extend_schema(
+        operation_id="ledger_post_batch",
+        request=serializers.PostingBatchRequestSerializer,
+        parameters=[_PREFER],
+        responses={200: serializers.PostingOutcomesSerializer, 202: serializers.PostingsAcceptedSerializer, **_REFUSED},
+    )
+    def post(self, request: Request) -> Response:
+        """Post many entries, each all or nothing; one result per entry, in order. 202: queued.
+
+        An entry that is malformed refuses the request as a whole, and nothing is posted.
+        """
+        require_scope(request, POST)
+        entries = serializers.read_batch(request.data)
+        if _wants_the_queue(request):
+            for index, entry in enumerate(entries):
+                with _naming(index):
+                    public.check_form(entry)
+            return _queue(entries)
+        with transaction.atomic(durable=True):
+            results = public.post_batch(entries, now=timezone.now())
+            _refuse_malformed(results)  # rolls back
+        outcomes = [serializers.outcome_of(result) for result in results]
+        return Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data)
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Say which entry of the batch a refusal means."""
+    try:
+        yield
+    except DomainError as refusal:
+        at = f"transactions[{index}]"
+        field = f"{at}.{refusal.field}" if refusal.field else at
+        raise type(refusal)(f"{at}: {refusal.detail}", field=field) from None
+
+
+def _refuse_malformed(results: Sequence[public.EntryResult]) -> None:
+    for index, result in enumerate(results):
+        if result.refusal is not None and result.refusal.status == 422:
+            with _naming(index):
+                raise result.refusal
 
 
 class TransactionView(APIView):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class TransportDown(Exception):
@@ -22,8 +22,7 @@ class Fate(Enum):
     NOT_SENT = "not sent"  # one before it of its topic and key was refused, or nobody knows: send it again
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRecord:
+class OutgoingRecord(NamedTuple):  # quicker to make than a dataclass, and the relay makes thousands a second
     """A record to append."""
 
     topic: str
@@ -90,6 +89,21 @@ class Consumer(Protocol):
 
     def close(self) -> None:
         """Leave the group, so that another member may take over at once."""
+
+
+class Sending(Protocol):
+    """A batch under way."""
+
+    def outcomes(self) -> Sequence[SendOutcome]:
+        """Wait for the last word about every record. Raises TransportDown as ``Transport.send`` does."""
+
+
+@runtime_checkable
+class SendsInBackground(Protocol):
+    """A broker's client that sends while its caller does something else."""
+
+    def begin(self, records: Sequence[OutgoingRecord]) -> Sending:
+        """Begin to append records in order. The next batch is begun when this one's outcomes are known."""
 
 
 class Transport(Protocol):

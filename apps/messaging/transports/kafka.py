@@ -35,13 +35,16 @@ from apps.messaging.transports.base import (
     DesiredTopic,
     Fate,
     OutgoingRecord,
+    Sending,
     SendOutcome,
     TopicPlan,
     TransportDown,
     TransportMisconfigured,
 )
-from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, client_settings, first_cause, wire_name
+from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, wire_name
 from apps.messaging.transports.kafka_consumer import KafkaMember
+from apps.messaging.transports.kafka_login import client_settings, first_cause
+from apps.messaging.transports.kafka_partitioner import KeyPartitioner
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ METADATA_S = 5  # waiting for a topic's partitions
 REQUEST_S = 5  # waiting for one answer of the broker
 DELIVERY_S = 6  # from send() to the last word about a record, the client's own retries included
 SEND_S_MAX = 12  # one call of send(), metadata and delivery in turn. The relay's lease (15 s) is longer.
-LINGER_MS = 5  # flush() sends at once; this is only how long the first records of a big batch may wait for the rest
+LINGER_MS = 50  # flush() sends at once; this is only how long the first records of a big batch may wait for the rest
 BATCH_BYTES = 131_072
 RECORD_BYTES_MAX = 1_000_000  # with headers; below the broker's own default limit of 1,048,588 for a batch of one
 FLUSH_S_MIN = 0.1
@@ -92,6 +95,8 @@ class _Producer:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.known_topics: set[str] = set()
+        self._names: dict[str, str] = {}  # our topic -> its name at the broker
+        self._requests: dict[Any, Any] = {}  # partition -> the future of the request that is being filled
         self.failed = threading.Event()
         with first_cause():
             self._client: Any = KafkaProducer(
@@ -101,6 +106,7 @@ class _Producer:
                 linger_ms=LINGER_MS,
                 batch_size=BATCH_BYTES,
                 compression_type="lz4",
+                partitioner=KeyPartitioner(),
                 max_request_size=RECORD_BYTES_MAX,
                 max_block_ms=METADATA_S * 1000,
                 request_timeout_ms=REQUEST_S * 1000,
@@ -112,19 +118,22 @@ class _Producer:
 
     def send(self, record: OutgoingRecord) -> Any:
         """Hand a record over; the future tells its fate. Raises what the client raises."""
+        topic = self._names.get(record.topic)
+        if topic is None:
+            topic = self._names[record.topic] = wire_name(record.topic)
         try:
-            future = self._client.send(
-                wire_name(record.topic),
-                value=record.value,
-                key=record.key.encode(),
-                headers=[(name, value.encode()) for name, value in record.headers],
-            )
+            headers = [(name, value.encode()) for name, value in record.headers]
+            future = self._client.send(topic, value=record.value, key=record.key.encode(), headers=headers)
         except Exception as error:
             # It may stop under our hands, and then its parts raise what they like.
             if self.failed.is_set() and not isinstance(error, kafka_errors.KafkaError):
                 raise kafka_errors.IllegalStateError(f"The producer has stopped: {error!r}") from error
             raise
-        future.add_errback(self._stop)
+        # Records of one request share its future, and one errback is enough: it runs before those of its records.
+        request = future._produce_future
+        if self._requests.get(request.topic_partition) is not request:
+            self._requests[request.topic_partition] = request
+            request.add_errback(self._stop)
         return future
 
     def flush(self, futures: Sequence[Any], deadline: float) -> None:
@@ -140,6 +149,8 @@ class _Producer:
                 raise
             logger.debug("flush ended with %r", error)
         for future in futures:
+            if future.is_done:
+                continue
             if time.monotonic() > deadline + STOP_S:
                 return  # They count as not sent.
             try:
@@ -185,17 +196,15 @@ class KafkaTransport:
     @durable
     def send(self, records: Sequence[OutgoingRecord]) -> Sequence[SendOutcome]:
         """Hand over, flush, and look at every future. Within SEND_S_MAX."""
+        return self.begin(records).outcomes()
+
+    @durable
+    def begin(self, records: Sequence[OutgoingRecord]) -> Sending:
+        """Hand over; the client sends from a thread of its own until ``outcomes`` waits for it."""
         deadline = time.monotonic() + SEND_S_MAX
         producer = self._producer()
         unknown = self._unknown_topics(producer, {record.topic for record in records})
-        found = _hand_over(producer, records, unknown)
-        producer.flush([item for item in found if isinstance(item, Future)], deadline)
-        outcomes, cause = _fates(records, found)
-        if producer.failed.is_set():
-            self._discard(producer)
-        if cause is not None and not any(outcome.fate is not Fate.NOT_SENT for outcome in outcomes):
-            raise TransportDown(f"Kafka acknowledged nothing: {cause!r}") from cause
-        return outcomes
+        return _Sending(self, producer, records, _hand_over(producer, records, unknown), deadline)
 
     def _producer(self) -> _Producer:
         with self._lock:
@@ -206,7 +215,8 @@ class KafkaTransport:
                     raise TransportDown(str(error)) from error  # no message is to blame; an operator is needed
             return self._made
 
-    def _discard(self, producer: _Producer) -> None:
+    def discard(self, producer: _Producer) -> None:
+        """A producer that has failed is of no more use: the next call makes a new one."""
         with self._lock:
             if self._made is producer:
                 self._made = None
@@ -246,29 +256,61 @@ class KafkaTransport:
                 self._made.known_topics.clear()
 
 
+class _Sending:
+    """A batch under way."""
+
+    def __init__(
+        self,
+        transport: KafkaTransport,
+        producer: _Producer,
+        records: Sequence[OutgoingRecord],
+        found: Sequence[Any],
+        deadline: float,
+    ) -> None:
+        self._transport, self._producer, self._records = transport, producer, records
+        self._found, self._deadline = found, deadline
+
+    @durable
+    def outcomes(self) -> Sequence[SendOutcome]:
+        """Flush, and look at every future."""
+        producer = self._producer
+        producer.flush([item for item in self._found if isinstance(item, Future)], self._deadline)
+        outcomes, cause = _fates(self._records, self._found)
+        if producer.failed.is_set():
+            self._transport.discard(producer)
+        if cause is not None and not any(outcome.fate is not Fate.NOT_SENT for outcome in outcomes):
+            raise TransportDown(f"Kafka acknowledged nothing: {cause!r}") from cause
+        return outcomes
+
+
+_ACKNOWLEDGED = SendOutcome(Fate.ACKNOWLEDGED)
+
+
 def _hand_over(producer: _Producer, records: Sequence[OutgoingRecord], unknown: set[str]) -> list[Any]:
     """For each record its future, or the SendOutcome that is known already, or the error that ended the hand-over."""
     found: list[Any] = []
     blocked: set[tuple[str, str]] = set()
     ended: Exception | None = None
     for record in records:
-        slot = (record.topic, record.key)
         if ended is not None:
             found.append(ended)
-        elif slot in blocked:
+            continue
+        if blocked and (record.topic, record.key) in blocked:
             found.append(SendOutcome(Fate.NOT_SENT))
-        elif record.topic in unknown:
+            continue
+        if record.topic in unknown:
             found.append(SendOutcome(Fate.REFUSED, _unknown(record.topic)))
         else:
             try:
                 found.append(producer.send(record))
+                continue
             except (kafka_errors.MessageSizeTooLargeError, ValueError, TypeError) as error:
                 found.append(SendOutcome(Fate.REFUSED, refusal(error) or f"The record cannot be sent: {error}"))
             except kafka_errors.KafkaError as error:
                 ended = error
                 found.append(error)
-        if isinstance(found[-1], SendOutcome):
-            blocked.add(slot)
+                continue
+        blocked.add((record.topic, record.key))
     return found
 
 
@@ -285,13 +327,15 @@ def _fates(records: Sequence[OutgoingRecord], found: Sequence[Any]) -> tuple[lis
     blocked: set[tuple[str, str]] = set()
     cause: Exception | None = None
     for record, item in zip(records, found, strict=True):
-        slot = (record.topic, record.key)
         outcome, error = _fate(item)
+        if outcome is _ACKNOWLEDGED:
+            outcomes.append(outcome)
+            continue
+        slot = (record.topic, record.key)
         cause = cause or error
         if outcome.fate is Fate.REFUSED and slot in blocked:
             outcome = SendOutcome(Fate.NOT_SENT)  # the first of its key is the one that counts
-        if outcome.fate is not Fate.ACKNOWLEDGED:
-            blocked.add(slot)
+        blocked.add(slot)
         outcomes.append(outcome)
     return outcomes, cause
 
@@ -302,7 +346,7 @@ def _fate(item: Any) -> tuple[SendOutcome, Exception | None]:
     if isinstance(item, Exception):
         return SendOutcome(Fate.NOT_SENT), item
     if item.succeeded():
-        return SendOutcome(Fate.ACKNOWLEDGED), None
+        return _ACKNOWLEDGED, None
     error = item.exception or kafka_errors.KafkaTimeoutError("the delivery is not decided")
     reason = refusal(error)
     if reason:

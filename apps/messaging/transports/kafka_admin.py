@@ -1,7 +1,6 @@
-"""Kafka's administration: how to log in, which topics there are, how far a group is behind."""
+"""Kafka's administration: which topics there are, how far a group is behind."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,21 +11,14 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
+from apps.messaging.transports.kafka_login import client_settings, first_cause
 
 BOOTSTRAP_S = 3.0
-START_S = 8.0  # at a process's start: a broker that has just started needs seconds for its first login
+LOGIN_ATTEMPTS = 3  # at a process's start: a broker that has just started needs seconds for its first login
 REQUEST_S = 3.0
-CAUSES_MAX = 50  # log lines of one attempt to start
 COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
-RECONNECT_MS_MAX = 1000  # a broker that comes back is found within a second; the client's own default is 30 s
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MESSAGE_BYTES_MAX = 1_048_588  # Kafka's default, said here because a broker may have another one
 DAY_MS = 86_400_000
-
-
-def no_servers() -> TransportMisconfigured:
-    """The error of a missing address."""
-    return TransportMisconfigured("KAFKA_BOOTSTRAP_SERVERS is empty. Set it to host:port of a broker.")
 
 
 def wire_name(name: str) -> str:
@@ -39,88 +31,24 @@ def our_name(name: str) -> str:
     return name.removeprefix(settings.MESSAGING_PREFIX)
 
 
-def client_settings() -> dict[str, Any]:
-    """What producer, consumer and admin client have in common: where the broker is and how to log in."""
-    protocol = settings.KAFKA_SECURITY_PROTOCOL
-    if protocol not in PROTOCOLS:
-        raise TransportMisconfigured(f"KAFKA_SECURITY_PROTOCOL is {protocol!r}; it is one of {', '.join(PROTOCOLS)}.")
-    if not settings.KAFKA_BOOTSTRAP_SERVERS:
-        raise no_servers()
-    found: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.KAFKA_BOOTSTRAP_SERVERS.split(",")],
-        "client_id": "lastro",
-        "security_protocol": protocol,
-        "reconnect_backoff_max_ms": RECONNECT_MS_MAX,
-    }
-    if protocol.startswith("SASL"):
-        if not (settings.KAFKA_SASL_USERNAME and settings.KAFKA_SASL_PASSWORD):
-            raise TransportMisconfigured(f"{protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD.")
-        found["sasl_mechanism"] = settings.KAFKA_SASL_MECHANISM
-        found["sasl_plain_username"] = settings.KAFKA_SASL_USERNAME
-        found["sasl_plain_password"] = settings.KAFKA_SASL_PASSWORD
-    if protocol.endswith("SSL"):
-        for name in ("cafile", "certfile", "keyfile"):
-            if path := getattr(settings, f"KAFKA_SSL_{name.upper()}"):
-                found[f"ssl_{name}"] = path
-    return found
-
-
-class _Causes(logging.Handler):
-    """The client says only that it could not bootstrap; why, it tells its log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if len(self.texts) < CAUSES_MAX:
-            self.texts.append(record.getMessage())
-
-    def refusal(self) -> str:
-        """Does the broker refuse the login, or hang up on us? It may do so before its answer has been read."""
-        signs = ("SaslAuthenticationFailed", "UnsupportedSaslMechanism", "socket disconnected")
-        return next((text for text in self.texts if any(sign in text for sign in signs)), "")
-
-
 @contextlib.contextmanager
-def first_cause() -> Iterator[None]:
-    """Turn a client that cannot start into TransportMisconfigured (a refused login) or TransportDown, with the cause."""
-    causes, log = _Causes(), logging.getLogger("kafka.net.manager")
-    log.addHandler(causes)
-    try:
-        yield
-    except kafka_errors.KafkaConfigurationError as error:
-        raise TransportMisconfigured(f"Kafka's client refuses its configuration: {error}") from error
-    except (kafka_errors.KafkaError, OSError) as error:
-        if why := causes.refusal():
-            raise TransportMisconfigured(_refused_login(why)) from error
-        where = settings.KAFKA_BOOTSTRAP_SERVERS
-        raise TransportDown(f"Kafka at {where} does not answer. Is it running? ({error})") from error
-    finally:
-        log.removeHandler(causes)
-
-
-def _refused_login(why: str) -> str:
-    who = f"the login of {settings.KAFKA_SASL_USERNAME!r}" if settings.KAFKA_SASL_USERNAME else "a client without a login"
-    return (
-        f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS} refuses {who} over {settings.KAFKA_SECURITY_PROTOCOL}. Check "
-        f"KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD. ({why})"
-    )
-
-
-@contextlib.contextmanager
-def admin(*, bootstrap_s: float = BOOTSTRAP_S) -> Iterator[Any]:
-    """An admin client for a few questions."""
+def admin() -> Iterator[Any]:
+    """An admin client for a few questions. Raises TransportDown, TransportMisconfigured."""
     with first_cause():
         client = KafkaAdminClient(
             **client_settings(),
-            bootstrap_timeout_ms=int(bootstrap_s * 1000),
+            bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
             request_timeout_ms=int(REQUEST_S * 1000),
         )
     try:
         yield client
     except kafka_errors.RetriableError as error:
         raise TransportDown(f"Kafka does not answer: {error!r}") from error
+    except kafka_errors.AuthorizationError as error:
+        raise TransportMisconfigured(
+            f"This login may not do that at Kafka: grant it DESCRIBE on topics and groups, and CREATE and DESCRIBE_CONFIGS "
+            f"to apply topics. ({error!r})"
+        ) from error
     finally:
         client.close()
 
@@ -133,8 +61,14 @@ def existing_topics() -> set[str]:
 
 def log_in() -> None:
     """Connect. Raises TransportMisconfigured when the broker refuses us, TransportDown when nobody answers."""
-    with admin(bootstrap_s=BOOTSTRAP_S if settings.KAFKA_SECURITY_PROTOCOL == "PLAINTEXT" else START_S) as client:
-        client.list_topics()
+    attempts = 1 if settings.KAFKA_SECURITY_PROTOCOL == "PLAINTEXT" else LOGIN_ATTEMPTS
+    for left in reversed(range(attempts)):
+        try:
+            existing_topics()
+            return
+        except TransportDown:
+            if not left:
+                raise
 
 
 def lag(*, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:

@@ -19,7 +19,8 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from apps.messaging.transports.base import IncomingRecord
-from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, client_settings, first_cause, our_name, wire_name
+from apps.messaging.transports.kafka_admin import BOOTSTRAP_S, our_name, wire_name
+from apps.messaging.transports.kafka_login import client_settings, first_cause
 
 logger = logging.getLogger(__name__)
 

@@ -76,8 +76,11 @@ def wait_until_blocked(pid: int) -> None:
     pytest.fail("The other session never waited: nothing fences the account.")
 
 
-def while_open(first: Callable[[], Any], second: Callable[[], Any]) -> None:
-    """``first`` writes and does not commit; ``second`` starts and must wait for it; then ``first`` commits."""
+def while_open(first: Callable[[], Any], second: Callable[[], Any], *, meanwhile: Callable[[], Any] = lambda: None) -> None:
+    """``first`` writes and does not commit; ``second`` starts and must wait for it; then ``first`` commits.
+
+    ``meanwhile`` runs in the first one's transaction while the second one waits.
+    """
     pids: list[int] = []
     started = threading.Event()
 
@@ -98,6 +101,7 @@ def while_open(first: Callable[[], Any], second: Callable[[], Any]) -> None:
             waiting = pool.submit(run_second)
             assert started.wait(WAIT_S)
             wait_until_blocked(pids[0])
+            meanwhile()
         waiting.result(WAIT_S)
 
 

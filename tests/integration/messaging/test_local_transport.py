@@ -1,39 +1,20 @@
-"""The local broker promises what Kafka promises."""
+"""The local broker promises what Kafka promises: the writing side, and reading."""
 
 import threading
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 
 from apps.common.transactions import TransactionMisuse
-from apps.messaging.models import LocalCursor, LocalRecord
+from apps.messaging.models import LocalRecord
 from apps.messaging.transports import local, transport
-from apps.messaging.transports.base import Fate, IncomingRecord, OutgoingRecord, TransportDown
-from apps.messaging.transports.local import PARTITIONS, RECORD_BYTES_MAX, LocalConsumer, LocalTransport, partition_of
-from tests.integration.messaging.world import THREADS_S_MAX, leases_end, together
+from apps.messaging.transports.base import Fate, OutgoingRecord, TransportDown
+from apps.messaging.transports.local import RECORD_BYTES_MAX, LocalTransport, partition_of
+from apps.messaging.transports.local_consumer import PARTITIONS
+from tests.integration.messaging.local_world import KEYS, TOPIC, join, read, send, values
+from tests.integration.messaging.world import together
 
 pytestmark = pytest.mark.django_db
-
-TOPIC = "tests.local.log.event"
-KEYS = [next(k for k in map(str, range(1000)) if partition_of(k) == p) for p in range(PARTITIONS)]  # one per partition
-
-
-def send(*values: str, key: str = "k", topic: str = TOPIC) -> None:
-    LocalTransport().send([OutgoingRecord(topic, key, value.encode()) for value in values])
-
-
-def join(group: str = "g") -> LocalConsumer:
-    member = LocalTransport().consumer(group=group, topics=[TOPIC])
-    assert isinstance(member, LocalConsumer)
-    return member
-
-
-def read(member: LocalConsumer, records_max: int = 100) -> list[IncomingRecord]:
-    return list(member.poll(records_max=records_max, timeout_s=0))
-
-
-def values(records: list[IncomingRecord]) -> list[str]:
-    return [record.value.decode() for record in records]
 
 
 class TestSend:
@@ -70,8 +51,8 @@ class TestSend:
             send("a")
 
 
-class TestGroup:
-    def test_reads_on_after_the_last_commit(self) -> None:
+class TestReading:
+    def test_begins_after_the_last_commit(self) -> None:
         send("a", "b", "c")
         member = join()
         member.commit(read(member)[1])
@@ -82,85 +63,23 @@ class TestGroup:
         member = join()
         found = read(member)
         member.commit(found[2])
+        assert read(member) == []
         member.commit(found[0])
         assert read(member) == []
 
-    def test_two_groups_read_everything_each(self) -> None:
+    def test_gives_everything_to_each_of_two_groups(self) -> None:
         send("a")
         assert values(read(join("g"))) == values(read(join("h"))) == ["a"]
 
-    def test_a_partition_has_one_owner(self) -> None:
-        for key in KEYS:
-            send("a", key=key)
-        one, two = join(), join()
-        assert len(read(one)) == PARTITIONS
-        assert read(two) == []
-
-    def test_two_members_share_what_appears_while_both_are_there(self) -> None:
-        one, two = join(), join()
-        send("a", key=KEYS[0])
-        assert values(read(one)) == ["a"]
-        send("b", key=KEYS[1])
-        assert values(read(two)) == ["b"]
-        send("c", key=KEYS[0])
-        assert values(read(two)) == ["b"]
-        assert values(read(one)) == ["a", "c"]
-
-    def test_another_member_takes_over_at_once_when_one_leaves(self) -> None:
-        send("a", "b")
-        one, two = join(), join()
-        one.commit(read(one)[0])
-        one.close()
-        assert values(read(two)) == ["b"]
-
-    def test_another_member_takes_over_when_the_lease_of_a_dead_one_is_over(self) -> None:
-        send("a", "b")
-        dead, heir = join(), join()
-        dead.commit(read(dead)[0])
-        assert read(heir) == []
-        leases_end()
-        assert values(read(heir)) == ["b"]
-
-    def test_a_member_that_lost_its_partition_reads_and_moves_nothing(self) -> None:
-        send("a", "b")
-        stale, heir = join(), join()
-        found = read(stale)
-        leases_end()
-        assert values(read(heir)) == ["a", "b"]
-        stale.commit(found[1])
-        assert read(stale) == []
-        assert values(read(heir)) == ["a", "b"], "the stale member's commit moved nothing"
-
-    def test_leaving_twice_or_after_losing_disturbs_nobody(self) -> None:
-        send("a")
-        stale, heir = join(), join()
-        read(stale)
-        leases_end()
-        assert values(read(heir)) == ["a"]
-        stale.close()
-        stale.close()
-        assert read(join()) == [], "the heir still owns it"
-
-    def test_looking_again_writes_nothing_while_the_lease_is_young(self) -> None:
-        send("a")
-        member = join()
-        read(member)
-        before = LocalCursor.objects.values_list("lease_until", flat=True).get()
-        read(member)
-        assert LocalCursor.objects.values_list("lease_until", flat=True).get() == before
-
-    def test_an_old_lease_is_renewed_by_looking(self) -> None:
-        send("a")
-        member = join()
-        read(member)
-        leases_end()
-        read(member)
-        assert read(join()) == []
-
-    def test_a_busy_partition_does_not_starve_the_others(self) -> None:
+    def test_lets_no_busy_partition_starve_the_others(self) -> None:
         send(*map(str, range(50)), key=KEYS[0])
         send("rare", key=KEYS[1])
         assert "rare" in values(read(join(), records_max=2))
+
+    def test_fills_the_page_where_there_is_enough(self) -> None:
+        send(*map(str, range(50)), key=KEYS[0])
+        send("x", "y", "z", key=KEYS[1])
+        assert len(read(join(), records_max=20)) == 20
 
     def test_keeps_the_order_of_a_partition_in_a_small_page(self) -> None:
         for key in KEYS:
@@ -172,6 +91,11 @@ class TestGroup:
                 seen.setdefault(record.partition, []).append(record.value.decode())
                 member.commit(record)
         assert list(seen.values()) == [list("01234")] * PARTITIONS
+
+    def test_goes_on_after_records_that_are_forgotten(self) -> None:
+        send("a", "b", "c")
+        LocalRecord.objects.filter(offset__lt=2).delete()
+        assert values(read(join(), records_max=1)) == ["c"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -198,28 +122,10 @@ class TestConcurrently:
                     return
                 finished += writing.acquire(timeout=0.01)
 
-        together(reader, *[lambda name=name: writer(name) for name in "abcd"])  # type: ignore[misc]
+        together(reader, *[lambda name=name: writer(name) for name in "abcd"])
         assert LocalRecord.objects.count() == 4 * 20 * PARTITIONS
         for partition in range(PARTITIONS):
             assert [offset for at, offset in seen if at == partition] == list(range(80))
-
-    def test_a_member_that_comes_while_another_takes_a_partition_does_not_take_it_too(self) -> None:
-        send("a")
-        taken = threading.Event()
-        found: dict[str, list[str]] = {}
-
-        def first() -> None:
-            with transaction.atomic():
-                found["first"] = values(read(join()))
-                taken.set()
-                _until_somebody_waits_for_a_lock()
-
-        def second() -> None:
-            assert taken.wait(THREADS_S_MAX)
-            found["second"] = values(read(join()))
-
-        together(first, second)
-        assert found == {"first": ["a"], "second": []}
 
     def test_a_waiting_member_is_woken_by_a_record(self) -> None:
         found: list[str] = []
@@ -237,14 +143,3 @@ class TestConcurrently:
 class TestChoice:
     def test_is_made_by_a_setting(self, settings: object) -> None:
         assert isinstance(transport(), LocalTransport)
-
-
-def _until_somebody_waits_for_a_lock() -> None:
-    pause = threading.Event()
-    for _ in range(THREADS_S_MAX * 50):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone():
-                return
-        pause.wait(0.01)
-    raise AssertionError("nobody waits: the race is not set up")

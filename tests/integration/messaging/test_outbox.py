@@ -1,5 +1,6 @@
 """publish(): a row of the caller's transaction, and nothing without it."""
 
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -7,13 +8,14 @@ import pytest
 from django.db import transaction
 
 from apps.common.transactions import TransactionMisuse
+from apps.messaging import wakeup
 from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.envelope import ENVELOPE_BYTES_MAX
 from apps.messaging.models import Message, Pending
 from apps.messaging.outbox import BUCKETS, bucket_of, publish, publish_raw
 from apps.messaging.relay import relay_all
 from apps.observability import ids
-from tests.integration.messaging.world import TOPIC, Note, ScriptedTransport, post, published, rolled_back
+from tests.integration.messaging.world import THREADS_S_MAX, TOPIC, Note, ScriptedTransport, post, published, rolled_back
 
 pytestmark = pytest.mark.django_db
 
@@ -80,37 +82,64 @@ class TestBucket:
         assert [bucket_of(key) for key in ("", "a", "order-1", "ação")] == [0, 3, 15, 1]
 
 
+class Woken:
+    """Counts the wake-ups, which come from another thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._changed = threading.Condition()
+
+    def wake(self) -> None:
+        with self._changed:
+            self.count += 1
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self.count >= count, THREADS_S_MAX)
+
+
 class TestWakeUp:
     @pytest.fixture
-    def woken(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        calls: list[Any] = []
-        monkeypatch.setattr("apps.messaging.tasks.relay.delay", lambda: calls.append(1))
-        return calls
+    def woken(self, monkeypatch: pytest.MonkeyPatch) -> Woken:
+        made = Woken()
+        monkeypatch.setattr("apps.messaging.tasks.relay.delay", made.wake)
+        monkeypatch.setattr(wakeup, "_waker", None)
+        return made
 
     def test_wakes_the_relay_once_however_many_it_publishes(
-        self, woken: list[Any], django_capture_on_commit_callbacks: Any
+        self, woken: Woken, django_capture_on_commit_callbacks: Any
     ) -> None:
         with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
             for n in range(5):
                 publish(Note(n=n), key="k")
-        assert len(woken) == 1
+        assert woken.wait_for(1)
+        assert woken.count == 1
 
     def test_wakes_it_although_the_first_savepoint_was_rolled_back(
-        self, woken: list[Any], django_capture_on_commit_callbacks: Any
+        self, woken: Woken, django_capture_on_commit_callbacks: Any
     ) -> None:
         with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
             with rolled_back():
                 publish(Note(n=1), key="k")
             publish(Note(n=2), key="k")
-        assert len(woken) == 1
+        assert woken.wait_for(1)
 
-    def test_a_broker_of_celery_that_is_away_fails_nobody(
-        self, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+    @pytest.mark.django_db(transaction=True)
+    def test_commits_that_follow_each_other_quickly_share_a_wake_up(
+        self, woken: Woken, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(wakeup, "WAKE_EVERY_S", 0.2)
+        post(*range(50))
+        assert woken.wait_for(2), "what came after the first wake-up is not forgotten"
+        assert woken.count < 50
+
+    def test_a_broker_of_celery_that_is_away_fails_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def away() -> None:
             raise ConnectionError("nobody answers")
 
         monkeypatch.setattr("apps.messaging.tasks.relay.delay", away)
-        with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
-            publish(Note(n=1), key="k")
+        publish_one = transaction.atomic()(lambda: publish(Note(n=1), key="k"))
+        publish_one()
+        wakeup.wake_relay()
         assert published() == [1]

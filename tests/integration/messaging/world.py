@@ -14,9 +14,9 @@ from django.utils import timezone
 from apps.messaging import inbox
 from apps.messaging.contracts.base import Message
 from apps.messaging.envelope import Meta
-from apps.messaging.models import Bucket, LocalCursor, Redelivery
+from apps.messaging.models import Bucket, LocalMember, Pending, Redelivery
 from apps.messaging.models import Message as MessageRow
-from apps.messaging.outbox import publish
+from apps.messaging.outbox import bucket_of, publish
 from apps.messaging.transports.base import Consumer, Fate, OutgoingRecord, SendOutcome, TransportDown
 
 TOPIC = "tests.post.office.event"
@@ -54,6 +54,12 @@ def rolled_back() -> Iterator[None]:
         raise _Aborted
 
 
+def again(row: MessageRow) -> None:
+    """The relay sends a message once more: the same id arrives twice."""
+    values = {"message_id": row.pk, "topic": row.topic, "key": row.key, "bucket": bucket_of(row.key)}
+    Pending.objects.get_or_create(seq=row.seq, defaults={**values, "due_at": timezone.now()})
+
+
 def published(key: str | None = None) -> list[int]:
     """The numbers of all notes, in the order in which they were published."""
     rows = MessageRow.objects.filter(topic=TOPIC).order_by("seq")
@@ -74,7 +80,7 @@ class Reader:
         self.metas: list[Meta] = []
         self.failing: dict[int, list[Exception]] = {}
         self.before: Callable[[Note], None] = lambda note: None
-        inbox._handlers[group][Note.schema] = self.handle
+        inbox._handlers[group][Note.schema] = inbox.Handling(self.handle)
         inbox._topics[group].add(TOPIC)
 
     def handle(self, note: Note, meta: Meta) -> None:
@@ -139,9 +145,10 @@ def leases_end() -> None:
     """Every lease of a relay or a consumer is over."""
     past = timezone.now() - timedelta(seconds=1)
     # One by one: a statement that locks many rows in an order of its own would deadlock with relays and consumers.
-    for table in (Bucket, LocalCursor):
-        for row in table.objects.all():
-            table.objects.filter(pk=row.pk).update(lease_until=past)
+    for bucket in Bucket.objects.all():
+        Bucket.objects.filter(pk=bucket.pk).update(lease_until=past)
+    for member in LocalMember.objects.all():
+        LocalMember.objects.filter(pk=member.pk).update(lease_until=past)
 
 
 def all_is_due() -> None:

@@ -62,7 +62,7 @@ def refund(*, key: str = "r", amount: str = "10.50") -> None:
 
 
 def answers() -> list[dict[str, Any]]:
-    return list(Message.objects.filter(schema=CardResult.schema).order_by("seq").values_list("body", flat=True))
+    return [row.body for row in Message.objects.filter(schema=CardResult.schema).order_by("seq")]
 
 
 def said() -> list[tuple[str, str, str]]:

@@ -9,13 +9,16 @@ from django.core.management.base import BaseCommand
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from apps.common.processes import settle_down
 from apps.messaging.management.commands.consume import stop_on_signals
 from apps.messaging.relay import relay_all
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.1  # between two looks; the pending table is empty or short, so a look costs a fraction of a millisecond
-PAUSE_S = 2.0  # when the database or the broker is away
+# Between two looks. The pending table is empty or short, so a look costs a fraction of a millisecond; after work it looks
+# again at once, and when nothing comes ever more rarely.
+POLL_S_MIN, POLL_S_MAX = 0.002, 0.05
+PAUSE_S = 0.5  # when the database or the broker is away
 ROUNDS_MAX = 5  # batches between two looks at the signals: about a second's work
 
 
@@ -33,16 +36,21 @@ class Command(BaseCommand):
             return
         stop = threading.Event()
         stop_on_signals(stop)
+        settle_down()
         self.stdout.write("relaying")
-        while not stop.is_set():
-            stop.wait(_round())
+        poll_s = POLL_S_MIN
+        while not stop.wait(poll_s):
+            poll_s = _round(poll_s)
 
 
-def _round() -> float:
+def _round(poll_s: float) -> float:
     """Send what is due; how long to wait before the next look, in seconds."""
     try:
-        return PAUSE_S if relay_all(rounds_max=ROUNDS_MAX).broker_down else POLL_S
+        relayed = relay_all(rounds_max=ROUNDS_MAX)
     except DatabaseError:
-        logger.warning("the relay pauses for %.0f s", PAUSE_S, exc_info=True)
+        logger.warning("the relay pauses for %.1f s", PAUSE_S, exc_info=True)
         connection.close()
         return PAUSE_S
+    if relayed.broker_down:
+        return PAUSE_S
+    return POLL_S_MIN if relayed.acknowledged else min(poll_s * 2, POLL_S_MAX)

@@ -3,6 +3,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -10,6 +13,7 @@ from apps.common.clock import business_date
 from apps.identity.public import Caller
 from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
+from apps.messaging.models import Message
 from tests.integration.ledger.conftest import ANA, ANY, BOB, fund, open_bank, posted
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +58,10 @@ class TestPost:
         assert written["balances"] == {"posted": "10.50", "pending": "0.00", "available": "10.50", "day": "10.50"}
         row = Transaction.objects.get(id=written["id"])
         assert (row.description, row.details) == ("pix", {"origem": "app"})
+
+    def test_keeps_the_decimals_of_details_as_texts(self, client: APIClient) -> None:
+        (written,) = send(client, body(details={"taxa": 1.1, "n": 2})).json()["lines"]
+        assert Transaction.objects.get(id=written["id"]).details == {"taxa": "1.1", "n": 2}
 
     def test_a_repeat_answers_the_same_with_200(self, client: APIClient) -> None:
         payload = body()
@@ -137,6 +145,131 @@ class TestPost:
     ) -> None:
         answer = send(client, body(**change))
         assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (409, code, retryable)
+
+
+class TestBatch:
+    PATH = "/ledger/transactions/batch"
+
+    def send(self, client: APIClient, *bodies: Any, **headers: str) -> Any:
+        return client.post(self.PATH, {"transactions": bodies}, format="json", headers=headers)
+
+    def test_answers_each_entry_in_order(self, client: APIClient) -> None:
+        legs = [
+            {"branch": "0001", "account": ANA.account, "amount": 4, "debitcredit": "D", "eventcode": ANY},
+            {"branch": "0001", "account": BOB.account, "amount": 4, "debitcredit": "C", "eventcode": ANY},
+        ]
+        bodies = [body(amount=10), body(debitcredit="D", amount=99), {"tracekey": str(uuid4()), "legs": legs}]
+        answer = self.send(client, *bodies)
+        assert answer.status_code == 200
+        first, refused, moved = answer.json()["results"]
+        assert [result["tracekey"] for result in (first, refused, moved)] == [sent["tracekey"] for sent in bodies]
+        assert (first["result"], first["replayed"], first["lines"][0]["balances"]["posted"]) == ("POSTED", False, "10.00")
+        assert refused.keys() == {"tracekey", "result", "code", "detail", "retryable"}
+        assert (refused["result"], refused["code"], refused["retryable"]) == ("REFUSED", "R103", True)
+        assert [written["balances"]["posted"] for written in moved["lines"]] == ["6.00", "4.00"]
+        assert (posted(ANA), posted(BOB)) == (6, 4)
+
+    def test_a_repeat_answers_the_same(self, client: APIClient) -> None:
+        bodies = [body(), body()]
+        first, again = (self.send(client, *bodies).json()["results"] for _ in range(2))
+        assert [{**result, "replayed": True} for result in first] == again
+        assert posted(ANA) == 21
+
+    def test_a_malformed_entry_refuses_all_and_names_itself(self, client: APIClient) -> None:
+        answer = self.send(client, body(), body(amount=1.001), body(), body(tracekey="x", account=""))
+        assert (answer.status_code, answer.json()["code"]) == (422, "R001")
+        fields = [found["field"] for found in answer.json()["violations"]]
+        assert fields == ["transactions[1].amount", "transactions[3].account", "transactions[3].tracekey"]
+        assert not Transaction.objects.exists()
+
+    @pytest.mark.parametrize("headers", [{}, {"Prefer": "respond-async"}])
+    def test_so_does_what_only_the_engine_finds_malformed(self, client: APIClient, headers: dict[str, str]) -> None:
+        answer = self.send(client, body(), body(account="a b"), **headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "R110")
+        assert answer.json()["field"] == "transactions[1].account"
+        assert not Transaction.objects.exists()
+        assert not Message.objects.exists()
+
+    def test_names_at_most_twenty(self, client: APIClient) -> None:
+        answer = self.send(client, *(body(currency="") for _ in range(30)))
+        fields = [found["field"] for found in answer.json()["violations"]]
+        assert fields == [f"transactions[{index}].currency" for index in range(20)]
+
+    @pytest.mark.parametrize("payload", [[], {}, {"transactions": []}, {"transactions": {}}, {"transactions": "x"}, "x"])
+    def test_refuses_a_body_of_another_shape(self, client: APIClient, payload: Any) -> None:
+        answer = client.post(self.PATH, payload, format="json")
+        assert (answer.status_code, answer.json()["code"]) == (422, "R001")
+
+    def test_holds_at_most_ten_thousand_lines(self, client: APIClient) -> None:
+        with override_settings(REQUEST_BODY_BYTES_MAX=200_000):
+            answer = self.send(client, *([1] * 10_001))
+        assert (answer.status_code, answer.json()["code"]) == (422, "R112")
+
+
+class TestQueue:
+    def test_takes_an_entry_and_answers_with_where_its_result_will_be(self, client: APIClient) -> None:
+        payload = body(details={"taxa": 1.10})
+        answer = client.post("/ledger/transactions", payload, format="json", headers={"Prefer": "Respond-Async, wait=5"})
+        assert (answer.status_code, answer["Preference-Applied"]) == (202, "respond-async")
+        assert answer.json() == {"tracekeys": [payload["tracekey"]]}
+        assert client.get(answer["Location"]).json() == {
+            "results": [{"tracekey": payload["tracekey"], "result": "UNKNOWN"}]
+        }
+        row = Message.objects.get()
+        assert (row.topic, row.key) == ("ledger.accounts.posting.in", f"0001/{ANA.account}/BRL")
+        assert row.body["legs"][0]["details"] == '{"taxa": "1.1"}'
+        assert not Transaction.objects.exists()
+
+    def test_takes_a_batch_in_order_by_one_statement(self, client: APIClient) -> None:
+        bodies = [body(amount=n) for n in range(1, 51)]
+        with CaptureQueriesContext(connection) as captured:
+            answer = client.post(
+                TestBatch.PATH, {"transactions": bodies}, format="json", headers={"Prefer": "respond-async"}
+            )
+        assert answer.status_code == 202
+        assert answer.json()["tracekeys"] == [sent["tracekey"] for sent in bodies]
+        queued = Message.objects.order_by("seq")
+        assert [row.body["tracekey"] for row in queued] == answer.json()["tracekeys"]
+        inserts = [query for query in captured.captured_queries if "INSERT" in query["sql"]]
+        assert len(inserts) == 1
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [({"amount": 0}, "R110"), ({"amount": 1.001}, "R001"), ({"account": "a b"}, "R110"), ({"tracekey": "x"}, "R001")],
+    )
+    def test_lets_nothing_malformed_in(self, client: APIClient, change: dict[str, Any], code: str) -> None:
+        answer = client.post("/ledger/transactions", body(**change), format="json", headers={"Prefer": "respond-async"})
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+        assert not Message.objects.exists()
+
+    def test_asks_for_the_scope_of_posting(self, client: APIClient) -> None:
+        reader, headers = client_with("ledger:read"), {"Prefer": "respond-async"}
+        assert reader.post("/ledger/transactions", body(), format="json", headers=headers).status_code == 403
+        batch = {"transactions": [body()]}
+        assert reader.post(TestBatch.PATH, batch, format="json", headers=headers).status_code == 403
+        assert not Message.objects.exists()
+
+
+class TestOutcomes:
+    def test_tell_what_was_posted_and_what_nobody_knows(self, client: APIClient) -> None:
+        payload, unknown = body(), str(uuid4())
+        first = send(client, payload).json()
+        answer = client.get("/ledger/transactions", {"tracekey": [unknown, payload["tracekey"]]})
+        assert answer.json() == {
+            "results": [{"tracekey": unknown, "result": "UNKNOWN"}, {**first, "replayed": True}],
+        }
+
+    @pytest.mark.parametrize(
+        "query",
+        [{}, {"tracekey": "x"}, {"tracekey": ["", str(uuid4())]}, {"tracekey": [str(uuid4()) for _ in range(101)]}],
+        ids=["none", "no uuid", "an empty one", "too many"],
+    )
+    def test_are_asked_for_by_tracekeys(self, client: APIClient, query: dict[str, Any]) -> None:
+        answer = client.get("/ledger/transactions", query)
+        assert (answer.status_code, answer.json()["field"]) == (422, "tracekey")
+
+    def test_need_the_scope_of_reading(self, client: APIClient) -> None:
+        assert client_with("ledger:post").get("/ledger/transactions", {"tracekey": str(uuid4())}).status_code == 403
 
 
 class TestScopes:

@@ -1,0 +1,179 @@
+"""The queue path: entries asked for by message, posted in batches, each answered by a message in the same commit.
+
+Note [Refused or poisoned]
+    Every request ends in one of two ways, and never in both:
+    - It names its tracekey, so it is answered: POSTED, or REFUSED with a code. That includes what is malformed by the
+      engine's rules (R110, R111): somebody waits for that tracekey, and an answer tells more than a dead letter. A refusal
+      that may succeed later (R103) is not retried here: its sender decides, under the same tracekey.
+    - It cannot be answered: it does not follow the contract, or our code breaks on it. Then it goes to the topic's
+      ``.error`` with the reason, by the consumer, which calls again with one request at a time to find it.
+    Deadlocks, lock timeouts and a database that is away are nobody's fault: they are raised, and the consumer tries again.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from apps.common.json_text import check_keepable
+from apps.common.transactions import transaction_required
+from apps.ledger import rows
+from apps.ledger.postings import post_batch
+from apps.ledger.rules import (
+    BATCH_LINES_MAX,
+    AccountRef,
+    Entry,
+    EntryResult,
+    Leg,
+    MalformedEntry,
+    PostedLine,
+    check_leg_count,
+    details_text,
+)
+from apps.messaging.contracts.ledger import PostedLeg, PostingDone, PostingRequested, RequestedLeg
+from apps.messaging.public import Received, publish_many
+
+REFUSALS_KEPT = timedelta(days=30)  # who has not asked by then has read the answer on the topic
+FORGET_ROWS_MAX = 10_000  # a commit of about 0.1 s
+
+
+def key_of(entry: Entry) -> str:
+    """The key of a request: its first account, so that one account's requests are posted and answered in order."""
+    return "/".join(entry.legs[0].account)
+
+
+@transaction_required
+def request_postings(entries: Sequence[Entry]) -> None:
+    """Ask for entries to be posted, by one message each; the answers come under their tracekeys. Safe to repeat."""
+    publish_many([(_request(entry), key_of(entry)) for entry in entries])
+
+
+@transaction_required
+def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: datetime) -> None:
+    """Post what is asked for and publish one answer per request, in order. Safe to repeat.
+
+    See Note [Refused or poisoned] for what is answered and what is raised.
+    """
+    results = _post([request.message for request in requests], now=now)
+    if refused := {result.tracekey: result.refusal for result in results if result.refusal}:
+        rows.keep_refusals(refused, now=now)
+    answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]
+    publish_many(answers, answering=[request.meta for request in requests])
+
+
+@transaction_required
+def forget_refusals(*, now: datetime) -> int:
+    """Delete refusals older than REFUSALS_KEPT, at most FORGET_ROWS_MAX. How many? Safe to repeat."""
+    return rows.delete_refusals(before=now - REFUSALS_KEPT, rows_max=FORGET_ROWS_MAX)
+
+
+def _post(messages: Sequence[PostingRequested], *, now: datetime) -> list[EntryResult]:
+    entries: list[Entry] = []
+    malformed: dict[int, EntryResult] = {}
+    for index, message in enumerate(messages):
+        try:
+            entries.append(_entry(message))
+        except MalformedEntry as refusal:
+            malformed[index] = EntryResult(message.tracekey, refusal=refusal)
+    posted = iter([result for batch in _batches(entries) for result in post_batch(batch, now=now)])
+    return [malformed[index] if index in malformed else next(posted) for index in range(len(messages))]
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """One batch, unless entries of many legs make it too long.
+
+    Then the second one locks accounts while the first one's are held, which may deadlock with another batch. One of the
+    two is rolled back and comes again.
+    """
+    batch: list[Entry] = []
+    line_count = 0
+    for entry in entries:
+        if line_count + len(entry.legs) > BATCH_LINES_MAX:
+            yield batch
+            batch, line_count = [], 0
+        batch.append(entry)
+        line_count += len(entry.legs)
+    if batch:
+        yield batch
+
+
+def _request(entry: Entry) -> PostingRequested:
+    return PostingRequested(tracekey=entry.tracekey, dateref=entry.dateref, legs=tuple(map(_requested_leg, entry.legs)))
+
+
+def _requested_leg(leg: Leg) -> RequestedLeg:
+    branch, account, currency = leg.account
+    return RequestedLeg(
+        branch=branch,
+        account=account,
+        currency=currency,
+        amount=leg.amount,
+        debitcredit=leg.debitcredit,
+        eventcode=leg.eventcode,
+        description=leg.description,
+        details=details_text(leg.details),
+    )
+
+
+def _entry(message: PostingRequested) -> Entry:
+    check_leg_count(len(message.legs))
+    return Entry(tracekey=message.tracekey, dateref=message.dateref, legs=tuple(map(_leg, message.legs)))
+
+
+def _leg(leg: RequestedLeg) -> Leg:
+    return Leg(
+        account=AccountRef(leg.branch, leg.account, leg.currency),
+        amount=leg.amount,
+        debitcredit=leg.debitcredit,  # type: ignore[arg-type]  # the engine checks it
+        eventcode=leg.eventcode,
+        description=leg.description,
+        details=None if leg.details is None else _details(leg.details),
+    )
+
+
+def _details(text: str) -> dict[str, Any]:
+    """Read as the API reads them, so that one entry has one fingerprint on either way."""
+    try:
+        value = json.loads(text, parse_float=Decimal)
+        check_keepable(text, value)
+    except (ValueError, RecursionError):
+        raise MalformedEntry("details is not a JSON object that can be kept.", field="details") from None
+    if not isinstance(value, dict):
+        raise MalformedEntry("details is not a JSON object.", field="details")
+    return value
+
+
+def _answer(result: EntryResult) -> PostingDone:
+    refusal, posting = result.refusal, result.posting
+    if refusal is not None or posting is None:
+        refusal = refusal or MalformedEntry()
+        return PostingDone(
+            tracekey=result.tracekey,
+            result="REFUSED",
+            code=refusal.code,
+            reason=refusal.detail,
+            field=refusal.field or "",
+            retryable=refusal.retryable,
+        )
+    lines = tuple(map(_posted_leg, posting.lines))
+    return PostingDone(tracekey=result.tracekey, result="POSTED", replayed=posting.replayed, lines=lines)
+
+
+def _posted_leg(line: PostedLine) -> PostedLeg:
+    branch, account, currency = line.account
+    assert line.balances.day is not None  # noqa: S101  # only a hold's answer has none
+    return PostedLeg(
+        id=line.id,
+        branch=branch,
+        account=account,
+        currency=currency,
+        amount=line.amount,
+        debitcredit=line.debitcredit,
+        eventcode=line.eventcode,
+        dateref=line.dateref,
+        posted=line.balances.posted,
+        pending=line.balances.pending,
+        available=line.balances.available,
+        day=line.balances.day,
+    )

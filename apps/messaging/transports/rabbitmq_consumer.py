@@ -1,0 +1,237 @@
+"""RabbitMQ: one member of a consumer group.
+
+Note [Who reads a queue]
+Every member says once a second, on an exchange of the group, that it is there and what it reads, and hears the others.
+From that alone each computes its share (shares.py), consumes from the queues in it, and lets go of the others. When two
+disagree for a moment, or one is taken for dead while it is busy, they both consume from a queue; the queue has a single
+active consumer, so the second stands by: order never depends on what a member believes.
+
+Note [Letting go]
+A queue is let go of by closing its channel, never by cancelling the consumer. A queue whose active consumer cancels goes
+on with the next record for the next consumer while earlier ones are still with the first. A channel that closes gives
+back what is not acknowledged and makes the next consumer active in one step, in order. That the order survives needs
+one PREFETCH for all members: a smaller one would take a part of what was given back, and give that back behind the rest.
+
+Note [Noted acknowledgements]
+``commit(record)`` only notes; the next ``poll`` and ``close`` acknowledge what was noted, once a queue. A crash in
+between means that records are read again; the inbox drops the copies.
+"""
+
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import amqp  # type: ignore[import-untyped]  # it ships no types
+from django.conf import settings
+
+from apps.common.clock import uuid7
+from apps.messaging.transports.base import IncomingRecord
+from apps.messaging.transports.rabbitmq_admin import (
+    DOWN,
+    KEY,
+    connect,
+    declare_ring,
+    down,
+    members_name,
+    queue_names,
+    wire_name,
+)
+from apps.messaging.transports.shares import share
+
+PREFETCH = 200  # records of a queue in a member's memory; see Note [Letting go] before you change it
+SAY_S = 1.0  # a member says that it is there
+SILENT_S = 5.0  # a member that was not heard for so long is taken for dead
+HEARD_MAX = 1_000  # words that wait for a busy member; the latest count
+
+_Place = tuple[str, int]  # topic and partition
+
+
+class Roster:
+    """Who is in the group, as far as this member has heard. See Note [Who reads a queue]."""
+
+    def __init__(self, connection: Any, *, group: str, topics: Sequence[str]) -> None:
+        self.me = str(uuid7())
+        self._topics = frozenset(topics)
+        self._others: dict[str, tuple[frozenset[str], float]] = {}  # what each reads, and when it was heard
+        self._said_at = 0.0
+        self._exchange = members_name(group)
+        self._channel: Any = connection.channel()
+        self._channel.exchange_declare(self._exchange, "fanout", durable=True, auto_delete=False)
+        arguments = {"x-max-length": HEARD_MAX, "x-message-ttl": int(SILENT_S * 1000)}
+        queue = self._channel.queue_declare("", exclusive=True, auto_delete=True, arguments=arguments).queue
+        self._channel.queue_bind(queue, self._exchange)
+        self._channel.basic_consume(queue, no_ack=True, callback=self._heard)
+
+    def say_sometimes(self) -> None:
+        """Say that we are there, once in SAY_S."""
+        if time.monotonic() - self._said_at >= SAY_S:
+            self._said_at = time.monotonic()
+            self._say(sorted(self._topics))
+
+    def leave(self) -> None:
+        """Say that we are gone: one that reads nothing has no share."""
+        self._say([])
+
+    def present(self) -> dict[str, frozenset[str]]:
+        """Every member, and what it reads."""
+        since = time.monotonic() - SILENT_S
+        self._others = {name: heard for name, heard in self._others.items() if heard[1] >= since}
+        return {self.me: self._topics} | {name: topics for name, (topics, _) in self._others.items()}
+
+    def _say(self, topics: Sequence[str]) -> None:
+        body = json.dumps({"member": self.me, "topics": list(topics)})
+        self._channel.basic_publish(amqp.Message(body.encode()), exchange=self._exchange, routing_key="")
+
+    def _heard(self, message: Any) -> None:
+        said = json.loads(message.body)
+        if said["member"] == self.me:
+            return
+        if said["member"] not in self._others:
+            self._said_at = 0.0  # Somebody new: it should hear of us at once.
+        self._others[said["member"]] = (frozenset(said["topics"]), time.monotonic())
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A queue that we consume from: a channel of its own, and what is held, of which ``poll`` gave the first ``given``."""
+
+    channel: Any
+    held: deque[IncomingRecord] = field(default_factory=deque)
+    given: int = 0
+    done: int = 0  # the tag of the last record that is done and not acknowledged yet
+    paused_until: float = 0.0
+
+    def acknowledge(self) -> None:
+        if self.done:
+            self.channel.basic_ack(self.done, multiple=True)
+            self.done = 0
+
+
+class RabbitMQMember:
+    """One member of a group. For one thread."""
+
+    def __init__(self, *, group: str, topics: Sequence[str]) -> None:
+        self._group, self._topics = group, sorted(topics)
+        self._queues: dict[_Place, _Queue] = {}
+        self._present: dict[str, frozenset[str]] = {}
+        self._connection = connect()
+        with down():
+            asking = self._connection.channel()
+            for topic in self._topics:
+                asking.exchange_declare(wire_name(topic), "fanout", passive=True)
+                declare_ring(self._connection, topic, group)
+            asking.close()
+            self._roster = Roster(self._connection, group=group, topics=self._topics)
+
+    def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
+        """Acknowledge what was noted, take and let go of queues as the group's members make necessary, and read.
+
+        What is held and not paused, in turns between the queues. Waits for up to ``timeout_s`` when there is nothing.
+        """
+        deadline = time.monotonic() + timeout_s
+        with down():
+            self._acknowledge()
+            found = self._look(0, records_max)
+            self._connection.heartbeat_check()
+            while not found and (left_s := deadline - time.monotonic()) > 0:
+                found = self._look(left_s, records_max)
+            return found
+
+    def _look(self, wait_s: float, records_max: int) -> list[IncomingRecord]:
+        self._drain(wait_s)
+        self._roster.say_sometimes()
+        self._settle()
+        return self._take(records_max)
+
+    def _drain(self, wait_s: float) -> None:
+        """Read what has arrived; wait for the first of it."""
+        for _ in range(len(self._queues) * PREFETCH + HEARD_MAX):
+            try:
+                self._connection.drain_events(timeout=wait_s)
+            except TimeoutError:
+                return
+            wait_s = 0
+
+    def _settle(self) -> None:
+        """Consume from the queues of our share, and from no other."""
+        present = self._roster.present()
+        if present == self._present:
+            return
+        wanted = {(topic, index) for topic in self._topics for index in self._share(topic, present)}
+        for place in set(self._queues) - wanted:
+            self._queues.pop(place).channel.close()
+        for place in sorted(wanted - set(self._queues)):
+            self._consume(place)
+        self._present = present
+
+    def _share(self, topic: str, present: dict[str, frozenset[str]]) -> frozenset[int]:
+        members = [name for name, topics in present.items() if topic in topics]
+        return share(topic, partitions=settings.TOPIC_PARTITIONS, members=members, member=self._roster.me)
+
+    def _consume(self, place: _Place) -> None:
+        topic, index = place
+        channel = self._connection.channel()
+        channel.auto_decode = False
+        queue = _Queue(channel)
+
+        def hold(message: Any) -> None:
+            queue.held.append(_record(place, message))
+
+        channel.basic_qos(0, PREFETCH, False)
+        channel.basic_consume(queue_names(topic, self._group)[index], callback=hold)
+        self._queues[place] = queue
+
+    def _take(self, records_max: int) -> list[IncomingRecord]:
+        found: list[IncomingRecord] = []
+        now = time.monotonic()
+        ready = [queue for queue in self._queues.values() if queue.paused_until <= now]
+        while ready and len(found) < records_max:
+            ready = [queue for queue in ready if queue.given < len(queue.held)]
+            for queue in ready[: records_max - len(found)]:
+                found.append(queue.held[queue.given])
+                queue.given += 1
+        return found
+
+    def commit(self, record: IncomingRecord) -> None:
+        """Note this record and those before it in its queue. One who handles one batch for long says that it lives."""
+        queue = self._queues[record.topic, record.partition]
+        while queue.held and queue.held[0].offset <= record.offset:
+            queue.done = queue.held.popleft().offset
+            queue.given = max(queue.given - 1, 0)
+        with down():
+            self._roster.say_sometimes()
+
+    def retry(self, record: IncomingRecord, *, after_s: float) -> None:
+        """Keep it, unacknowledged, and hand it out again later."""
+        queue = self._queues[record.topic, record.partition]
+        queue.given = sum(1 for held in queue.held if held.offset < record.offset)
+        queue.paused_until = time.monotonic() + after_s
+
+    def _acknowledge(self) -> None:
+        for queue in self._queues.values():
+            queue.acknowledge()
+
+    def close(self) -> None:
+        """Acknowledge what was noted and leave. What is not acknowledged goes back to its queue, in order."""
+        with contextlib.suppress(*DOWN):
+            self._acknowledge()
+            self._roster.leave()
+        with contextlib.suppress(*DOWN):
+            self._connection.release()
+
+    def assignment(self) -> frozenset[_Place]:
+        """The queues that this member consumes from; of some it may only stand by for a moment."""
+        return frozenset(self._queues)
+
+
+def _record(place: _Place, message: Any) -> IncomingRecord:
+    # A record without a readable key came from somebody else; it must still get to the dead letters.
+    headers = message.properties.get("application_headers") or {}
+    key = headers.get(KEY, "")
+    text = key if isinstance(key, str) else bytes(key).decode("utf-8", errors="backslashreplace")
+    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
+    return IncomingRecord(*place, message.delivery_info["delivery_tag"], text, body)

@@ -1,0 +1,202 @@
+"""Kafka behind a login over TLS and behind certificates: what is right works, and what is wrong says what to do."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from django.test.utils import override_settings
+
+from apps.messaging.transports import kafka_admin
+from apps.messaging.transports.base import TransportDown, TransportMisconfigured
+from apps.messaging.transports.kafka import KafkaTransport
+from config.services.certificates import Certificates
+from tests.brokers.world import GROUP, PARTITIONS, by_key, prefix, read, record, send, topic
+from tests.integration.messaging.world import TOPIC
+
+pytestmark = [
+    pytest.mark.kafka_secured,
+    pytest.mark.xdist_group("kafka"),
+    # kafka-python leaves the socket of a connection that failed to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <(socket|ssl):ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _name_space() -> Iterator[None]:
+    with override_settings(MESSAGING_PREFIX=prefix(), TOPIC_PARTITIONS=PARTITIONS):
+        yield
+    gc.collect()  # here, where such sockets may be left
+
+
+def scram(**changes: str) -> Any:
+    """The listener that wants a password, proven and not sent, over TLS."""
+    return override_settings(
+        **{
+            "KAFKA_BOOTSTRAP_SERVERS": os.environ["KAFKA_SCRAM_BOOTSTRAP_SERVERS"],
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KAFKA_SASL_USERNAME": "lastro",
+            "KAFKA_SASL_PASSWORD": os.environ["KAFKA_LOGIN_PASSWORD"],
+            "KAFKA_SSL_CAFILE": os.environ["SERVICES_CA_FILE"],
+            **changes,
+        }
+    )
+
+
+def mutual(**changes: str) -> Any:
+    """The listener that wants a certificate."""
+    return override_settings(
+        **{
+            "KAFKA_BOOTSTRAP_SERVERS": os.environ["KAFKA_MUTUAL_BOOTSTRAP_SERVERS"],
+            "KAFKA_SECURITY_PROTOCOL": "SSL",
+            "KAFKA_SSL_CAFILE": os.environ["SERVICES_CA_FILE"],
+            "KAFKA_SSL_CERTFILE": os.environ["SERVICES_CLIENT_FILE"],
+            "KAFKA_SSL_KEYFILE": os.environ["SERVICES_CLIENT_FILE"],
+            **changes,
+        }
+    )
+
+
+@contextmanager
+def refused(words: str) -> Iterator[None]:
+    with pytest.raises(TransportMisconfigured, match=words):
+        yield
+
+
+class TestWhoMayComeIn:
+    @pytest.mark.parametrize("door", [scram, mutual])
+    def test_produces_consumes_and_administers(self, door: Any) -> None:
+        with door():
+            transport = KafkaTransport()
+            transport.check()
+            transport.create_topics([topic()])
+            assert [plan.state for plan in transport.plan_topics([topic()])] == ["ok"]
+            send(transport, [record(n) for n in range(10)])
+            member = transport.consumer(group=GROUP, topics=[TOPIC])
+            assert by_key(read(member, 10)) == {"k": list(range(10))}
+            member.close()
+            send(transport, [record(n) for n in range(10, 13)])
+            assert sum(transport.lag(group=GROUP, topics=[TOPIC]).values()) == 3
+            assert transport._made is not None
+            transport._made.close()
+            with kafka_admin.admin() as client:
+                client.delete_topics([kafka_admin.wire_name(TOPIC)])
+
+
+class TestLoginRefused:
+    def test_a_wrong_password_and_an_unknown_user(self) -> None:
+        with scram(KAFKA_SASL_PASSWORD="wrong-and-secret"), refused("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"):
+            KafkaTransport().check()
+        with scram(KAFKA_SASL_USERNAME="nobody"), refused("refuses the login of 'nobody' over SASL_SSL"):
+            KafkaTransport().check()
+
+    def test_a_password_is_never_in_the_sentence(self) -> None:
+        with scram(KAFKA_SASL_PASSWORD="wrong-and-secret"), pytest.raises(TransportMisconfigured) as told:
+            KafkaTransport().check()
+        assert "wrong-and-secret" not in str(told.value)
+
+    def test_a_mechanism_that_the_listener_does_not_take(self) -> None:
+        with scram(KAFKA_SASL_MECHANISM="PLAIN"), refused("KAFKA_SASL_MECHANISM"):
+            KafkaTransport().check()
+
+    def test_a_login_where_none_is_taken(self) -> None:
+        plain = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        with (
+            scram(KAFKA_BOOTSTRAP_SERVERS=plain, KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT"),
+            refused("This listener takes no login: set KAFKA_SECURITY_PROTOCOL"),
+        ):
+            KafkaTransport().check()
+
+    def test_a_consumer_says_the_same(self) -> None:
+        with scram(KAFKA_SASL_PASSWORD="wrong"), refused("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"):
+            KafkaTransport().consumer(group=GROUP, topics=[TOPIC])  # the client that could not start is closed
+
+    def test_no_message_is_to_blame(self) -> None:
+        with scram(KAFKA_SASL_PASSWORD="wrong"), pytest.raises(TransportDown, match="KAFKA_SASL_PASSWORD"):
+            KafkaTransport().send([record(1)])
+
+
+class TestCertificatesRefused:
+    def test_a_broker_whose_authority_we_do_not_trust(self, tmp_path: Path) -> None:
+        foreign = str(Certificates(tmp_path).make().authority)
+        for ca_file in (foreign, ""):
+            with scram(KAFKA_SSL_CAFILE=ca_file), refused("is not trusted: set KAFKA_SSL_CAFILE"):
+                KafkaTransport().check()
+
+    def test_a_broker_whose_certificate_names_another_host(self) -> None:
+        servers = os.environ["KAFKA_SCRAM_BOOTSTRAP_SERVERS"].replace("127.0.0.1", "127.1")
+        with scram(KAFKA_BOOTSTRAP_SERVERS=servers), refused("another host's: use the name in it"):
+            KafkaTransport().check()
+
+    def test_no_certificate_of_ours(self) -> None:
+        with mutual(KAFKA_SSL_CERTFILE="", KAFKA_SSL_KEYFILE=""), refused("set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE"):
+            KafkaTransport().check()
+
+    def test_a_certificate_of_ours_that_the_broker_does_not_trust(self, tmp_path: Path) -> None:
+        foreign = str(Certificates(tmp_path).make().client)
+        with (
+            mutual(KAFKA_SSL_CERTFILE=foreign, KAFKA_SSL_KEYFILE=foreign),
+            refused("does not trust our certificate: KAFKA_SSL_CERTFILE"),
+        ):
+            KafkaTransport().check()
+
+
+class TestWrongProtocol:
+    def test_no_tls_where_it_is_spoken(self) -> None:
+        with scram(KAFKA_SECURITY_PROTOCOL="PLAINTEXT"), refused("KAFKA_SECURITY_PROTOCOL"):
+            KafkaTransport().check()
+
+    def test_tls_where_it_is_not_spoken(self) -> None:
+        plain = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        with mutual(KAFKA_BOOTSTRAP_SERVERS=plain), refused("KAFKA_SECURITY_PROTOCOL"):
+            KafkaTransport().check()
+
+    def test_a_broker_that_is_away_is_no_refusal(self) -> None:
+        for door in (scram, mutual):
+            with door(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), pytest.raises(TransportDown, match="Is it running"):
+                KafkaTransport().check()
+
+
+class TestFiles:
+    """Without a broker: the client would take a file that it cannot read for a broker that is away."""
+
+    @pytest.mark.parametrize("setting", ["KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE"])
+    def test_a_file_that_is_missing_or_none(self, setting: str, tmp_path: Path) -> None:
+        empty = tmp_path / "empty.pem"
+        empty.touch()
+        for path in (tmp_path / "missing.pem", empty):
+            with mutual(**{setting: str(path)}), refused(f"{setting} is '{path}'"):
+                KafkaTransport().check()
+
+    def test_a_key_of_another_certificate_and_one_without_certificate(self, tmp_path: Path) -> None:
+        other = str(Certificates(tmp_path).make().client)
+        with mutual(KAFKA_SSL_KEYFILE=other), refused("a key that belongs to its certificate"):
+            KafkaTransport().check()
+        with mutual(KAFKA_SSL_CERTFILE=""), refused("They go together"):
+            KafkaTransport().check()
+
+    def test_an_encrypted_key_does_not_ask_the_terminal(self, tmp_path: Path) -> None:
+        made = Certificates(tmp_path).make()
+        key = serialization.load_pem_private_key(made.client.read_bytes(), None)
+        locked = tmp_path / "locked.pem"
+        locked.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"secret"),
+            )
+        )
+        with (
+            mutual(KAFKA_SSL_CERTFILE=str(made.client), KAFKA_SSL_KEYFILE=str(locked)),
+            refused("one without a passphrase"),
+        ):
+            KafkaTransport().check()
+
+    def test_a_mechanism_that_nobody_knows(self) -> None:
+        with scram(KAFKA_SASL_MECHANISM="MAGIC"), refused("it is one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"):
+            KafkaTransport().check()
