@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection
 
 from apps.common.transactions import transaction_required
-from apps.messaging.contracts.base import InvalidMessage, Message, message_class
+from apps.messaging.contracts.base import InvalidMessage, Message, closest_class
 from apps.messaging.envelope import Meta, read_meta
 from apps.observability import ids
 
@@ -18,6 +18,8 @@ M = TypeVar("M", bound=Message)
 
 # Messages that share a commit also share its locks: few enough that nobody waits long for them.
 SHARED_COMMIT_MAX = 100
+# In an envelope's meta: the one group that shall handle the message. The others of its topic have handled the original.
+FOR_GROUP = "for-group"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,12 @@ def read(envelope: dict[str, Any], meta: Meta, *, key: str, group: str) -> tuple
 
     Raises InvalidMessage for a schema that nobody knows, and for a body that does not follow its contract.
     """
-    kind = message_class(meta.schema)
+    if envelope["meta"].get(FOR_GROUP, group) != group:
+        return None
+    kind = closest_class(meta.schema)  # versions read each other: an older release understands what a newer one sends
     if kind is None:
         raise InvalidMessage(f"Nobody here knows the schema {meta.schema!r}. Deploy the release that does, then replay.")
-    handling = _handlers[group].get(meta.schema)
+    handling = _handlers[group].get(kind.schema)
     if handling is None:
         return None
     return handling, Received(kind.from_body(envelope["body"]), meta, key)

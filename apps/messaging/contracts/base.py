@@ -5,7 +5,8 @@ there is a schema registry (apps/messaging/wire.py). Either way the class's Avro
 a message is published and when it is read. A reader ignores fields it does not know and fills defaults for fields it
 misses, so that a producer may be newer or older than its consumer.
 
-A field: ``manage.py verify_contracts --write``. A released version is never changed: a new version is a new class.
+Whoever adds or changes a class runs ``manage.py verify_contracts --write``. A released version is never changed: a new
+version is a new class. See releases.py.
 """
 
 import functools

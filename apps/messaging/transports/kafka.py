@@ -96,7 +96,6 @@ class _Producer:
         self.pid = os.getpid()
         self.known_topics: set[str] = set()
         self._names: dict[str, str] = {}  # our topic -> its name at the broker
-        self._requests: dict[Any, Any] = {}  # partition -> the future of the request that is being filled
         self.failed = threading.Event()
         with first_cause():
             self._client: Any = KafkaProducer(
@@ -129,11 +128,7 @@ class _Producer:
             if self.failed.is_set() and not isinstance(error, kafka_errors.KafkaError):
                 raise kafka_errors.IllegalStateError(f"The producer has stopped: {error!r}") from error
             raise
-        # Records of one request share its future, and one errback is enough: it runs before those of its records.
-        request = future._produce_future
-        if self._requests.get(request.topic_partition) is not request:
-            self._requests[request.topic_partition] = request
-            request.add_errback(self._stop)
+        future.add_errback(self._stop)
         return future
 
     def flush(self, futures: Sequence[Any], deadline: float) -> None:

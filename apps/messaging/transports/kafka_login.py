@@ -12,16 +12,19 @@ import logging
 import ssl
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from django.conf import settings
 from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
 
 from apps.messaging.transports.base import TransportDown, TransportMisconfigured
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 RECONNECT_MS_MAX = 1000  # a broker that comes back is found within a second; the client's own default is 30 s
+CLOSE_MS = 1000
 LINES_MAX = 50  # of the log, in one attempt to start
 
 # What the client's log says -> what to do. In this order: the first sign that is found in any line counts.
@@ -74,9 +77,22 @@ def client_settings() -> dict[str, Any]:
         "client_id": "lastro",
         "security_protocol": protocol,
         "reconnect_backoff_max_ms": RECONNECT_MS_MAX,
+        "kafka_client": _remembered,
         **(_sasl(protocol) if protocol.startswith("SASL") else {}),
         **(_tls() if protocol.endswith("SSL") else {}),
     }
+
+
+# The parts of the clients that are being constructed inside first_cause().
+_made: ContextVar[list[Any] | None] = ContextVar("lastro_kafka_made", default=None)
+
+
+def _remembered(**configs: Any) -> Any:
+    """What kafka-python makes by default, kept within reach. See Note [A client that could not start]."""
+    client = KafkaNetClient(**configs)
+    if (made := _made.get()) is not None:
+        made.append(client)
+    return client
 
 
 def _sasl(protocol: str) -> dict[str, str]:
@@ -132,7 +148,7 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._older = set(threading.enumerate())
+        self._older = set(threading.enumerate()) - {threading.current_thread()}  # a producer starts in its maker's thread
         self._texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -145,7 +161,8 @@ class _Lines(logging.Handler):
         for sign, advice in _PROOFS:
             if line := next((text for text in self._texts if sign in text), ""):
                 return f"{advice}. ({line})"
-        attempts = [text for text in self._texts if text.startswith("Bootstrap connection")]
+        # The last attempt may just not have had the time to end.
+        attempts = [text for text in self._texts if text.startswith("Bootstrap connection") and "TimedOut" not in text]
         for sign, advice in _SUSPICIONS:
             if attempts and all(sign in text for text in attempts):
                 return f"{advice}. ({attempts[0]})"
@@ -157,9 +174,11 @@ def first_cause() -> Iterator[None]:
     """Turn a client that cannot start into TransportMisconfigured (we are refused) or TransportDown, with the cause."""
     lines, log = _Lines(), logging.getLogger("kafka.net.manager")
     log.addHandler(lines)
+    token = _made.set([])
     where = settings.KAFKA_BOOTSTRAP_SERVERS
     try:
-        yield
+        with _closed_when_it_fails():
+            yield
     except kafka_errors.KafkaConfigurationError as error:
         raise TransportMisconfigured(f"Kafka's client refuses its configuration: {error}") from error
     except (kafka_errors.KafkaError, OSError) as error:
@@ -167,7 +186,19 @@ def first_cause() -> Iterator[None]:
             raise TransportMisconfigured(f"Kafka at {where} refuses {_us()}. {why}") from error
         raise TransportDown(f"Kafka at {where} does not answer. Is it running? ({error})") from error
     finally:
+        _made.reset(token)
         log.removeHandler(lines)
+
+
+@contextlib.contextmanager
+def _closed_when_it_fails() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for client in _made.get() or ():
+            client._net.stop(timeout_ms=CLOSE_MS)
+            client.close()
+        raise
 
 
 def _us() -> str:

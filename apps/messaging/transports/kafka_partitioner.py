@@ -32,7 +32,9 @@ def murmur2(data: bytes) -> int:
 class KeyPartitioner(DefaultPartitioner):  # type: ignore[misc]  # kafka-python ships no types
     """By the hash of the key. A record without key is not ours, and is left to the client's own partitioner."""
 
-    def partition(self, topic: Any, key: Any, serialized_key: Any, value: Any, serialized_value: Any, cluster: Any) -> Any:
+    def partition(  # noqa: PLR0917  # the client decides how it calls
+        self, topic: Any, key: Any, serialized_key: Any, value: Any, serialized_value: Any, cluster: Any
+    ) -> Any:
         """The partition of a record."""
         partitions = cluster.partitions_for_topic(topic)
         # Kafka numbers partitions from 0 without gaps; while a topic is being made, some may not be known yet.

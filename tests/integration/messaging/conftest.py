@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.messaging.world import Reader, ScriptedTransport
+from tests.integration.messaging.world import BackgroundTransport, Reader, ScriptedTransport
 
 
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> ScriptedTransport:
-    """The relay's broker, scripted."""
-    made = ScriptedTransport()
+@pytest.fixture(params=[ScriptedTransport, BackgroundTransport])
+def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ScriptedTransport:
+    """The relay's broker, scripted: with a client that makes its caller wait, and with one that does not."""
+    made: ScriptedTransport = request.param()
     monkeypatch.setattr("apps.messaging.relay.transport", lambda: made)
     return made
 

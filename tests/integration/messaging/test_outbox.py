@@ -2,7 +2,7 @@
 
 import threading
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import transaction
@@ -10,9 +10,9 @@ from django.db import transaction
 from apps.common.transactions import TransactionMisuse
 from apps.messaging import wakeup
 from apps.messaging.contracts.base import InvalidMessage
-from apps.messaging.envelope import ENVELOPE_BYTES_MAX
+from apps.messaging.envelope import ENVELOPE_BYTES_MAX, Meta
 from apps.messaging.models import Message, Pending
-from apps.messaging.outbox import BUCKETS, bucket_of, publish, publish_raw
+from apps.messaging.outbox import BUCKETS, bucket_of, publish, publish_many, publish_raw
 from apps.messaging.relay import relay_all
 from apps.observability import ids
 from tests.integration.messaging.world import THREADS_S_MAX, TOPIC, Note, ScriptedTransport, post, published, rolled_back
@@ -70,6 +70,35 @@ class TestPublish:
         with transaction.atomic():
             publish(Note(n=2), key="k")  # the transaction is still good
         assert published() == [2]
+
+
+class TestPublishMany:
+    def test_publishes_in_the_order_of_the_list(self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("apps.messaging.outbox.ROWS_MAX", 4)
+        with transaction.atomic(), ids.bound(global_id="g"):
+            publish_many([(Note(n=n, key='"{}\\,NULL ação'), f"k{n % 3}") for n in range(10)])
+        relay_all()
+        assert broker.numbers() == list(range(10))
+        assert [record.key for record in broker.log] == [f"k{n % 3}" for n in range(10)]
+        assert {(row.global_id, row.body["key"]) for row in Message.objects.all()} == {("g", '"{}\\,NULL ação')}
+
+    def test_publishes_nothing_when_one_of_them_cannot_be_sent(self) -> None:
+        with transaction.atomic(), pytest.raises(InvalidMessage):
+            publish_many([(Note(n=1), "k"), (Note(n=2), "")])
+        assert not Message.objects.exists()
+
+    def test_takes_an_empty_list(self) -> None:
+        with transaction.atomic():
+            publish_many([])
+        assert not Message.objects.exists()
+
+    def test_an_answer_carries_the_ids_of_what_it_answers(self) -> None:
+        to = Meta(message_id=uuid4(), schema="s", global_id="g", steps=("a",), trace="t", reply_to="run:1")
+        with transaction.atomic(), ids.bound(global_id="mine"):
+            publish_many([(Note(n=1), "k")], answering=[to])
+        meta = Message.objects.get().meta
+        assert (meta["global-id"], meta["steps"], meta["trace"], meta["reply-to"]) == ("g", ["a"], "t", "run:1")
+        assert meta["message-id"] != str(to.message_id)
 
 
 class TestBucket:

@@ -9,10 +9,12 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.models import Bucket, Message, Pending
-from apps.messaging.outbox import bucket_of, publish
-from apps.messaging.ownership import ATTEMPTS_MAX, DELAY_MAX, delay
+from apps.messaging.outbox import BUCKETS, bucket_of, publish
+from apps.messaging.ownership import ATTEMPTS_MAX, DELAY_MAX, REQUEST_FOR, Owner, delay
 from apps.messaging.relay import breaker_of, relay_all, relay_once
+from apps.messaging.transports.base import Fate, SendOutcome
 from tests.integration.messaging.world import THREADS_S_MAX, Note, ScriptedTransport, leases_end, once, post, together
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +42,56 @@ class TestRelay:
         post(*range(10))
         assert relay_all().acknowledged == 10
         assert broker.numbers() == list(range(10))
+
+    def test_overtakes_no_row_that_failed_when_the_next_batch_was_read_already(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.messaging.ownership.BATCH_ROWS_MAX", 2)
+        bad, good = NEIGHBOURS
+        post(1, key=good)
+        post(2, key=bad)
+        post(3, key=bad)
+        post(4, key=good)
+        broker.refused_keys = {bad}
+        result = relay_all()
+        assert (result.acknowledged, result.refused) == (2, 1)
+        assert broker.numbers() == [1, 4]
+        assert list(Pending.objects.order_by("seq").values_list("key", "attempts")) == [(bad, 1), (bad, 0)]
+
+    def test_sends_what_is_committed_while_it_works(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.messaging.ownership.BATCH_ROWS_MAX", 2)
+        post(1, 2, 3)
+        broker.stalls.append(lambda: post(4))
+        assert relay_all().acknowledged == 4
+        assert broker.numbers() == [1, 2, 3, 4]
+
+    def test_takes_no_more_into_memory_than_a_batch_may_hold(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.messaging.ownership.BATCH_BYTES_MAX", 1)
+        post(1, 2, 3)
+        assert relay_once().acknowledged == 1
+        assert relay_all().acknowledged == 2
+        assert broker.numbers() == [1, 2, 3]
+
+    def test_refuses_a_row_that_has_no_wire_form_and_sends_the_rest(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def to_wire(*, topic: str, schema: str, payload: bytes) -> bytes:
+            if b'"n":2' in payload:
+                raise InvalidMessage("no form")
+            return payload
+
+        monkeypatch.setattr("apps.messaging.wire.to_wire", to_wire)
+        bad, good = NEIGHBOURS
+        post(1, 2, 3, key=bad)
+        post(4, key=good)
+        result = relay_all()
+        assert (result.acknowledged, result.refused) == (2, 1)
+        assert broker.numbers() == [1, 4]
+        assert Pending.objects.order_by("seq").first().error == "no form"  # type: ignore[union-attr]
 
     def test_gives_its_buckets_back(self, broker: ScriptedTransport) -> None:
         post(1)
@@ -262,6 +314,55 @@ class TestCommitOrder:
         assert relay_all().acknowledged == 2
         assert broker.numbers() == [2, 3, 1, 4]
         assert not Pending.objects.exists()
+
+
+class TestSharing:
+    """Two relays, step by step."""
+
+    def owned(self, owner: Owner) -> int:
+        return Bucket.objects.filter(token=owner.token, lease_until__gt=timezone.now()).count()
+
+    def test_an_owner_gives_a_half_to_one_who_asks(self) -> None:
+        post(*range(40), key="k")
+        for n in range(40):
+            post(n, key=f"k{n}")
+        first, second, now = Owner(), Owner(), timezone.now()
+        rows = first.begin(now=now)
+        assert rows
+        assert second.begin(now=now) is None
+        assert second.ask(now=now)
+        ahead = first.read_ahead(rows, now=now)
+        assert not {bucket_of(row.key) for row in ahead} & set(first.giving_up), "these rows are under way too late"
+        assert self.owned(first) == BUCKETS, "what is under way keeps its bucket"
+        first.settle(rows, [SendOutcome(Fate.ACKNOWLEDGED)] * len(rows), now=now)
+        assert (self.owned(first), self.owned(second)) == (BUCKETS // 2, 0)
+        for n in range(40):
+            post(n, key=f"k{n}")
+        assert second.begin(now=timezone.now())
+        assert (self.owned(first), self.owned(second)) == (BUCKETS // 2, BUCKETS // 2)
+
+    def test_only_one_asks_at_a_time(self) -> None:
+        first, second, now = Owner(), Owner(), timezone.now()
+        assert first.ask(now=now)
+        assert not second.ask(now=now)
+        first.withdraw()
+        assert second.ask(now=now)
+
+    def test_the_request_of_a_relay_that_died_is_forgotten(self) -> None:
+        now = timezone.now()
+        assert Owner().ask(now=now)
+        assert Owner().ask(now=now + REQUEST_FOR)
+
+    def test_who_is_alone_again_takes_everything(self) -> None:
+        post(*range(3), key="k")
+        first, second, now = Owner(), Owner(), timezone.now()
+        rows = first.begin(now=now) or []
+        second.ask(now=now)
+        first.read_ahead(rows, now=now)
+        first.settle(rows[:1], [SendOutcome(Fate.NOT_SENT)], now=now)
+        second.withdraw()
+        first.read_ahead(rows, now=now)
+        assert self.owned(first) == BUCKETS
 
 
 @pytest.mark.django_db(transaction=True)

@@ -136,6 +136,22 @@ class ScriptedTransport:
         return [json.loads(record.value)["body"]["n"] for record in self.log if key in (None, record.key)]
 
 
+class BackgroundTransport(ScriptedTransport):
+    """The same broker with a client that sends while its caller does something else."""
+
+    def begin(self, records: Sequence[OutgoingRecord]) -> "BackgroundTransport.Sending":
+        return self.Sending(self, records)
+
+    class Sending:
+        """A batch under way: it arrives when somebody waits for it, as late as it can."""
+
+        def __init__(self, broker: "BackgroundTransport", records: Sequence[OutgoingRecord]) -> None:
+            self._broker, self._records = broker, records
+
+        def outcomes(self) -> Sequence[SendOutcome]:
+            return self._broker.send(self._records)
+
+
 def once(numbers: Iterable[int]) -> list[int]:
     """What is left when the inbox has dropped the copies."""
     return list(dict.fromkeys(numbers))
