@@ -3,9 +3,9 @@
     make bench-outbox
 
 ``flag``: one table, marked sent by UPDATE. ``delete``: one table, the row is deleted when it is sent, so there is no log.
-``jsonb``: a log with meta and body as jsonb and a pending row with three indexes. ``ours``: a log partitioned by day that keeps
-the wire's text, and a pending row with one index. Counted is the work of the database and of the driver: publish (a statement
-a message, a hundred a commit), and relay (read a batch in order, mark it) with nothing sent. Ratios are to ``flag``.
+``jsonb``: a log with meta and body as jsonb and a pending row with three indexes. ``ours``: a log partitioned by day that
+keeps the wire's text, and a pending row with one index. Counted is the work of the database and of the driver: publish (a
+statement a message, a hundred a commit), and relay (read a batch in order, mark it), nothing sent. Ratios are to ``flag``.
 """
 
 import json
@@ -39,7 +39,8 @@ class Layout:
 _COLUMNS = "id uuid, topic text, key text, schema text, global_id text, created_at timestamptz"
 _PENDING = """
 CREATE TABLE bench_pending (seq bigint PRIMARY KEY, id uuid, bucket smallint, topic text, key text, attempts smallint,
-    due_at timestamptz, parked_at timestamptz) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+    due_at timestamptz, parked_at timestamptz)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 """
 _ADD_PENDING = """
 INSERT INTO bench_pending (seq, id, bucket, topic, key, attempts, due_at)

@@ -13,6 +13,7 @@ from celery.worker import state
 from django.conf import settings
 from django.db import connections
 
+from apps.common.processes import settle_down
 from config import celery_broker
 from config.celery_settings import WARM_STOP_S
 
@@ -39,6 +40,7 @@ def start_worker(*, instance: Any, conf: Any, options: dict[str, Any], **_: Any)
     """Stop a worker that could never work, and give the others the database connections that fit their pool."""
     _refuse_a_wrong_broker(instance.app)
     celery_broker.declare_queues(instance.app)
+    settle_down()  # before the children are made, who then share what is there
     pool = get_implementation(options.get("pool_cls") or conf.worker_pool)
     if "prefork" in pool.__module__:
         _one_connection_a_process()

@@ -17,6 +17,7 @@ def main() -> int:
         "VAULT_KEYS": secrets.token_urlsafe(48),
         "ALLOWED_HOSTS": "lastro.example.com",
         "FISCAL_AUTHORITY_URL": "https://authority.example.com",
+        "METRICS_TOKEN": secrets.token_urlsafe(32),
         "FISCAL_ISSUER_CNPJ": "11222333000181",
     }
     command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]

@@ -59,12 +59,17 @@ VAULT_KEYS = [
 # 0: no pool, a connection per thread. A prefork Celery worker wants that: it closes the pool around every task.
 DATABASE_POOL_MAX = env.whole("DATABASE_POOL_MAX", 24)
 DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
+# How long a statement waits for a row that somebody else has locked, in milliseconds: then it is a technical failure, which
+# is tried again. 0: for ever, for a pooler that takes no start-up options.
+DATABASE_LOCK_TIMEOUT_MS = env.whole("DATABASE_LOCK_TIMEOUT_MS", 10_000)
 
 
 def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
     pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
     options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
+    if DATABASE_LOCK_TIMEOUT_MS:
+        options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
     base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
@@ -153,6 +158,14 @@ ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 REQUEST_BODY_BYTES_MAX = 64 * 1024
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
+
+# --- Metrics ----------------------------------------------------------------------------------------------------------
+# What a scraper shows as "Authorization: Bearer …". Empty: no metrics, save in the embedded mode, which is on loopback.
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+if METRICS_TOKEN and not EMBEDDED and (len(METRICS_TOKEN) < 32 or METRICS_TOKEN in DEFAULT_PASSWORDS):
+    raise ImproperlyConfigured("METRICS_TOKEN is too short or well known: set at least 32 random characters.")
+# Where `--metrics-port` of consume and relay listens; 0.0.0.0 in a container that is scraped from outside.
+METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 
 # --- Ledger: where the journeys post to (branch and account are text) ---------------------------------------------------
 LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
@@ -253,6 +266,8 @@ LOGIN_REDIRECT_URL = "admin:index"
 # A real deployment stands behind TLS; the embedded mode is plain HTTP on loopback.
 TLS = env.flag("TLS", default=not EMBEDDED)
 SECURE_SSL_REDIRECT = TLS
+# Probes and scrapers ask the process itself, behind the proxy that ends TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TLS else None
 SECURE_HSTS_SECONDS = 31_536_000 if TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = TLS

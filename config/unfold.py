@@ -92,7 +92,8 @@ UNFOLD: dict[str, Any] = {
                     _TRIAGE,
                     _model("Messages", "chat_bubble", "messaging", "message"),
                     _model("To relay", "outbox", "messaging", "pending"),
-                    _model("Redeliveries", "replay", "messaging", "redelivery"),
+                    _model("Redeliveries", "hourglass_top", "messaging", "redelivery"),
+                    _model("Replays", "replay", "messaging", "deadletterreplay"),
                 ],
             },
             {

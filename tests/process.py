@@ -27,6 +27,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
+    """One request to a web server of ours: the status and the JSON that it answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://localhost:{port}{path}", data=data, method=method, headers=headers)
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
 class Lastro:
     """One started process. Its output is kept, and read by a thread so that it never blocks."""
 
@@ -92,14 +104,7 @@ class Lastro:
         self.wait()
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://localhost:{self.port}{path}", data=data, method=method, headers=headers)
-        request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        return ask(self.port, method, path, body, **headers)
 
     def manage(self, *words: str) -> str:
         done = subprocess.run(

@@ -7,12 +7,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
 
 from apps.fiscal_docs.models import Document
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent
 from apps.ledger import public as ledger
+from apps.ledger.models import Transaction
 from apps.ledger.reconciliation import check_balances
 from apps.messaging.models import Pending, Redelivery
 from apps.orders.models import Order, Ticket
@@ -91,6 +93,51 @@ def assert_clean_slate() -> None:
     assert not valid.exists(), "a valid fiscal document is left at the authority"
     assert not Document.objects.filter(state__in=["AUTHORISED", "SENT", "UNKNOWN", "SIGNED", "NUMBERED"]).exists()
     assert_nothing_left_over()
+
+
+def assert_books_agree() -> None:
+    """Whatever happened: stock, money, cards, documents and ledger say what the orders say, each sale once."""
+    assert not Run.objects.exclude(status__in=["COMPLETED", "COMPENSATED"]).exists()
+    sold = Order.objects.filter(status="COMPLETED")
+    runs = dict(Run.objects.values_list("subject_id", "status"))
+    assert {order_id for order_id, status in runs.items() if status == "COMPLETED"} == set(
+        sold.values_list("pk", flat=True)
+    )
+    assert stock() == demo.STOCK - sold.count()
+    by_card = list(sold.filter(payment_method="card").values_list("amount", flat=True))
+    by_balance = list(sold.filter(payment_method="balance").values_list("amount", flat=True))
+    none = Decimal("0.00")
+    assert_money(
+        customer=str(Decimal("1000.00") - sum(by_balance, none)),
+        sales=str(sum(by_card + by_balance, none)),
+        clearing=str(none - sum(by_card, none)),
+    )
+    assert Transaction.objects.filter(event_code__in=money.EVENTS).count() == 2 * sold.count(), "each sale is posted once"
+    _assert_cards(sold.filter(payment_method="card"))
+    _assert_documents(sold)
+    assert_nothing_left_over()
+
+
+def _assert_cards(sold: "QuerySet[Order]") -> None:
+    """We and the processor hold the same money, of these orders and of no other."""
+    captured = Payment.objects.filter(state="CAPTURED")
+    assert set(captured.values_list("order_ref", flat=True)) == {
+        str(order_id) for order_id in sold.values_list("pk", flat=True)
+    }
+    assert captured.count() == sold.count()
+    assert not Payment.objects.exclude(state__in=["CAPTURED", "VOIDED", "REJECTED"]).exists()
+    kept = ProcessorTransaction.objects.filter(status="approved", voided_at__isnull=True)
+    assert set(kept.values_list("payment_id", "captured_amount")) == set(captured.values_list("pk", "captured_amount"))
+
+
+def _assert_documents(sold: "QuerySet[Order]") -> None:
+    """We and the authority know the same valid documents: one for each of these orders."""
+    cancelled = SandboxEvent.objects.filter(event_type="110111").values("access_key")
+    valid = SandboxDocument.objects.exclude(access_key__in=cancelled).values_list("access_key", flat=True)
+    ours = Document.objects.filter(state="AUTHORISED")
+    assert sorted(valid) == sorted(ours.values_list("access_key", flat=True))
+    assert sorted(ours.values_list("order_id", flat=True)) == sorted(sold.values_list("pk", flat=True))
+    assert not Document.objects.filter(state__in=["SENT", "UNKNOWN", "SIGNED", "NUMBERED"]).exists()
 
 
 def assert_nothing_left_over() -> None:

@@ -5,19 +5,29 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 
+from apps.common.admin import address, as_uuid, link
+from apps.messaging import replay_page
+from apps.messaging.dead_letters import error_topics, is_dead_letter, replays_of
 from apps.messaging.inbox import groups
-from apps.messaging.models import Inbox, Message, Pending, Redelivery
-from apps.messaging.overview import error_topics
+from apps.messaging.models import DeadLetterReplay, Inbox, Message, Pending, Redelivery
+from apps.messaging.replay import REPLAY_OF
+
+REPLAYS_SHOWN = 20  # of one dead letter, the last ones
 
 
 def _component(name: str, **context: Any) -> SafeString:
     return render_to_string(f"components/{name}.html", context)
+
+
+def _message_link(message_id: UUID | None) -> SafeString | str:
+    """A message by its id; empty for what is no id."""
+    return link(address("messaging_message_change", message_id), str(message_id), wraps=True) if message_id else ""
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -45,14 +55,14 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("dead", "Dead letters"), ("pending", "Not sent yet")]
+        return [("dead", "Dead letters"), ("replayed", "Replayed dead letters"), ("pending", "Not sent yet")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
-        if self.value() == "dead":
-            return queryset.filter(topic__in=error_topics())
-        return (
-            queryset.filter(message_id__in=Pending.objects.values("message_id")) if self.value() == "pending" else queryset
-        )
+        wanted = self.value()
+        if wanted in {"dead", "replayed"}:
+            replayed = Exists(replays_of(OuterRef("message_id")))
+            return queryset.filter(replayed if wanted == "replayed" else ~replayed, topic__in=error_topics())
+        return queryset.filter(message_id__in=Pending.objects.values("message_id")) if wanted == "pending" else queryset
 
 
 class TopicFilter(admin.SimpleListFilter):
@@ -76,7 +86,9 @@ class MessageAdmin(ReadOnlyAdmin):
     ordering = ("-message_id",)  # an id begins with its time
     search_fields = ("message_id",)  # shows the field; get_search_results decides
     search_help_text = "A whole message id, a whole global id, or a whole topic"
-    fields = readonly_fields = ("state", "topic", "key", "schema", "message_id", "made", "handled_by", "reason", "envelope")
+    fields = readonly_fields = ("state", "topic", "key", "schema", "message_id", "made", "handled_by", "envelope")
+    actions = ("replay",)
+    list_disable_select_all = True  # what is replayed is what somebody saw; the paginator does not count the rest anyway
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         waiting = Pending.objects.filter(seq=OuterRef("seq"))
@@ -86,7 +98,25 @@ class MessageAdmin(ReadOnlyAdmin):
             is_parked=Exists(waiting.filter(parked_at__isnull=False)),
             is_handled=Exists(Inbox.objects.filter(message_id=OuterRef("message_id"))),
             is_retrying=Exists(Redelivery.objects.filter(message_id=OuterRef("message_id"))),
+            is_replayed=Exists(replays_of(OuterRef("message_id"))),
         )
+
+    def get_fields(self, request: HttpRequest, obj: Message | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return self.fields
+        more = ("error", "origin", "replays") if is_dead_letter(obj) else ()
+        return (*self.fields[:-1], *more, *(("replay_of",) if REPLAY_OF in obj.meta else ()), "envelope")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Message | None = None) -> tuple[str, ...]:
+        return self.get_fields(request, obj)
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Who may run the action."""
+        return bool(request.user.has_perm(replay_page.PERMISSION))
+
+    @admin.action(description="Replay dead letters…", permissions=["replay"])
+    def replay(self, request: HttpRequest, queryset: QuerySet[Message]) -> HttpResponse | None:
+        return replay_page.answer(request, queryset, self)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
@@ -106,6 +136,7 @@ class MessageAdmin(ReadOnlyAdmin):
             ("PARKED", row.is_parked),
             ("PENDING", row.is_pending),
             ("RETRYING", row.is_retrying),
+            ("REPLAYED", row.is_replayed),
             ("DEAD", row.topic.endswith(".error")),
             ("HANDLED", row.is_handled),
         ]
@@ -120,9 +151,24 @@ class MessageAdmin(ReadOnlyAdmin):
         found = Inbox.objects.filter(message_id=row.message_id).order_by("group").values_list("group", flat=True)
         return ", ".join(found) or "—"
 
-    @admin.display(description="Reason")
-    def reason(self, row: Message) -> str:
-        return str(row.meta.get("error", {}).get("reason") or "—")
+    @admin.display(description="Error")
+    def error(self, row: Message) -> SafeString:
+        return _component("letter_error", error=row.meta["error"])
+
+    @admin.display(description="Came from")
+    def origin(self, row: Message) -> SafeString:
+        error = row.meta["error"]
+        original = as_uuid(str(error.get("message-id")))
+        return _component("letter_origin", error=error, original=original and _message_link(original))
+
+    @admin.display(description="Replays")
+    def replays(self, row: Message) -> SafeString | str:
+        found = [(replay, _message_link(replay.message_id)) for replay in replays_of(row.message_id)[:REPLAYS_SHOWN]]
+        return _component("letter_replays", replays=found) if found else "Not replayed."
+
+    @admin.display(description="Replay of")
+    def replay_of(self, row: Message) -> SafeString | str:
+        return _message_link(as_uuid(str(row.meta[REPLAY_OF]))) or "—"
 
     @admin.display(description="Envelope")
     def envelope(self, row: Message) -> SafeString:
@@ -176,3 +222,33 @@ class RedeliveryAdmin(ReadOnlyAdmin):
     @admin.display(description="Envelope")
     def shown_envelope(self, row: Redelivery) -> SafeString:
         return _component("json", value=row.envelope)
+
+
+@admin.register(DeadLetterReplay)
+class DeadLetterReplayAdmin(ReadOnlyAdmin):
+    """Who sent which dead letter again, and why."""
+
+    list_display = ("at", "replayed_by", "group", "topic", "reason", "letter")
+    ordering = ("-message_id",)  # an id begins with its time
+    search_fields = ("message_id",)  # shows the field; get_search_results decides
+    search_help_text = "A whole id, of the dead letter or of the message that was sent"
+    fields = readonly_fields = ("at", "replayed_by", "reason", "group", "topic", "letter", "number", "sent", "corrected")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeadLetterReplay], search_term: str
+    ) -> tuple[QuerySet[DeadLetterReplay], bool]:
+        term = search_term.strip()
+        found = as_uuid(term)
+        return (queryset.filter(Q(message_id=found) | Q(dead_letter_id=found)) if term else queryset), False
+
+    @admin.display(description="Replayed", ordering="message_id")
+    def at(self, row: DeadLetterReplay) -> SafeString:
+        return _component("moment", at=row.replayed_at)
+
+    @admin.display(description="Dead letter")
+    def letter(self, row: DeadLetterReplay) -> SafeString | str:
+        return _message_link(row.dead_letter_id)
+
+    @admin.display(description="Sent as")
+    def sent(self, row: DeadLetterReplay) -> SafeString | str:
+        return _message_link(row.message_id)

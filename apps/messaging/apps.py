@@ -14,6 +14,9 @@ class MessagingConfig(AppConfig):
         # Consumers need every handler; so each app's handlers.py is imported once, like its admin.py.
         autodiscover_modules("handlers")
         post_migrate.connect(_open_days, sender=self)
+        from apps.messaging import metrics  # it imports models, which there are only now
+
+        metrics.register()
 
 
 def _open_days(**_signal: Any) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from apps.common.arrays import array_text
 from apps.common.transactions import transaction_required
 from apps.messaging.contracts.base import InvalidMessage, Message, closest_class
 from apps.messaging.envelope import Meta, read_meta
@@ -164,7 +165,7 @@ def take_many(message_ids: Sequence[UUID], *, group: str, now: datetime) -> set[
         cursor.execute(
             """INSERT INTO messaging_inbox ("group", message_id, handled_at)
                SELECT %s, id, %s FROM unnest(%s::uuid[]) AS ids (id) ON CONFLICT DO NOTHING RETURNING message_id""",
-            [group, now, list(message_ids)],
+            [group, now, array_text(message_ids)],
         )
         return {message_id for (message_id,) in cursor.fetchall()}
 

@@ -110,6 +110,31 @@ class Inbox(models.Model):
         constraints = [models.UniqueConstraint(fields=["group", "message_id"], name="messaging_inbox_once")]
 
 
+class DeadLetterReplay(models.Model):
+    """A dead letter was sent again: by whom, when and why. The row and the message are one commit."""
+
+    message_id = models.UUIDField(primary_key=True, default=uuid7, help_text="The message that was sent.")
+    dead_letter_id = models.UUIDField()
+    number = models.SmallIntegerField(help_text="How often the dead letter was sent by then. Two cannot send it at once.")
+    group = models.CharField(max_length=100)
+    topic = models.CharField(max_length=200)
+    corrected = models.JSONField(default=list, help_text="Where it differs from the dead letter: body.amount.")
+    reason = models.TextField()
+    replayed_by = models.CharField(max_length=200)
+    replayed_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "replay of a dead letter"
+        verbose_name_plural = "replays of dead letters"
+        constraints = [
+            # Its index answers "was this one replayed?" too.
+            models.UniqueConstraint(fields=["dead_letter_id", "number"], name="messaging_replay_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"replay {self.number} of {self.dead_letter_id}"
+
+
 class Redelivery(models.Model):
     """A received message whose handler failed, and those of the same key that wait behind it."""
 

@@ -1,7 +1,9 @@
 """Topics as code: what the contracts want of the broker. ``manage.py topics`` compares and creates."""
 
 import importlib
+import logging
 import pkgutil
+import threading
 from collections.abc import Sequence
 
 from django.conf import settings
@@ -11,7 +13,11 @@ from apps.messaging.contracts.base import message_classes
 from apps.messaging.dead_letters import error_topic
 from apps.messaging.inbox import groups
 from apps.messaging.transports import transport
-from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportMisconfigured
+from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S_MIN, PAUSE_S_MAX = 1.0, 15.0  # between two attempts to reach a broker that is away
 
 
 def desired_topics() -> list[DesiredTopic]:
@@ -58,3 +64,22 @@ def check_broker() -> None:
     missing = [found.name for found in plan() if found.state == "create"]
     if missing:
         raise TransportMisconfigured(f"Topics are missing: {', '.join(missing)}. Run: manage.py topics --apply")
+
+
+def wait_for_broker(stop: threading.Event) -> bool:
+    """Wait until a process can work with the broker. False when it was asked to stop meanwhile.
+
+    A broker that is away comes back, so that is waited for without an end, and told. Raises TransportMisconfigured for
+    what waiting does not mend: a refused login, a missing topic.
+    """
+    pause_s = PAUSE_S_MIN
+    while not stop.is_set():
+        try:
+            check_broker()
+        except TransportDown as error:
+            logger.warning("the broker is away; next attempt in %.0f s: %s", pause_s, error)
+        else:
+            return True
+        stop.wait(pause_s)
+        pause_s = min(pause_s * 2, PAUSE_S_MAX)
+    return False

@@ -54,6 +54,9 @@ class Run(models.Model):
     due_at = models.DateTimeField(null=True, help_text="When the sweeper wakes it at the latest; null when it is over.")
     late_answers = models.PositiveIntegerField(default=0, help_text="Answers that came when nobody waited: refused.")
     stale_outcomes = models.PositiveIntegerField(default=0, help_text="Outcomes of owners that had lost the run: refused.")
+    rescues = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How often the sweeper had to wake it because nobody else had in time."
+    )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
 

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import time
+import threading
 from pathlib import Path
-from typing import Any
 
 from celery import Task, shared_task
 from django.db import connection
@@ -16,6 +15,10 @@ def note(word: str, name: str) -> None:
     """One line, in one write, so that processes do not mix: word, name, process."""
     with open(os.environ["CELERY_TESTS_FILE"], "ab", buffering=0) as file:
         file.write(f"{word} {name} {os.getpid()}\n".encode())
+
+
+def _work(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 @shared_task(name="ledger.tests_note")
@@ -34,7 +37,7 @@ def take_long(name: str, seconds: float) -> None:
     repeated = f"begun {name} " in Path(os.environ["CELERY_TESTS_FILE"]).read_text()
     note("begun", name)
     if not repeated:
-        time.sleep(seconds)
+        _work(seconds)
     note("ended", name)
 
 
@@ -42,7 +45,7 @@ def take_long(name: str, seconds: float) -> None:
 def hang(name: str, seconds: float) -> None:
     """Long each time."""
     note("begun", name)
-    time.sleep(seconds)
+    _work(seconds)
     note("ended", name)
 
 
@@ -69,6 +72,3 @@ def tell_connection(name: str) -> None:
 def lines(path: Path) -> list[list[str]]:
     """What was written: [word, name, process] of each line."""
     return [line.split() for line in path.read_text().splitlines()]
-
-
-__all__: list[Any] = ["die", "hang", "lines", "take_long", "tell_connection", "undo", "write", "write_elsewhere"]

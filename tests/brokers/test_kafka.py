@@ -26,7 +26,7 @@ from apps.messaging.transports.kafka import SEND_S_MAX, KafkaTransport
 from apps.messaging.transports.kafka_admin import wire_name
 from config.services import Kafka
 from tests.brokers.contract import ServerContract
-from tests.brokers.world import GROUP, PARTITIONS, by_key, prefix, read, read_until, record, send, topic
+from tests.brokers.world import GROUP, PARTITIONS, by_key, eventually, prefix, read, read_until, record, send, topic
 from tests.integration.messaging.world import ERROR_TOPIC, TOPIC
 
 pytestmark = [
@@ -49,6 +49,12 @@ class KafkaHarness:
     def configure(self, name: str, setting: str, value: object) -> None:
         with kafka_admin.admin() as client:
             client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, wire_name(name), {setting: str(value)})])
+            # The controller has answered; the broker hears of it a moment later, on a busy machine much later.
+            asked = ConfigResource(ConfigResourceType.TOPIC, wire_name(name), [setting])
+            eventually(
+                lambda: client.describe_configs([asked])["topic"][wire_name(name)][setting]["value"] == str(value),
+                what=f"{setting} is {value}",
+            )
 
     def append_foreign(self, *, key: bytes | None, value: bytes) -> None:
         producer = KafkaProducer(**kafka_admin.client_settings(), max_request_size=4_000_000)

@@ -2,14 +2,19 @@
 
 import gc
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization
 from django.test.utils import override_settings
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from apps.messaging.transports import kafka_admin
 from apps.messaging.transports.base import TransportDown, TransportMisconfigured
@@ -87,6 +92,23 @@ class TestWhoMayComeIn:
             with kafka_admin.admin() as client:
                 client.delete_topics([kafka_admin.wire_name(TOPIC)])
 
+    def test_a_login_that_may_only_look_can_check_the_topics(self) -> None:
+        with scram():
+            KafkaTransport().create_topics([topic()])
+            pattern = ResourcePattern(ResourceType.TOPIC, kafka_admin.wire_name(TOPIC))
+            operations = (ACLOperation.DESCRIBE_CONFIGS, ACLOperation.DESCRIBE)
+            acls = [
+                ACL("User:stranger", "*", operation, permission, pattern)
+                for operation, permission in zip(operations, (ACLPermissionType.DENY, ACLPermissionType.ALLOW), strict=True)
+            ]
+            with kafka_admin.admin() as client:
+                client.create_acls(acls)
+        with scram(KAFKA_SASL_USERNAME="stranger"):
+            (plan,) = KafkaTransport().plan_topics([topic()])
+        assert (plan.state, plan.detail) == ("ok", "this login may not read its settings")
+        with scram(), kafka_admin.admin() as client:
+            client.delete_topics([kafka_admin.wire_name(TOPIC)])
+
 
 class TestLoginRefused:
     def test_a_wrong_password_and_an_unknown_user(self) -> None:
@@ -114,11 +136,57 @@ class TestLoginRefused:
 
     def test_a_consumer_says_the_same(self) -> None:
         with scram(KAFKA_SASL_PASSWORD="wrong"), refused("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"):
-            KafkaTransport().consumer(group=GROUP, topics=[TOPIC])  # the client that could not start is closed
+            KafkaTransport().consumer(group=GROUP, topics=[TOPIC])
 
     def test_no_message_is_to_blame(self) -> None:
         with scram(KAFKA_SASL_PASSWORD="wrong"), pytest.raises(TransportDown, match="KAFKA_SASL_PASSWORD"):
             KafkaTransport().send([record(1)])
+
+
+class TestStart:
+    """The processes that need a broker say it at their start, and end."""
+
+    @staticmethod
+    def end_of(command: str, **more: str) -> str:
+        """The last line of a process that ends with 1."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "DJANGO_"))}
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "manage.py", command],
+            cwd=Path(__file__).resolve().parents[2],
+            env={
+                **kept,
+                "DATABASE_URL": "postgresql://nobody:none@127.0.0.1:1/none",
+                "LASTRO_EMBEDDED": "1",
+                "MESSAGING_TRANSPORT": "kafka",
+                "KAFKA_BOOTSTRAP_SERVERS": os.environ["KAFKA_SCRAM_BOOTSTRAP_SERVERS"],
+                "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "KAFKA_SASL_USERNAME": "lastro",
+                "KAFKA_SASL_PASSWORD": os.environ["KAFKA_LOGIN_PASSWORD"],
+                "KAFKA_SSL_CAFILE": os.environ["SERVICES_CA_FILE"],
+                "MESSAGING_PREFIX": prefix(),
+                **more,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    @pytest.mark.parametrize("command", ["relay", "consume"])
+    def test_a_refused_login(self, command: str) -> None:
+        said = self.end_of(command, KAFKA_SASL_PASSWORD="wrong")
+        assert said.startswith("CommandError: Kafka at ")
+        assert "refuses the login of 'lastro' over SASL_SSL" in said
+        assert "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD" in said
+
+    @pytest.mark.parametrize("command", ["relay", "consume"])
+    def test_missing_topics(self, command: str) -> None:
+        said = self.end_of(command)
+        assert said.startswith("CommandError: Topics are missing: ")
+        assert said.endswith("Run: manage.py topics --apply")
 
 
 class TestCertificatesRefused:
@@ -157,9 +225,20 @@ class TestWrongProtocol:
             KafkaTransport().check()
 
     def test_a_broker_that_is_away_is_no_refusal(self) -> None:
-        for door in (scram, mutual):
-            with door(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), pytest.raises(TransportDown, match="Is it running"):
-                KafkaTransport().check()
+        with mutual(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), pytest.raises(TransportDown, match="Is it running"):
+            KafkaTransport().check()
+
+    @pytest.mark.parametrize(
+        "act", [lambda made: made.consumer(group=GROUP, topics=[TOPIC]), lambda made: made.send([record(1)])]
+    )
+    def test_a_client_that_cannot_start_leaves_nothing_behind(self, act: Any) -> None:
+        gc.collect()
+        process = psutil.Process()
+        before = process.num_fds(), threading.active_count()
+        with scram(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), pytest.raises(TransportDown):
+            act(KafkaTransport())
+        gc.collect()
+        assert (process.num_fds(), threading.active_count()) == before
 
 
 class TestFiles:

@@ -13,7 +13,7 @@ from django.test.utils import override_settings
 from apps.messaging.transports import rabbitmq_admin, rabbitmq_consumer
 from apps.messaging.transports.base import Consumer, Fate, TransportDown, TransportMisconfigured
 from apps.messaging.transports.rabbitmq import RabbitMQTransport
-from apps.messaging.transports.rabbitmq_admin import KEY, members_name, queue_names, ring_name, wire_name
+from apps.messaging.transports.rabbitmq_admin import KEY, members_name, queue_names, spread_name, strangers_name, wire_name
 from apps.messaging.transports.rabbitmq_consumer import RabbitMQMember
 from config.services import RabbitMQ
 from tests.brokers.contract import ServerContract
@@ -52,7 +52,8 @@ class RabbitMQHarness:
                 for name in (TOPIC, ERROR_TOPIC):
                     for queue in queue_names(name, group):
                         channel.queue_delete(queue)
-                    channel.exchange_delete(ring_name(name, group))
+                    channel.exchange_delete(spread_name(name, group))
+                    channel.exchange_delete(strangers_name(name, group))
                 channel.exchange_delete(members_name(group))
             for name in (TOPIC, ERROR_TOPIC):
                 channel.exchange_delete(wire_name(name))
@@ -94,18 +95,25 @@ class TestRabbitMQTransport(ServerContract):
             channel.queue_delete(queue)
             arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": 100}
             channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
-            channel.queue_bind(queue, ring_name(TOPIC, GROUP), rabbitmq_admin.RING_POINTS)
+            channel.queue_bind(queue, spread_name(TOPIC, GROUP), "0")
         harness.transport.create_topics([topic()])
         send(harness.transport, [record(n, key=f"k{n}") for n in range(60)])
         member = harness.transport.consumer(group=GROUP, topics=[TOPIC])
         assert len({one.partition for one in read(member, 60)}) == PARTITIONS
         member.close()
 
+    def test_an_exchange_of_another_kind_is_an_error_that_says_what_to_do(self, harness: RabbitMQHarness) -> None:
+        with rabbitmq_admin.connected() as connection:
+            channel = connection.channel()
+            channel.exchange_declare(spread_name(TOPIC, "tests.others"), "fanout", durable=True, auto_delete=False)
+        with pytest.raises(TransportMisconfigured, match="delete it while it is empty"):
+            harness.transport.consumer(group="tests.others", topics=[TOPIC])
+
     def test_a_topic_without_a_queue_refuses_the_first_record_of_a_key_and_sends_none_after_it(
         self, harness: RabbitMQHarness
     ) -> None:
         with rabbitmq_admin.connected() as connection:
-            connection.channel().exchange_unbind(ring_name(TOPIC, GROUP), wire_name(TOPIC))
+            connection.channel().exchange_unbind(spread_name(TOPIC, GROUP), wire_name(TOPIC))
         outcomes = harness.transport.send([record(1), record(2), record(1, key="other")])
         assert [outcome.fate for outcome in outcomes] == [Fate.REFUSED, Fate.NOT_SENT, Fate.REFUSED]
         assert "manage.py topics --apply" in outcomes[0].reason

@@ -97,6 +97,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "HANDLED": _ok("Handled"),
         "RETRYING": _near("Retrying"),
         "DEAD": _bad("Dead letter"),
+        "REPLAYED": _idle("Replayed", "again"),
     },
     "payment": {
         "PENDING": _waiting("Waiting"),

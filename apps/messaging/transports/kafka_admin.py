@@ -127,8 +127,10 @@ def plan_topics(topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
         if name not in described:
             plans.append(TopicPlan(name, "create"))
             continue
-        differences = _differences(topic, described[name], configs.get(name, {}))
-        plans.append(TopicPlan(name, "differs" if differences else "ok", "; ".join(differences)))
+        readable = configs.get(name, {})
+        differences = _differences(topic, described[name], readable)
+        unread = "" if readable else "this login may not read its settings"
+        plans.append(TopicPlan(name, "differs" if differences else "ok", "; ".join(differences) or unread))
     return plans
 
 
@@ -137,7 +139,7 @@ def _differences(topic: DesiredTopic, described: dict[str, Any], configs: dict[s
     wanted = {
         "partitions": topic.partitions,
         "replication factor": topic.replication_factor,
-        **_configs(topic),
+        **(_configs(topic) if configs else {}),
     }
     found = {
         "partitions": len(partitions),

@@ -52,6 +52,7 @@ _PROOFS = (
     ),
     ("Invalid frame length", "This listener speaks TLS: set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"),
 )
+_ATTEMPTS = ("Bootstrap connection", "Bootstrap attempt")
 _SUSPICIONS = (
     ("UNEXPECTED_EOF", "Does this listener speak TLS? Check KAFKA_SECURITY_PROTOCOL"),
     (
@@ -162,7 +163,7 @@ class _Lines(logging.Handler):
             if line := next((text for text in self._texts if sign in text), ""):
                 return f"{advice}. ({line})"
         # The last attempt may just not have had the time to end.
-        attempts = [text for text in self._texts if text.startswith("Bootstrap connection") and "TimedOut" not in text]
+        attempts = [text for text in self._texts if text.startswith(_ATTEMPTS) and "TimedOut" not in text]
         for sign, advice in _SUSPICIONS:
             if attempts and all(sign in text for text in attempts):
                 return f"{advice}. ({attempts[0]})"

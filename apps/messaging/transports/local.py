@@ -4,7 +4,6 @@ Order within a partition, offsets without gaps, one owner per group and partitio
 between the relay and the consumer. This is the writing side; the reading side is local_consumer.py.
 """
 
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ from apps.messaging.transports.base import (
     TransportDown,
 )
 from apps.messaging.transports.local_consumer import PARTITIONS, LocalConsumer
+from apps.messaging.transports.shares import partition_of
 
 RECORD_BYTES_MAX = 1_000_000
 
@@ -47,16 +47,11 @@ WHERE p.topic = ANY(%s)
 """
 
 
-def partition_of(key: str) -> int:
-    """The partition of a key."""
-    return zlib.crc32(key.encode()) % PARTITIONS
-
-
 @transaction
 def _append(records: Sequence[OutgoingRecord]) -> None:
     by_partition: dict[tuple[str, int], list[OutgoingRecord]] = defaultdict(list)
     for record in records:
-        by_partition[record.topic, partition_of(record.key)].append(record)
+        by_partition[record.topic, partition_of(record.key, partitions=PARTITIONS)].append(record)
     counts = [(topic, partition, len(batch)) for (topic, partition), batch in by_partition.items()]
     with connection.cursor() as cursor:
         cursor.execute(_NEXT_OFFSETS, [list(column) for column in zip(*counts, strict=True)])

@@ -1,7 +1,10 @@
-"""RabbitMQ, by kombu: each topic is an exchange, and each group that reads it owns a ring of queues.
+"""RabbitMQ, by kombu: each topic is an exchange, and each group that reads it owns one queue per partition.
 
-    <topic> (fanout) ─▶ <topic>@<group> (consistent hash of the key) ─▶ <topic>@<group>.0 … .N-1 (quorum queues)
+    <topic> (fanout) ─▶ <topic>@<group> (direct: the partition's number) ─▶ <topic>@<group>.0 … .N-1 (quorum queues)
                     └─▶ <topic>.log (a stream), when no group reads the topic: dead letters and facts are kept there
+
+The publisher hashes the key (shares.py). The broker's own consistent-hash exchange cannot be trusted with it: in about
+one of ten restarts under load of RabbitMQ 3.10.8 it sent the keys of one queue to another, behind its back.
 
 This is the writing side; the reading side is rabbitmq_consumer.py, queues and lag are rabbitmq_admin.py.
 
@@ -40,6 +43,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import amqp  # type: ignore[import-untyped]  # it ships no types
+from django.conf import settings
 
 from apps.common.transactions import durable
 from apps.messaging.transports import rabbitmq_admin
@@ -55,8 +59,9 @@ from apps.messaging.transports.base import (
 )
 from apps.messaging.transports.rabbitmq_admin import DOWN, KEY, connect, connected, down, exists, wire_name
 from apps.messaging.transports.rabbitmq_consumer import RabbitMQMember
+from apps.messaging.transports.shares import partition_of
 
-SEND_S_MAX = 12  # one call of send(); the relay's lease (15 s) is longer
+SEND_S_MAX = 12  # one call of send(), and WRITE_S more for a write that is stuck; the relay's lease (15 s) is longer
 WAIT_S_MIN = 0.001
 RECORD_BYTES_MAX = 1_000_000  # as Kafka: a message that passes here passes there
 UNCONFIRMED_MAX = 1_000  # records under way; what waits in the broker's and our own buffers stays bounded
@@ -89,15 +94,17 @@ class _Publisher:
 
     def publish(self, place: int, record: OutgoingRecord) -> None:
         """Send one record; its outcome comes later."""
+        if time.monotonic() >= self.deadline:
+            raise TimeoutError("RabbitMQ takes too long.")
         if len(self._waiting) >= UNCONFIRMED_MAX:
             self.wait(below=UNCONFIRMED_MAX // 2)
         headers = {**dict(record.headers), KEY: record.key}
         message = amqp.Message(record.value, delivery_mode=2, message_id=str(place), application_headers=headers)
         self._published += 1
         self._waiting[self._published] = place
-        # With a timeout: a broker that is short of memory or disk stops reading from those who publish.
+        partition = partition_of(record.key, partitions=settings.TOPIC_PARTITIONS)
         exchange = wire_name(record.topic)
-        self._channel.basic_publish(message, exchange=exchange, routing_key="", mandatory=True, timeout=self._left())
+        self._channel.basic_publish(message, exchange=exchange, routing_key=str(partition), mandatory=True)
 
     def wait(self, *, below: int = 1) -> None:
         """Until fewer records than this have no outcome. Raises TimeoutError."""
@@ -184,7 +191,7 @@ class RabbitMQTransport:
         return rabbitmq_admin.plan_topics(topics)
 
     def create_topics(self, topics: Sequence[DesiredTopic]) -> None:
-        """Declare exchanges, rings and queues."""
+        """Declare exchanges and queues."""
         rabbitmq_admin.create_topics(topics)
 
 

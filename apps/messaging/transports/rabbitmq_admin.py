@@ -11,9 +11,9 @@ from kombu.connection import Connection
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
 
 CONNECT_S = 3
+WRITE_S = 2  # a broker that is short of memory or disk stops reading from those who publish: it counts as away
 HEARTBEAT_S = 60  # a consumer that is in one handler for longer than two of these loses its connection
-RING_POINTS = "20"  # of each queue on the hash ring; more of them share the keys more evenly
-KEY = "key"  # the header that is hashed: a routing key ends at 255 bytes
+KEY = "key"  # the header that carries the key; the routing key is the number of its partition
 LIMITS_DELIVERIES = 4  # since this major version a queue drops, unless told otherwise, what was delivered twenty times
 
 DOWN = (OSError, amqp.exceptions.ConnectionError, amqp.exceptions.RecoverableChannelError)
@@ -24,14 +24,19 @@ def wire_name(name: str) -> str:
     return f"{settings.MESSAGING_PREFIX}{name}"
 
 
-def ring_name(topic: str, group: str) -> str:
+def spread_name(topic: str, group: str) -> str:
     """The exchange that spreads a topic's records over a group's queues."""
     return f"{wire_name(topic)}@{wire_name(group)}"
 
 
 def queue_names(topic: str, group: str) -> list[str]:
     """A group's queues of a topic, one per partition."""
-    return [f"{ring_name(topic, group)}.{index}" for index in range(settings.TOPIC_PARTITIONS)]
+    return [f"{spread_name(topic, group)}.{index}" for index in range(settings.TOPIC_PARTITIONS)]
+
+
+def strangers_name(topic: str, group: str) -> str:
+    """The exchange of the records that name no partition, since they are not ours: they go to the first queue."""
+    return f"{spread_name(topic, group)}.strangers"
 
 
 def members_name(group: str) -> str:
@@ -52,6 +57,10 @@ def down() -> Iterator[None]:
         raise TransportMisconfigured(
             f"RabbitMQ has no such exchange or queue. Run: manage.py topics --apply ({error})"
         ) from error
+    except amqp.exceptions.PreconditionFailed as error:
+        raise TransportMisconfigured(
+            f"RabbitMQ has an exchange or queue of this name, but not as we make it: delete it while it is empty. ({error})"
+        ) from error
     except DOWN as error:
         raise TransportDown(f"RabbitMQ does not answer: {error!r}") from error
 
@@ -61,7 +70,12 @@ def connect() -> Any:
     if not settings.RABBITMQ_URL:
         raise TransportMisconfigured("RABBITMQ_URL is empty. Set it to amqp://user:password@host:port/vhost.")
     with down():
-        connection = Connection(settings.RABBITMQ_URL, connect_timeout=CONNECT_S, heartbeat=HEARTBEAT_S)  # type: ignore[no-untyped-call]
+        connection = Connection(  # type: ignore[no-untyped-call]
+            settings.RABBITMQ_URL,
+            connect_timeout=CONNECT_S,
+            heartbeat=HEARTBEAT_S,
+            transport_options={"write_timeout": WRITE_S},
+        )
         connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
@@ -100,33 +114,36 @@ def _queue_arguments(connection: Any) -> dict[str, Any]:
     return arguments
 
 
-def declare_ring(connection: Any, topic: str, group: str) -> None:
-    """Make a group's queues of a topic and the ring before them, where any of it is missing.
+def declare_group(connection: Any, topic: str, group: str) -> None:
+    """Make a group's queues of a topic and the exchanges before them, where any of it is missing.
 
-    What exists is not declared again: it may have been made on an older broker, with other arguments.
+    A queue that exists is not declared again: it may have been made on an older broker, with other arguments.
     """
-    missing = [queue for queue in queue_names(topic, group) if not exists(connection, "queue", queue)]
-    ring = ring_name(topic, group)
-    if not missing and exists(connection, "exchange", ring):
+    spread, strangers, queues = spread_name(topic, group), strangers_name(topic, group), queue_names(topic, group)
+    missing = [queue for queue in queues if not exists(connection, "queue", queue)]
+    if not missing and exists(connection, "exchange", spread):
         return
     channel = connection.channel()
-    channel.exchange_declare(ring, "x-consistent-hash", durable=True, auto_delete=False, arguments={"hash-header": KEY})
+    channel.exchange_declare(strangers, "fanout", durable=True, auto_delete=False)
+    arguments = {"alternate-exchange": strangers}
+    channel.exchange_declare(spread, "direct", durable=True, auto_delete=False, arguments=arguments)
     for queue in missing:
         channel.queue_declare(queue, durable=True, auto_delete=False, arguments=_queue_arguments(connection))
-    for queue in queue_names(topic, group):
-        channel.queue_bind(queue, ring, RING_POINTS)
-    channel.exchange_bind(ring, wire_name(topic))  # last: nothing comes in before the ring is whole
+    for index, queue in enumerate(queues):
+        channel.queue_bind(queue, spread, str(index))
+    channel.queue_bind(queues[0], strangers)
+    channel.exchange_bind(spread, wire_name(topic))  # last: nothing comes in before all queues are there
     channel.close()
 
 
 def create_topics(topics: Sequence[DesiredTopic]) -> None:
-    """Declare exchanges, rings and queues. Safe to repeat."""
+    """Declare exchanges and queues. Safe to repeat."""
     with connected() as connection:
         channel = connection.channel()
         for topic in topics:
             channel.exchange_declare(wire_name(topic.name), "fanout", durable=True, auto_delete=False)
             for group in topic.groups:
-                declare_ring(connection, topic.name, group)
+                declare_group(connection, topic.name, group)
             if not topic.groups:
                 arguments = {"x-queue-type": "stream", "x-max-age": f"{topic.retention_days}D"}
                 channel.queue_declare(_log_name(topic.name), durable=True, auto_delete=False, arguments=arguments)
@@ -149,7 +166,7 @@ def _plan(connection: Any, topic: DesiredTopic) -> TopicPlan:
     missing = [queue for queue in wanted if not exists(connection, "queue", queue)]
     if missing or not exists(connection, "exchange", name):
         return TopicPlan(name, "create", f"{len(missing)} queues are missing")
-    extra = [f"{ring_name(topic.name, group)}.{settings.TOPIC_PARTITIONS}" for group in topic.groups]
+    extra = [f"{spread_name(topic.name, group)}.{settings.TOPIC_PARTITIONS}" for group in topic.groups]
     if any(exists(connection, "queue", queue) for queue in extra):
         return TopicPlan(name, "differs", f"there are more than {settings.TOPIC_PARTITIONS} queues per group")
     return TopicPlan(name, "ok")

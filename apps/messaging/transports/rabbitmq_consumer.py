@@ -34,7 +34,7 @@ from apps.messaging.transports.rabbitmq_admin import (
     DOWN,
     KEY,
     connect,
-    declare_ring,
+    declare_group,
     down,
     members_name,
     queue_names,
@@ -119,13 +119,20 @@ class RabbitMQMember:
         self._queues: dict[_Place, _Queue] = {}
         self._present: dict[str, frozenset[str]] = {}
         self._connection = connect()
-        with down():
-            asking = self._connection.channel()
-            for topic in self._topics:
-                asking.exchange_declare(wire_name(topic), "fanout", passive=True)
-                declare_ring(self._connection, topic, group)
-            asking.close()
-            self._roster = Roster(self._connection, group=group, topics=self._topics)
+        try:
+            with down():
+                self._roster = self._join()
+        except Exception:
+            self._disconnect()
+            raise
+
+    def _join(self) -> Roster:
+        asking = self._connection.channel()
+        for topic in self._topics:
+            asking.exchange_declare(wire_name(topic), "fanout", passive=True)
+            declare_group(self._connection, topic, self._group)
+        asking.close()
+        return Roster(self._connection, group=self._group, topics=self._topics)
 
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
         """Acknowledge what was noted, take and let go of queues as the group's members make necessary, and read.
@@ -220,6 +227,9 @@ class RabbitMQMember:
         with contextlib.suppress(*DOWN):
             self._acknowledge()
             self._roster.leave()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         with contextlib.suppress(*DOWN):
             self._connection.release()
 

@@ -1,13 +1,19 @@
-"""Which member of a group reads which partition, where the broker does not decide it.
+"""Which partition a key belongs to, and which member of a group reads it, where the broker does not decide it.
 
-A pure function of who is there: members that know of each other give the same answer, without a word to each other.
+Pure functions: members that know of each other give the same answer, without a word to each other.
 """
 
 import functools
 import hashlib
+import zlib
 from collections.abc import Sequence
 
 VIEWS_KEPT = 1_000  # answers that are remembered: topics, times the memberships of the last minutes
+
+
+def partition_of(key: str, *, partitions: int) -> int:
+    """The partition of a key, for ever: another answer for a key that is in use would break its order."""
+    return zlib.crc32(key.encode()) % partitions
 
 
 def _score(*words: object) -> bytes:

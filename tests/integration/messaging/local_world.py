@@ -7,12 +7,15 @@ from django.utils import timezone
 
 from apps.messaging.models import LocalMember
 from apps.messaging.transports.base import IncomingRecord, OutgoingRecord
-from apps.messaging.transports.local import LocalTransport, partition_of
+from apps.messaging.transports.local import LocalTransport
 from apps.messaging.transports.local_consumer import PARTITIONS, LocalConsumer
+from apps.messaging.transports.shares import partition_of
 
 TOPIC = "tests.local.log.event"
 OTHER = "tests.local.other.event"
-KEYS = [next(k for k in map(str, range(1000)) if partition_of(k) == p) for p in range(PARTITIONS)]  # one per partition
+KEYS = [
+    next(k for k in map(str, range(1000)) if partition_of(k, partitions=PARTITIONS) == p) for p in range(PARTITIONS)
+]  # one per partition
 
 
 def send(*values: str, key: str = "k", topic: str = TOPIC) -> None:

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
@@ -17,11 +19,14 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from apps.messaging import topics
 from apps.messaging.contracts.payments import AuthoriseRequested, CardResult
 from apps.messaging.inbox import groups
 from apps.messaging.models import Message, Pending
 from apps.messaging.outbox import publish
-from tests.integration.messaging.world import post
+from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
+from tests.integration.messaging.world import ScriptedTransport, post
+from tests.process import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 START_S_MAX = 60
@@ -29,8 +34,8 @@ STOP_S_MAX = 10  # what orchestrators allow
 
 
 @contextlib.contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of the project on the database of this test."""
+def process(*arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of the project on the database of this test, with a local broker unless told otherwise."""
     database = connection.settings_dict
     login = f"{quote(database['USER'])}:{quote(database['PASSWORD'] or '')}"
     server = f"{database['PORT'] or 5432}/{database['NAME']}?host={quote(database['HOST'], safe='/')}"
@@ -41,7 +46,9 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         "LASTRO_EMBEDDED": "1",
         "CELERY_BROKER_URL": "memory://",
         "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE,
+        "MESSAGING_TRANSPORT": "local",
         "PYTHONUNBUFFERED": "1",
+        **more,
     }
     command = [sys.executable, "-W", "ignore", "manage.py", *arguments]
     running = subprocess.Popen(
@@ -106,6 +113,79 @@ class TestProcesses:
             assert first_line(relay) == "relayed: 2"
             assert relay.wait(STOP_S_MAX) == 0
         assert not Pending.objects.exists()
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+class TestStart:
+    """With a Kafka that cannot be used: no server is needed to be refused by none."""
+
+    @pytest.mark.parametrize("command", ["relay", "consume"])
+    def test_ends_with_a_sentence_when_waiting_would_not_help(self, command: str) -> None:
+        with process(command, MESSAGING_TRANSPORT="kafka", KAFKA_BOOTSTRAP_SERVERS="") as running:
+            said = running.communicate(timeout=START_S_MAX)[0]
+        assert running.returncode == 1
+        assert said.splitlines()[-1] == "CommandError: KAFKA_BOOTSTRAP_SERVERS is empty. Set it to host:port of a broker."
+        assert "Traceback" not in said
+
+    @pytest.mark.parametrize("command", ["relay", "consume"])
+    def test_waits_for_a_broker_that_is_away_until_it_is_told_to_stop(self, command: str) -> None:
+        with process(command, MESSAGING_TRANSPORT="kafka", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as running:
+            assert running.stdout is not None
+            assert any("the broker is away; next attempt in" in line for line in running.stdout)
+            assert stop(running, signal.SIGTERM) == 0
+
+    def test_serves_its_own_metrics_on_loopback(self) -> None:
+        port = free_port()
+        with process("relay", "--metrics-port", str(port)) as relay:
+            assert first_line(relay) == "relaying"
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                assert "process_resident_memory_bytes" in answer.read().decode()
+            with process("relay", "--metrics-port", str(port)) as second:
+                said = second.communicate(timeout=START_S_MAX)[0]
+            assert second.returncode == 1
+            assert f"CommandError: The metrics cannot be served on 127.0.0.1:{port}" in said
+            assert stop(relay, signal.SIGTERM) == 0
+
+
+class Flaky(ScriptedTransport):
+    """A broker that is away for the first questions."""
+
+    def __init__(self, *, away: int) -> None:
+        super().__init__()
+        self.away = away
+
+    def check(self) -> None:
+        self.away -= 1
+        if self.away >= 0:
+            raise TransportDown("nobody answers")
+
+    def plan_topics(self, topics: Sequence[DesiredTopic]) -> list[TopicPlan]:
+        return [TopicPlan(topic.name, "create") for topic in topics[:1]] if self.away < -1 else []
+
+
+class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def _short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(topics, "PAUSE_S_MIN", 0.001)
+
+    def test_a_broker_that_comes_back_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(topics, "transport", partial(_same, Flaky(away=3)))
+        assert topics.wait_for_broker(threading.Event())
+
+    def test_a_missing_topic_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(topics, "transport", partial(_same, Flaky(away=-1)))
+        with pytest.raises(TransportMisconfigured, match=r"Topics are missing: .*Run: manage.py topics --apply"):
+            topics.wait_for_broker(threading.Event())
+
+    def test_who_is_told_to_stop_does_not_wait(self) -> None:
+        stopped = threading.Event()
+        stopped.set()
+        assert not topics.wait_for_broker(stopped)
+
+
+def _same(broker: Flaky) -> Flaky:
+    return broker
 
 
 class TestArguments:

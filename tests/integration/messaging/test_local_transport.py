@@ -9,8 +9,9 @@ from apps.common.transactions import TransactionMisuse
 from apps.messaging.models import LocalRecord
 from apps.messaging.transports import local, transport
 from apps.messaging.transports.base import Fate, OutgoingRecord, TransportDown
-from apps.messaging.transports.local import RECORD_BYTES_MAX, LocalTransport, partition_of
+from apps.messaging.transports.local import RECORD_BYTES_MAX, LocalTransport
 from apps.messaging.transports.local_consumer import PARTITIONS
+from apps.messaging.transports.shares import partition_of
 from tests.integration.messaging.local_world import KEYS, TOPIC, join, read, send, values
 from tests.integration.messaging.world import together
 
@@ -24,7 +25,7 @@ class TestSend:
         found = read(join())
         assert values(found) == ["a", "b", "c"]
         assert [record.offset for record in found] == [0, 1, 2]
-        assert {record.partition for record in found} == {partition_of("k")}
+        assert {record.partition for record in found} == {partition_of("k", partitions=PARTITIONS)}
 
     def test_refuses_what_is_too_large_and_holds_back_the_rest_of_its_key(self) -> None:
         large = b"x" * (RECORD_BYTES_MAX + 1)

@@ -382,6 +382,25 @@ class TestSweep:
             assert sweep(now=timezone.now() + timedelta(seconds=16)) == 1
         assert waiting not in woken
 
+    def test_counts_a_run_that_nobody_woke_and_no_planned_moment(self, story: Story) -> None:
+        with known(local(story, "a"), ask(story, "b"), local(story, "c"), story=story) as toy:
+            handed_over, asked = begin(toy), begin(toy, inline_ms=10_000)
+            sweep(now=timezone.now() + timedelta(seconds=31))
+            assert _rescues(handed_over, asked) == [1, 0], "one was not taken up, the other's answer is late"
+            sweep(now=timezone.now() + timedelta(seconds=62))
+            assert _rescues(handed_over, asked) == [2, 1], "both were woken, and nobody came"
+
+    def test_does_not_count_a_retry(self, story: Story) -> None:
+        story.plan["do a"] = [RuntimeError("not now")]
+        with known(local(story, "a"), story=story) as toy:
+            run_id = begin(toy, inline_ms=10_000)
+            assert sweep(now=timezone.now() + timedelta(seconds=10)) == 1
+            assert _rescues(run_id) == [0]
+
+
+def _rescues(*run_ids: UUID) -> list[int]:
+    return [RunRow.objects.get(pk=run_id).rescues for run_id in run_ids]
+
 
 class TestRetryByHand:
     def test_lets_a_stuck_run_go_forward(self, story: Story) -> None:

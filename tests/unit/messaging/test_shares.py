@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.messaging.transports.local_consumer import evenly
-from apps.messaging.transports.shares import share
+from apps.messaging.transports.shares import partition_of, share
 
 MEMBERS = st.lists(st.uuids().map(str), min_size=1, max_size=15, unique=True)
 PARTITIONS = st.integers(1, 60)
@@ -12,6 +12,15 @@ PARTITIONS = st.integers(1, 60)
 
 def shares(topic: str, partitions: int, members: list[str]) -> dict[str, frozenset[int]]:
     return {one: share(topic, partitions=partitions, members=members, member=one) for one in members}
+
+
+class TestPartitionOf:
+    def test_never_changes_for_a_key(self) -> None:
+        assert [partition_of(key, partitions=12) for key in ("a", "b", "order-1", "ação")] == [3, 5, 7, 5]
+
+    @given(st.text(max_size=50), PARTITIONS)
+    def test_is_one_of_the_partitions(self, key: str, partitions: int) -> None:
+        assert 0 <= partition_of(key, partitions=partitions) < partitions
 
 
 class TestShare:

@@ -10,7 +10,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from apps.common.processes import settle_down
-from apps.messaging.management.commands.consume import stop_on_signals
+from apps.messaging.management.commands.consume import add_metrics_port, ready_to_work, stop_on_signals
 from apps.messaging.relay import relay_all
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="send what is due, and exit")
+        add_metrics_port(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["once"]:
@@ -36,6 +37,8 @@ class Command(BaseCommand):
             return
         stop = threading.Event()
         stop_on_signals(stop)
+        if not ready_to_work(stop, options["metrics_port"]):
+            return
         settle_down()
         self.stdout.write("relaying")
         poll_s = POLL_S_MIN

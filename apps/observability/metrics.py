@@ -1,0 +1,107 @@
+"""Every metric of the project: its name, what it means and its labels. The values come from the apps above.
+
+An app registers a source, a function that is asked at each scrape, in its ``AppConfig.ready``. Almost all our numbers are
+rows, so every process would tell the same ones: one process is scraped (``/metrics`` of the web server, any of its
+workers), nothing is counted in memory, and prometheus_client's multi-process files are not needed.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+logger = logging.getLogger(__name__)
+
+STATEMENT_TIMEOUT = "2s"  # of one source's queries; a scraper gives up after ten seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number that goes up and down."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+MESSAGES_TO_RELAY = Gauge(
+    "lastro_messages_to_relay", "Messages that the broker has not acknowledged; counted up to 100,000."
+)
+MESSAGES_OLDEST = Gauge(
+    "lastro_messages_to_relay_oldest_seconds", "Age of the oldest message to relay; 0 when there is none."
+)
+MESSAGES_PARKED = Gauge("lastro_messages_parked", "Messages that the broker refuses by themselves: an operator decides.")
+REDELIVERIES = Gauge("lastro_redeliveries", "Messages that a group's handler failed on, and those behind them.", ("group",))
+DEAD_LETTERS = Gauge("lastro_dead_letters_day", "Dead letters of the last 24 hours; counted up to 1,000.")
+CONSUMER_LAG = Gauge(
+    "lastro_consumer_lag",
+    "Records that a group has not handled yet, as the broker said in the last 15 s; absent while it does not answer.",
+    ("group", "topic", "partition"),
+)
+BROKER_UP = Gauge("lastro_broker_up", "1 when the broker answered the question for the lag, else 0.")
+SAGA_RUNS = Gauge("lastro_saga_runs", "Runs that are not over, and those that are stuck.", ("status",))
+SAGA_RUNS_OVER = Gauge(
+    "lastro_saga_runs_over_day", "Runs begun in the last 24 hours that are over; counted up to 100,000.", ("status",)
+)
+SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A gauge's value, for these values of its labels."""
+
+    gauge: Gauge
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+Source = Callable[[], Iterable[Reading]]
+_sources: dict[str, tuple[Source, bool]] = {}
+
+
+def register(name: str, source: Source, *, queries: bool) -> None:
+    """Ask this function at every scrape. ``queries``: it reads the database, and gets STATEMENT_TIMEOUT for each statement.
+
+    It must not wait longer than about two seconds. What it raises is logged, and its readings are absent.
+    """
+    _sources[name] = (source, queries)
+
+
+def _read(source: Source, queries: bool) -> list[Reading]:
+    if not queries:
+        return list(source())
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+        return list(source())
+
+
+def readings() -> Iterator[Reading]:
+    """What all sources say now. A source that fails takes only its own readings with it."""
+    for name, (source, queries) in sorted(_sources.items()):
+        try:
+            found = _read(source, queries)
+        except Exception:
+            logger.exception("the metrics of %s could not be read", name)
+            found = [Reading(SOURCE_UP, 0, (name,))]
+        else:
+            found.append(Reading(SOURCE_UP, 1, (name,)))
+        yield from found
+
+
+class _Facts(Collector):
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for reading in readings():
+            gauge = reading.gauge
+            family = families.setdefault(gauge.name, GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels))
+            family.add_metric(reading.labels, reading.value)
+        yield from families.values()
+
+
+FACTS = CollectorRegistry(auto_describe=False)
+FACTS.register(_Facts())
