@@ -79,8 +79,9 @@ UPDATE messaging_bucket b SET lease_until = %(until)s FROM (
     SELECT bucket FROM messaging_bucket WHERE token = %(token)s ORDER BY bucket FOR UPDATE
 ) mine WHERE b.bucket = mine.bucket AND b.token = %(token)s RETURNING b.bucket
 """
+# Nobody's token: else its former owner would renew what it has given back.
 _LET_GO = """
-UPDATE messaging_bucket b SET lease_until = 'epoch' FROM (
+UPDATE messaging_bucket b SET lease_until = 'epoch', token = '00000000-0000-0000-0000-000000000000' FROM (
     SELECT bucket FROM messaging_bucket WHERE token = %(token)s AND bucket = ANY(%(buckets)s) ORDER BY bucket FOR UPDATE
 ) mine WHERE b.bucket = mine.bucket AND b.token = %(token)s
 """

@@ -336,6 +336,8 @@ class TestSharing:
         assert self.owned(first) == BUCKETS, "what is under way keeps its bucket"
         first.settle(rows, [SendOutcome(Fate.ACKNOWLEDGED)] * len(rows), now=now)
         assert (self.owned(first), self.owned(second)) == (BUCKETS // 2, 0)
+        first.settle([], [], now=now)
+        assert self.owned(first) == BUCKETS // 2, "what was given up is not renewed"
         for n in range(40):
             post(n, key=f"k{n}")
         assert second.begin(now=timezone.now())
