@@ -24,6 +24,7 @@ PORTS = range(20_000, 30_000)  # below the system's own range, where a stopped s
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0  # then it is killed; all three recover from that
 INSTALL_TIMEOUT_S = 900
+PORT_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 2000
 
 
@@ -45,6 +46,16 @@ def is_free(port: int) -> bool:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
+    return True
+
+
+def _becomes_free(port: int) -> bool:
+    """A server that has just ended may need a moment to give its port back (Erlang's name server does)."""
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
     return True
 
 
@@ -194,7 +205,7 @@ class Daemon(abc.ABC):
         self.install()
         self.dir.mkdir(parents=True, exist_ok=True)
         for name, port in self.state()["ports"].items():
-            if not is_free(port):
+            if not _becomes_free(port):
                 raise ServiceFailed(f"{self.name}: port {port} ({name}) is taken. Free it, or delete {self._state_path}.")
         self.prepare()
         self._spawn()
