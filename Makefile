@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-postgres16 test-distributed bench-relay check lock clean services services-stop
+.PHONY: run setup setup-dev test test-postgres16 test-distributed test-failures bench-relay bench-outbox check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -31,13 +31,22 @@ test-postgres16: setup-dev
 	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
 		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
 
-# The brokers' contract tests, then the flows over real Kafka; the servers are started and stopped here.
-test-distributed: setup-dev services
-	set -a; . $(DATA_DIR)/services/env; set +a; unset CELERY_BROKER_URL; \
-		EMBEDDED_POSTGRES_DIR=postgres-test MESSAGING_TRANSPORT=local $(BIN)/python -m pytest tests/brokers $(PYTEST_ARGS) && \
-		EMBEDDED_POSTGRES_DIR=postgres-test MESSAGING_TRANSPORT=kafka $(BIN)/python -m pytest tests/flows -m "not process" \
-			-W "ignore:unclosed <socket:ResourceWarning" --timeout=300 $(PYTEST_ARGS); \
+# On real servers, which are started and stopped here: the brokers' tests, the flows over Kafka, and then failures in a
+# deployment of many processes, once on PostgreSQL alone and once on Kafka and Redis of its own.
+PYTEST_SERVERS := $(BIN)/python -m pytest -W "ignore:unclosed <socket:ResourceWarning" --timeout=300
+test-distributed: setup-dev
+	@$(BIN)/python -m config.services start kafka redis rabbitmq apicurio
+	set -a; . $(DATA_DIR)/services/env; set +a; export EMBEDDED_POSTGRES_DIR=postgres-test; \
+		registry=$$SCHEMA_REGISTRY_URL; unset CELERY_BROKER_URL SCHEMA_REGISTRY_URL; \
+		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) -n auto --dist loadgroup tests/brokers $(PYTEST_ARGS) && \
+		SCHEMA_REGISTRY_URL=$$registry MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers/test_registry.py $(PYTEST_ARGS) && \
+		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
+	$(MAKE) test-failures
+
+test-failures: setup-dev
+	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
+	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
 
 # Prints one JSON object as its last line: ratios to bare kafka-python in the same run.
 bench-relay: setup
@@ -45,12 +54,17 @@ bench-relay: setup
 	@set -a; . $(DATA_DIR)/services/env; set +a; $(BIN)/python -m benchmarks.relay; \
 		status=$$?; $(BIN)/python -m config.services stop kafka; exit $$status
 
+# How the outbox's tables were chosen.
+bench-outbox: setup
+	@$(BIN)/python -m benchmarks.outbox_layout
+
 check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py verify_contracts
 	$(BIN)/python -m config.check_deploy
 
 # Kafka, Redis and RabbitMQ on loopback; `set -a; . .data/services/env` makes the project use them.
