@@ -38,7 +38,7 @@ test-distributed: setup-dev
 	@$(BIN)/python -m config.services start kafka redis rabbitmq apicurio
 	set -a; . $(DATA_DIR)/services/env; set +a; export EMBEDDED_POSTGRES_DIR=postgres-test; \
 		registry=$$SCHEMA_REGISTRY_URL; unset CELERY_BROKER_URL SCHEMA_REGISTRY_URL; \
-		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) -n auto --dist loadgroup tests/brokers $(PYTEST_ARGS) && \
+		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers $(PYTEST_ARGS) && \
 		SCHEMA_REGISTRY_URL=$$registry MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers/test_registry.py $(PYTEST_ARGS) && \
 		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
