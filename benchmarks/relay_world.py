@@ -11,7 +11,7 @@ from django.db import connection
 from psycopg.conninfo import make_conninfo
 
 from apps.common.clock import uuid7
-from apps.messaging import envelope, inbox
+from apps.messaging import envelope, inbox, topics
 from apps.messaging.public import Message, Meta
 
 
@@ -83,6 +83,7 @@ def prepare() -> None:
     from apps.messaging.transports.kafka_login import client_settings
 
     call_command("migrate", verbosity=0, interactive=False)
+    topics.apply()  # without them `manage.py relay` refuses to start
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS bench_effect (id bigserial PRIMARY KEY, number bigint NOT NULL)")
         cursor.execute("TRUNCATE bench_effect, messaging_message, messaging_pending, messaging_inbox, messaging_bucket")
