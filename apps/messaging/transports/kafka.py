@@ -52,7 +52,8 @@ METADATA_S = 5  # waiting for a topic's partitions
 REQUEST_S = 5  # waiting for one answer of the broker
 DELIVERY_S = 6  # from send() to the last word about a record, the client's own retries included
 SEND_S_MAX = 12  # one call of send(), metadata and delivery in turn. The relay's lease (15 s) is longer.
-LINGER_MS = 50  # flush() sends at once; this is only how long the first records of a big batch may wait for the rest
+# A big batch goes in few large requests, which cost half of what many small ones do; a small one goes at once.
+LINGER_MS, LINGER_RECORDS_MIN = 50, 500
 BATCH_BYTES = 131_072
 RECORD_BYTES_MAX = 1_000_000  # with headers; below the broker's own default limit of 1,048,588 for a batch of one
 FLUSH_S_MIN = 0.1
@@ -114,6 +115,10 @@ class _Producer:
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
+
+    def linger(self, milliseconds: int) -> None:
+        """How long a request may wait to be filled. flush() says "now", but does not end a wait that has begun."""
+        self._client._accumulator.config["linger_ms"] = milliseconds
 
     def send(self, record: OutgoingRecord) -> Any:
         """Hand a record over; the future tells its fate. Raises what the client raises."""
@@ -199,6 +204,7 @@ class KafkaTransport:
         deadline = time.monotonic() + SEND_S_MAX
         producer = self._producer()
         unknown = self._unknown_topics(producer, {record.topic for record in records})
+        producer.linger(LINGER_MS if len(records) >= LINGER_RECORDS_MIN else 0)
         return _Sending(self, producer, records, _hand_over(producer, records, unknown), deadline)
 
     def _producer(self) -> _Producer:
