@@ -51,6 +51,8 @@ class Program:
     def __init__(self, name: str, command: list[str], *, environment: Mapping[str, str], folder: Path) -> None:
         self.name, self.command, self.environment = name, command, dict(environment)
         self.log_path = folder / f"{name}.log"
+        # An earlier one of this name may have written to it.
+        self._log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
         self.start()
 
     def start(self) -> None:
@@ -71,8 +73,8 @@ class Program:
 
     @property
     def text(self) -> str:
-        """What it said."""
-        return self.log_path.read_text(errors="replace")
+        """What it said, with its starts anew."""
+        return self.log_path.read_bytes()[self._log_from :].decode(errors="replace")
 
     @property
     def has_ended(self) -> bool:
