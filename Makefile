@@ -31,8 +31,7 @@ test-postgres16: setup-dev
 	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
 		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
 
-# On real servers, which are started and stopped here: the brokers' tests, the flows over Kafka, and then failures in a
-# deployment of many processes, once on PostgreSQL alone and once on Kafka and Redis of its own.
+# On real servers, which are started and stopped here: the brokers' tests, and the flows over Kafka.
 PYTEST_SERVERS := $(BIN)/python -m pytest -W "ignore:unclosed <socket:ResourceWarning" --timeout=300
 test-distributed: setup-dev
 	@$(BIN)/python -m config.services start kafka redis rabbitmq apicurio
@@ -42,8 +41,8 @@ test-distributed: setup-dev
 		SCHEMA_REGISTRY_URL=$$registry MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers/test_registry.py $(PYTEST_ARGS) && \
 		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
-	$(MAKE) test-failures
 
+# A deployment of many processes that are killed in the middle: once on PostgreSQL alone, once on Kafka and Redis of its own.
 test-failures: setup-dev
 	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
 	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
