@@ -30,7 +30,8 @@ from apps.saga import calls, chains, claims
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
-from apps.saga.models import Run as RunRow
+from apps.saga.models import Run as RunModel
+from apps.saga.rows import RunRow
 from apps.saga.session import GRACE, Session
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def start(
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
     A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status.
     """
-    if problems := definition.problems():
-        raise InvalidDefinition(f"{definition.use_case}: {problems[0]}")
+    if definition.first_problem:
+        raise InvalidDefinition(f"{definition.use_case}: {definition.first_problem}")
     run_id = uuid7()
     run = RunRow(
         id=run_id,
@@ -90,9 +91,10 @@ def start(
     )
     session = Session.create(definition, run, now=now)
     if run_inline_for_ms > 0:
-        with session.ids():
+        with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
-    session.flush()
+    else:
+        session.flush()
     _wake(session)
     return run_id
 
@@ -109,7 +111,7 @@ def advance(run_id: UUID, *, undo: bool = False, now: datetime | None = None) ->
 
 def is_past(run_id: UUID, position: int) -> bool:
     """Has the run gone beyond this step? Read without a lock: a hint about a hint."""
-    run = RunRow.objects.filter(pk=run_id).values_list("status", "cursor").first()
+    run = RunModel.objects.filter(pk=run_id).values_list("status", "cursor").first()
     return run is not None and run[0] in (RunStatus.RUNNING, RunStatus.WAITING) and run[1] > position
 
 
@@ -125,9 +127,8 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
         session.flush()
         logger.warning("late answer for %s refused: nobody waits", step_key)
         return Resumed.LATE
-    with session.ids():
+    with session.at_work():
         _take_answer(session, answer, undo=undo)
-    session.flush()
     _wake(session)
     return Resumed.ACCEPTED
 
@@ -191,10 +192,8 @@ def _work(run_id: UUID, *, undo: bool, now: datetime) -> Progress | calls.Claim:
     session = Session.lock(run_id, now=now)
     if session is None:
         return Progress.PARKED  # another owner has the row, and whatever it leaves will be due again
-    with session.ids():
-        found = _next(session, undo=undo)
-    session.flush()
-    return found
+    with session.at_work():
+        return _next(session, undo=undo)
 
 
 def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
@@ -332,7 +331,6 @@ def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Pro
         session.run.stale_outcomes += 1
         session.flush()
         return Progress.PARKED
-    with session.ids():
+    with session.at_work():
         claims.record(session, claim, outcome)
-        session.flush()
     return _undo_progress(session) if claim.undo else _progress(session)

@@ -1,4 +1,11 @@
-"""A run, its steps and their attempts: the truth about every business transaction."""
+"""A run, its steps and their attempts: the truth about every business transaction.
+
+Note [Months]
+The three tables are partitioned by month over the run's id, whose first bits are its time (apps/saga/months.py). So steps
+and attempts lie in the month of their run, are found by its id, and old months go whole (apps/saga/retention.py). Their
+keys begin with the run's id, and no foreign key binds them: its trigger would cost every row of the hot path a look-up,
+and the engine is the only writer, which writes a run with its steps in one statement (apps/saga/storage.py).
+"""
 
 from django.db import models
 from django.db.models import Q
@@ -59,13 +66,19 @@ class Run(models.Model):
 
     class Meta:
         indexes = [
-            # Partial: history does not slow the hot path.
+            # Partial: history does not slow the hot path, and a run that completes in its first commit is in none of them.
             models.Index(fields=["due_at"], name="saga_run_due", condition=Q(due_at__isnull=False)),
+            models.Index(
+                fields=["status", "-started_at"],
+                name="saga_run_open",
+                condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING", "STUCK"]),
+            ),
             models.Index(
                 fields=["use_case", "-started_at"],
                 name="saga_run_trouble",
-                condition=Q(status__in=["COMPENSATING", "STUCK"]),
+                condition=Q(status__in=["COMPENSATING", "COMPENSATED", "STUCK"]),
             ),
+            models.Index(fields=["use_case", "-started_at"], name="saga_run_use_case"),
             models.Index(fields=["business_key"], name="saga_run_business_key"),
             models.Index(fields=["global_id"], name="saga_run_global_id"),
             models.Index(fields=["-started_at"], name="saga_run_started"),
@@ -85,8 +98,8 @@ class Run(models.Model):
 class Step(models.Model):
     """One step of a run."""
 
-    id = models.BigAutoField(primary_key=True)
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps")
+    pk = models.CompositePrimaryKey("run_id", "position")
+    run = models.ForeignKey(Run, on_delete=models.DO_NOTHING, related_name="steps", db_constraint=False, db_index=False)
     position = models.PositiveSmallIntegerField()
     name = models.CharField(max_length=100)
     kind = models.CharField(max_length=12)
@@ -105,9 +118,6 @@ class Step(models.Model):
     finished_at = models.DateTimeField(null=True)
     undo_started_at = models.DateTimeField(null=True)
     undone_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["run", "position"], name="saga_step_once")]
 
     def __str__(self) -> str:
         return self.name
@@ -129,8 +139,8 @@ class AttemptOutcome(models.TextChoices):
 class Attempt(models.Model):
     """One try to do or to undo a step."""
 
-    id = models.BigAutoField(primary_key=True)
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="attempts")
+    pk = models.CompositePrimaryKey("run_id", "position", "undo", "number")
+    run = models.ForeignKey(Run, on_delete=models.DO_NOTHING, related_name="attempts", db_constraint=False, db_index=False)
     position = models.PositiveSmallIntegerField()
     undo = models.BooleanField(default=False)
     number = models.PositiveSmallIntegerField()
@@ -139,6 +149,3 @@ class Attempt(models.Model):
     error_detail = models.TextField(blank=True, default="")
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
-
-    class Meta:
-        indexes = [models.Index(fields=["run", "position", "undo"], name="saga_attempt_step")]

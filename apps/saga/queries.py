@@ -80,7 +80,7 @@ def run_state_by_key(business_key: str) -> RunState | None:
 
 def _state(run: Run) -> RunState:
     tries: dict[int, list[AttemptState]] = {}
-    for attempt in Attempt.objects.filter(run=run).order_by("id"):
+    for attempt in Attempt.objects.filter(run=run).order_by("started_at", "position", "undo", "number"):
         tries.setdefault(attempt.position, []).append(
             AttemptState(
                 undo=attempt.undo,
