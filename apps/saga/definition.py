@@ -170,6 +170,8 @@ class Definition:
     steps: tuple[Step, ...]
     hooks: Hooks = field(default_factory=Hooks)
     description: str = ""
+    # Days for which a run is kept after its end; then it is exported and deleted. None: SAGA_KEEP_DAYS; 0: for ever.
+    keep_days: int | None = None
 
     @cached_property
     def first_problem(self) -> str:

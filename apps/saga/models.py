@@ -149,3 +149,22 @@ class Attempt(models.Model):
     error_detail = models.TextField(blank=True, default="")
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
+
+
+class ArchivedBatch(models.Model):
+    """Runs that were exported and deleted, in one commit. A file without its row here does not count: a crash left it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    use_case = models.CharField(max_length=100)
+    path = models.CharField(max_length=200, unique=True, help_text="Of the files, within the folder of each table.")
+    runs = models.PositiveIntegerField()
+    first_run_id = models.UUIDField()
+    last_run_id = models.UUIDField()
+    archived_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "archived batches"
+        indexes = [models.Index(fields=["first_run_id", "last_run_id"], name="saga_archived_runs")]
+
+    def __str__(self) -> str:
+        return self.path

@@ -1,12 +1,15 @@
 """Celery's edge of the saga: ids in, one call inward."""
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
+from django.conf import settings
+from django.utils import timezone
 
-from apps.saga import engine
+from apps.saga import engine, months, retention
 from apps.saga.engine import Progress
 from apps.saga.sweeper import sweep as sweep_due
 
@@ -41,3 +44,12 @@ def undo(_self: Task, _failed_task_id: str | None = None, *, run_id: str, **_new
 def sweep(**_newer_args: Any) -> None:
     """Wake every run that is due and that nobody woke."""
     sweep_due()
+
+
+@shared_task(name="saga.archive")
+def archive(**_newer_args: Any) -> None:
+    """Open the months ahead; export and delete the finished runs that are older than they are kept for."""
+    now = timezone.now()
+    months.open_ahead(now=now)
+    if settings.SAGA_ARCHIVE_DIR:
+        retention.archive_runs(directory=Path(settings.SAGA_ARCHIVE_DIR), now=now)
