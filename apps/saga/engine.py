@@ -20,12 +20,11 @@ from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.db import transaction as django_transaction
 from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
-from apps.common.transactions import durable, transaction, transaction_required
+from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
 from apps.saga import calls, chains, claims
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
@@ -158,7 +157,7 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
     step = session.step
     assert isinstance(step, AskStep)  # noqa: S101  # only an ask waits
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             output = None
             if undo:
                 step.on_undo_answer(session.view(undo=True), answer)
@@ -235,7 +234,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     """Do local steps, and the ask that ends them, up to the pivot or the next call."""
     first = session.position
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             _do_local(session, until=until, before=len(session.steps))
         return
     except DatabaseError as error:
@@ -251,7 +250,7 @@ def _segments(session: Session, *, until: float | None) -> None:
         return
     session.forget(first, failing)
     if failing > first:
-        with django_transaction.atomic():
+        with kept_savepoint():
             _do_local(session, until=None, before=failing)
     session.begin_attempt()
     failed(session, failure)
@@ -284,7 +283,7 @@ def _undo(session: Session) -> Progress | calls.Claim:
         return claims.take(session, undo=True) or _progress(session)
     session.begin_attempt(undo=True)
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             waits = _undo_local(session)
     except DatabaseError as error:
         if not connection.is_usable():
