@@ -25,7 +25,8 @@ from django.utils import timezone
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import calls, chains, claims
+from apps.saga import chains, claims
+from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
@@ -99,12 +100,15 @@ def start(
 
 
 @durable
-def advance(run_id: UUID, *, undo: bool = False, now: datetime | None = None) -> Progress:
-    """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat."""
-    found = _work(run_id, undo=undo, now=now or timezone.now())
-    if not isinstance(found, calls.Claim):
+def advance(run_id: UUID, *, undo: bool = False, calls: bool = True, now: datetime | None = None) -> Progress:
+    """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat.
+
+    Without ``calls`` a call is not made here but handed to a worker of its own.
+    """
+    found = _work(run_id, undo=undo, calls=calls, now=now or timezone.now())
+    if not isinstance(found, Claim):
         return found
-    outcome = calls.talk(found)
+    outcome = talk(found)
     return _settle(found, outcome, now=timezone.now())
 
 
@@ -180,22 +184,25 @@ def _wake(session: Session) -> None:
     """Send the wake-up after the commit. Losing it loses nothing: the sweeper looks at due_at."""
     run = session.run
     if run.status == RunStatus.RUNNING and session.row.retry_at is None:
-        chains.wake_after_commit(run.id, session.position, len(session.steps))
+        if isinstance(session.step, CallStep):
+            chains.wake_after_commit(run.id, session.position, len(session.steps))
+        else:
+            chains.wake_soon_after_commit(run.id)
     elif run.status == RunStatus.COMPENSATING:
         chains.undo_after_commit(run.id)
 
 
 # --- One unit of work -----------------------------------------------------------------------------------------------
 @transaction
-def _work(run_id: UUID, *, undo: bool, now: datetime) -> Progress | calls.Claim:
+def _work(run_id: UUID, *, undo: bool, calls: bool, now: datetime) -> Progress | Claim:
     session = Session.lock(run_id, now=now)
     if session is None:
         return Progress.PARKED  # another owner has the row, and whatever it leaves will be due again
     with session.at_work():
-        return _next(session, undo=undo)
+        return _next(session, undo=undo, calls=calls)
 
 
-def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
+def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     run = session.run
     if run.status not in LIVE:
         return Progress.OVER
@@ -211,7 +218,7 @@ def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
             return Progress.PARKED
         no_answer(session)
         return _progress(session)
-    return _undo(session) if undoing else _do(session)
+    return _undo(session) if undoing else _do(session, calls=calls)
 
 
 def _progress(session: Session) -> Progress:
@@ -223,8 +230,11 @@ def _progress(session: Session) -> Progress:
     return Progress.MOVED if status == RunStatus.RUNNING else Progress.OVER
 
 
-def _do(session: Session) -> Progress | calls.Claim:
+def _do(session: Session, *, calls: bool) -> Progress | Claim:
     if isinstance(session.step, CallStep):
+        if not calls:
+            chains.wake_after_commit(session.run.id, session.position, len(session.steps))
+            return Progress.PARKED
         return claims.take(session, undo=False) or _progress(session)
     _segments(session, until=None)
     return _progress(session)
@@ -276,7 +286,7 @@ def _do_local(session: Session, *, until: float | None, before: int) -> None:
 
 
 # --- Back -----------------------------------------------------------------------------------------------------------
-def _undo(session: Session) -> Progress | calls.Claim:
+def _undo(session: Session) -> Progress | Claim:
     """Undo the current step: one commit each, in strict reverse order."""
     step = session.step
     if isinstance(step, CallStep):
@@ -321,7 +331,7 @@ def _undo_progress(session: Session) -> Progress:
 
 # --- After a call -------------------------------------------------------------------------------------------------
 @transaction
-def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Progress:
+def _settle(claim: Claim, outcome: Outcome, *, now: datetime) -> Progress:
     session = Session.lock(claim.run.id, now=now, wait=True)
     if session is None:
         return Progress.OVER

@@ -47,6 +47,7 @@ class Session:
     def __init__(self, run: RunRow, steps: list[StepRow], definition: Definition, *, now: datetime, new: bool) -> None:
         self.run, self.steps, self.definition, self.now = run, steps, definition, now
         self._new = new
+        self._run_before = None if new else storage.changes(run)
         self._collected: Collected | None = None
         self._touched: set[int] = set()
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
@@ -284,10 +285,11 @@ class Session:
         attempts = self._attempts.values()
         if self._new:
             storage.insert(self.run, self.steps, attempts, self._collected)
-        else:
+        elif self._touched or attempts or storage.changes(self.run) != self._run_before:
             steps = [self.steps[position] for position in sorted(self._touched)]
             storage.update(self.run, steps, attempts, self._collected)
         self._new, self._touched, self._attempts = False, set(), {}
+        self._run_before = storage.changes(self.run)
 
 
 def outcome_of(error: Exception) -> AttemptOutcome:

@@ -24,6 +24,7 @@ from apps.saga.rows import RUN_CHANGES, AttemptRow, RunRow, StepRow
 _RUN = tuple(field.name for field in fields(RunRow))
 _STEP = tuple(field.name for field in fields(StepRow))
 _ATTEMPT = tuple(field.name for field in fields(AttemptRow))
+changes = attrgetter(*RUN_CHANGES)  # of a run: equal ones need not be written
 _run_values, _step_values, _attempt_values = attrgetter(*_RUN), attrgetter(*_STEP), attrgetter(*_ATTEMPT)
 
 

@@ -33,8 +33,9 @@ ALTER TABLE saga_step ADD CONSTRAINT saga_step_once PRIMARY KEY (run_id, positio
 ALTER TABLE saga_attempt ADD CONSTRAINT saga_attempt_once PRIMARY KEY (run_id, position, undo, number);
 CREATE INDEX saga_run_subject_id_16a15cc5 ON saga_run (subject_id);
 CREATE INDEX saga_run_due ON saga_run (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX saga_run_open ON saga_run (status, started_at DESC)
-    WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK');
+CREATE INDEX saga_run_open ON saga_run (started_at DESC) WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK');
+CREATE INDEX saga_run_failed ON saga_run (status, started_at DESC)
+    WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
 CREATE INDEX saga_run_trouble ON saga_run (use_case, started_at DESC)
     WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
 CREATE INDEX saga_run_use_case ON saga_run (use_case, started_at DESC);
@@ -132,9 +133,17 @@ _STATE = [
     migrations.AddIndex(
         "run",
         models.Index(
-            fields=["status", "-started_at"],
+            fields=["-started_at"],
             name="saga_run_open",
             condition=models.Q(("status__in", ["RUNNING", "WAITING", "COMPENSATING", "STUCK"])),
+        ),
+    ),
+    migrations.AddIndex(
+        "run",
+        models.Index(
+            fields=["status", "-started_at"],
+            name="saga_run_failed",
+            condition=models.Q(("status__in", ["COMPENSATING", "COMPENSATED", "STUCK"])),
         ),
     ),
     migrations.AddIndex("run", models.Index(fields=["use_case", "-started_at"], name="saga_run_use_case")),

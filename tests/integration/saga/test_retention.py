@@ -122,13 +122,16 @@ class TestExport:
         assert not archive_runs(directory=tmp_path, now=NOW, batches_max=2).is_complete
         assert Run.objects.count() == 1
 
-    def test_says_where_a_run_is(self, tmp_path: Path) -> None:
+    def test_says_where_a_run_is(self, tmp_path: Path, settings: Any) -> None:
+        settings.SAGA_ARCHIVE_DIR = str(tmp_path)
         first, _, last = (run_at(JANUARY + timedelta(hours=hour)) for hour in range(3))
         other = run_at(JANUARY + timedelta(hours=1), status=RunStatus.STUCK)
         archive_runs(directory=tmp_path, now=NOW)
         assert archive.find(tmp_path, first.pk) == archive.find(tmp_path, last.pk) == archive.path_of(first.pk)
         assert archive.find(tmp_path, other.pk) is None
         assert run_state(first.pk) is None
+        with pytest.raises(CommandError, match="was archived: month=2026-01"):
+            call_command("saga_state", str(last.pk))
 
 
 class TestWhatStays:
