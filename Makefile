@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-postgres16 test-distributed test-failures bench-relay bench-outbox check lock clean services services-stop
+.PHONY: run setup setup-dev test test-postgres16 test-distributed test-failures bench-relay bench-outbox bench-saga-history check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -56,6 +56,9 @@ bench-relay: setup
 # How the outbox's tables were chosen.
 bench-outbox: setup
 	@$(BIN)/python -m benchmarks.outbox_layout
+# Whether history slows the present: 50 thousand finished runs against 5 million. Takes some ten minutes and 15 GB.
+bench-saga-history: setup
+	@$(BIN)/python -m benchmarks.saga_history
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -62,6 +62,9 @@ DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
 # How long a statement waits for a row that somebody else has locked, in milliseconds: then it is a technical failure, which
 # is tried again. 0: for ever, for a pooler that takes no start-up options.
 DATABASE_LOCK_TIMEOUT_MS = env.whole("DATABASE_LOCK_TIMEOUT_MS", 10_000)
+# The hot statements (apps/common/prepared.py) are prepared once per connection. Off behind a pooler that gives each
+# transaction another connection and does not follow prepared statements.
+DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=True)
 
 
 def _database() -> dict[str, Any]:
@@ -70,6 +73,8 @@ def _database() -> dict[str, Any]:
     options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
     if DATABASE_LOCK_TIMEOUT_MS:
         options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
+    # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
+    options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
     base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
@@ -128,6 +133,10 @@ KAFKA_SSL_KEYFILE = env.text("KAFKA_SSL_KEYFILE")
 MESSAGING_PREFIX = env.text("MESSAGING_PREFIX")
 # Days for which the log of all messages is kept, whole days at a time; 0: for ever.
 MESSAGE_LOG_DAYS = env.whole("MESSAGE_LOG_DAYS", 90)
+# Days for which a finished run of a saga is kept unless its use case says otherwise; 0: for ever. Then it is exported to
+# Parquet files in this folder, which all workers share, and deleted. Empty: nothing is exported, so nothing is deleted.
+SAGA_KEEP_DAYS = env.whole("SAGA_KEEP_DAYS", 365)
+SAGA_ARCHIVE_DIR = env.text("SAGA_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # A schema registry with Confluent's API, for example https://registry.example.com/apis/ccompat/v7. With it, event topics
 # carry Avro; without it, everything is JSON.
 SCHEMA_REGISTRY_URL = env.text("SCHEMA_REGISTRY_URL")

@@ -7,9 +7,10 @@
 
 import functools
 from collections.abc import Callable
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.db import transaction as django_transaction
 
 P = ParamSpec("P")
@@ -60,3 +61,23 @@ def durable(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return wrapper
+
+
+class _KeptSavepoint(django_transaction.Atomic):
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc_type is None and connection.savepoint_ids and not connection.needs_rollback:
+            connection.atomic_blocks.pop()
+            connection.savepoint_ids.pop()
+            return
+        super().__exit__(exc_type, exc_value, traceback)
+
+
+def kept_savepoint() -> django_transaction.Atomic:
+    """A block within a transaction that is rolled back when it raises, as ``atomic()``.
+
+    When it does not, its savepoint is left to the commit instead of being released: a round trip less. For a few blocks
+    in one transaction, not for loops, because the server keeps every savepoint.
+    """
+    return _KeptSavepoint(DEFAULT_DB_ALIAS, savepoint=True, durable=False)

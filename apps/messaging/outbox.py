@@ -1,13 +1,18 @@
 """publish(): a message becomes a row in the caller's transaction, and nothing else."""
 
+import json
 import logging
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, NoReturn
 
 from django.db import connection
+from django.db import transaction as django_transaction
 from django.utils import timezone
 
 from apps.common.arrays import array_text
@@ -50,6 +55,20 @@ WITH rows AS MATERIALIZED (
 )
 INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
 SELECT seq, id, bucket, topic, key, 0, %(now)s, '' FROM rows
+"""
+# The same as parts of somebody else's WITH, who writes rows of its own in the same statement: see ``collecting``.
+WITH_MESSAGES = """
+message_row AS MATERIALIZED (
+    SELECT nextval('messaging_seq') AS seq, r.*
+    FROM jsonb_to_recordset(%(messages)s::jsonb)
+         AS r (id uuid, topic text, key text, schema text, payload text, global_id text, trace text, bucket smallint)
+), message_log AS (
+    INSERT INTO messaging_message (id, seq, aggregatetype, aggregateid, type, payload, global_id, trace, created_at)
+    SELECT id, seq, topic, key, schema, payload, global_id, trace, %(messages_at)s FROM message_row
+), message_pending AS (
+    INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
+    SELECT seq, id, bucket, topic, key, 0, %(messages_at)s, '' FROM message_row
+)
 """
 
 
@@ -153,8 +172,14 @@ def _row(topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int) 
 
 
 def _write(rows: Sequence[_Row]) -> None:
-    if not rows:
-        return
+    if _is_collecting.get():
+        for row in rows:
+            django_transaction.on_commit(_Waiting(row))
+    elif rows:
+        _insert(rows)
+
+
+def _insert(rows: Sequence[_Row]) -> None:
     columns = _Row.__slots__
     if len(rows) == 1:
         values: dict[str, Any] = {name: getattr(rows[0], name) for name in columns}
@@ -165,3 +190,81 @@ def _write(rows: Sequence[_Row]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, {**values, "now": timezone.now()})
     wakeup.relay_after_commit()
+
+
+# --- Collecting ---------------------------------------------------------------------------------------------------------
+# Note [Collected messages]
+# An engine that writes its own rows when its work is done can write the messages of that work in the same statement: a
+# round trip less for each. Until then a message waits among the transaction's commit hooks, because Django forgets those
+# with their savepoint, exactly as PostgreSQL would forget the row. Numbers are drawn in the order of publishing, under
+# the same locks, so the order of a key stays what it was. Inside a collection another one collects nothing: its messages
+# belong to the outer one, which alone knows what was published before them.
+_is_collecting: ContextVar[bool] = ContextVar("outbox_is_collecting", default=False)
+_values = attrgetter(*_Row.__slots__)
+
+
+class _Waiting:
+    """A published message that is not written yet: a commit hook that has to be gone before the commit."""
+
+    __slots__ = ("row",)
+
+    def __init__(self, row: _Row) -> None:
+        self.row = row
+
+    def __call__(self) -> NoReturn:
+        raise RuntimeError(f"the message {self.row.id} to {self.row.topic} was committed without being written")
+
+
+class Collected:
+    """The messages that are published in a ``collecting`` block, and that no rolled back savepoint has taken away."""
+
+    def __init__(self, *, is_inner: bool) -> None:
+        self._is_inner = is_inner
+
+    def take(self) -> dict[str, Any]:
+        """The values of WITH_MESSAGES, when there are any: the caller writes them. Empty: there is nothing to write."""
+        rows = self._take()
+        if not rows:
+            return {}
+        wakeup.relay_after_commit()
+        names = _Row.__slots__
+        found = [dict(zip(names, _values(row), strict=True)) for row in rows]
+        return {"messages": json.dumps(found), "messages_at": timezone.now()}
+
+    def write(self) -> None:
+        """Write what was published and not taken."""
+        if rows := self._take():
+            _insert(rows)
+
+    def discard(self) -> None:
+        """The work of the block failed, and what it published is not sent."""
+        self._take()
+
+    def _take(self) -> list[_Row]:
+        if self._is_inner:
+            return []
+        hooks = connection.run_on_commit
+        rows = [hook.row for _, hook, *_ in hooks if isinstance(hook, _Waiting)]
+        if rows:
+            connection.run_on_commit = [entry for entry in hooks if not isinstance(entry[1], _Waiting)]
+        return rows
+
+
+@contextmanager
+def collecting() -> Iterator[Collected]:
+    """Keep the messages that are published in this block, to be written by one who writes other rows too.
+
+    Inside a transaction only. What nobody took is written at the end of the block; when the block raises, it is not sent.
+    """
+    is_inner = _is_collecting.get()
+    collected = Collected(is_inner=is_inner)
+    token = _is_collecting.set(True)
+    try:
+        yield collected
+    except BaseException:
+        collected.discard()
+        raise
+    else:
+        collected.write()
+    finally:
+        _is_collecting.reset(token)

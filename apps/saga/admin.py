@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
@@ -16,8 +16,9 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.saga.definition import registered
-from apps.saga.models import Run, RunStatus, Step
+from apps.saga.models import LIVE, Run, RunStatus, Step
 from apps.saga.overview import in_need
+from apps.saga.queries import NAMESAKES_MAX, runs_known_by
 
 
 class NeedsFilter(admin.SimpleListFilter):
@@ -38,7 +39,7 @@ class NeedsFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
         wanted = self.value()
         if wanted == "live":
-            return queryset.filter(due_at__isnull=False)
+            return queryset.filter(status__in=LIVE)
         known = {value for value, _ in self.lookup_choices}
         return queryset.filter(in_need(wanted, now=timezone.now())) if wanted in known else queryset
 
@@ -89,8 +90,8 @@ class RunAdmin(ModelAdmin):
             wanted = UUID(term)
         except ValueError:
             return queryset.filter(business_key=term), False
-        exact = Q(pk=wanted) | Q(subject_id=wanted) | Q(global_id=wanted) | Q(business_key=term)
-        return queryset.filter(exact), False
+        by_key = queryset.model.objects.filter(business_key=term).order_by().values_list("pk", flat=True)[:NAMESAKES_MAX]
+        return queryset.filter(pk__in=[*runs_known_by(wanted), *by_key]), False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -1,4 +1,8 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils import timezone
 
 
 class SagaConfig(AppConfig):
@@ -9,3 +13,12 @@ class SagaConfig(AppConfig):
         from apps.saga import metrics  # it imports models, which there are only now
 
         metrics.register()
+        post_migrate.connect(_open_months, sender=self)
+
+
+def _open_months(**_signal: Any) -> None:
+    """A new database has its months from its first second."""
+    from apps.saga import months
+
+    if months.RUNS.is_there():  # not when one migrates back to before there were months
+        months.open_ahead(now=timezone.now())

@@ -2,6 +2,9 @@
 
 The chain is only a wake-up: every task asks the run's row what is to be done. The errback is a ``bind=True`` task, so
 that Celery sends it as a task of its own; an unbound one would run inside the failing process, once, unretried.
+
+A chain is worth its price for steps that talk to the outside: each is a task of its own. Local steps are quicker than
+the message that asks for them, so runs whose next step is local share one (apps/saga/wakeups.py).
 """
 
 import logging
@@ -10,6 +13,8 @@ from uuid import UUID
 
 from celery import chain
 from django.db import transaction
+
+from apps.saga import wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,16 @@ def wake_undo(run_id: UUID) -> None:
     from apps.saga import tasks
 
     tasks.undo.apply_async(kwargs={"run_id": str(run_id)})
+
+
+def wake_soon(run_id: UUID) -> None:
+    """Have what is local of this run done soon, in one message with other runs that ask at this time."""
+    wakeups.ask(run_id)
+
+
+def wake_soon_after_commit(run_id: UUID) -> None:
+    """The same when this transaction commits."""
+    transaction.on_commit(partial(_hint, wake_soon, run_id), robust=True)
 
 
 def wake_after_commit(run_id: UUID, position: int, steps: int) -> None:

@@ -2,10 +2,10 @@
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.db import transaction as django_transaction
 
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError, UnknownOutcome
+from apps.common.transactions import kept_savepoint
 from apps.saga.calls import Claim, Outcome
 from apps.saga.definition import CallStep
 from apps.saga.failing import failed, undo_failed
@@ -22,7 +22,7 @@ def take(session: Session, *, undo: bool) -> Claim | None:
     session.begin_attempt(undo=undo)
     needed = True
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             if undo:
                 needed = step.undo_prepare(session.view(undo=True))
             else:
@@ -62,7 +62,7 @@ def record(session: Session, claim: Claim, outcome: Outcome) -> None:
         return
     output = None
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             if claim.undo:
                 claim.step.undo_record(session.view(undo=True), outcome)
             else:

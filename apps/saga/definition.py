@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -169,6 +170,13 @@ class Definition:
     steps: tuple[Step, ...]
     hooks: Hooks = field(default_factory=Hooks)
     description: str = ""
+    # Days for which a run is kept after its end; then it is exported and deleted. None: SAGA_KEEP_DAYS; 0: for ever.
+    keep_days: int | None = None
+
+    @cached_property
+    def first_problem(self) -> str:
+        """What is wrong with it, looked for once: every start asks. Empty when nothing is."""
+        return next(iter(self.problems()), "")
 
     def problems(self) -> list[str]:
         """What is wrong with it; empty when nothing is."""

@@ -20,17 +20,18 @@ from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.db import transaction as django_transaction
 from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
-from apps.common.transactions import durable, transaction, transaction_required
-from apps.saga import calls, chains, claims
+from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
+from apps.saga import chains, claims
+from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
-from apps.saga.models import Run as RunRow
+from apps.saga.models import Run as RunModel
+from apps.saga.rows import RunRow
 from apps.saga.session import GRACE, Session
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def start(
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
     A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status.
     """
-    if problems := definition.problems():
-        raise InvalidDefinition(f"{definition.use_case}: {problems[0]}")
+    if definition.first_problem:
+        raise InvalidDefinition(f"{definition.use_case}: {definition.first_problem}")
     run_id = uuid7()
     run = RunRow(
         id=run_id,
@@ -90,26 +91,30 @@ def start(
     )
     session = Session.create(definition, run, now=now)
     if run_inline_for_ms > 0:
-        with session.ids():
+        with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
-    session.flush()
+    else:
+        session.flush()
     _wake(session)
     return run_id
 
 
 @durable
-def advance(run_id: UUID, *, undo: bool = False, now: datetime | None = None) -> Progress:
-    """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat."""
-    found = _work(run_id, undo=undo, now=now or timezone.now())
-    if not isinstance(found, calls.Claim):
+def advance(run_id: UUID, *, undo: bool = False, calls: bool = True, now: datetime | None = None) -> Progress:
+    """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat.
+
+    Without ``calls`` a call is not made here but handed to a worker of its own.
+    """
+    found = _work(run_id, undo=undo, calls=calls, now=now or timezone.now())
+    if not isinstance(found, Claim):
         return found
-    outcome = calls.talk(found)
+    outcome = talk(found)
     return _settle(found, outcome, now=timezone.now())
 
 
 def is_past(run_id: UUID, position: int) -> bool:
     """Has the run gone beyond this step? Read without a lock: a hint about a hint."""
-    run = RunRow.objects.filter(pk=run_id).values_list("status", "cursor").first()
+    run = RunModel.objects.filter(pk=run_id).values_list("status", "cursor").first()
     return run is not None and run[0] in (RunStatus.RUNNING, RunStatus.WAITING) and run[1] > position
 
 
@@ -125,9 +130,8 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
         session.flush()
         logger.warning("late answer for %s refused: nobody waits", step_key)
         return Resumed.LATE
-    with session.ids():
+    with session.at_work():
         _take_answer(session, answer, undo=undo)
-    session.flush()
     _wake(session)
     return Resumed.ACCEPTED
 
@@ -157,7 +161,7 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
     step = session.step
     assert isinstance(step, AskStep)  # noqa: S101  # only an ask waits
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             output = None
             if undo:
                 step.on_undo_answer(session.view(undo=True), answer)
@@ -180,24 +184,25 @@ def _wake(session: Session) -> None:
     """Send the wake-up after the commit. Losing it loses nothing: the sweeper looks at due_at."""
     run = session.run
     if run.status == RunStatus.RUNNING and session.row.retry_at is None:
-        chains.wake_after_commit(run.id, session.position, len(session.steps))
+        if isinstance(session.step, CallStep):
+            chains.wake_after_commit(run.id, session.position, len(session.steps))
+        else:
+            chains.wake_soon_after_commit(run.id)
     elif run.status == RunStatus.COMPENSATING:
         chains.undo_after_commit(run.id)
 
 
 # --- One unit of work -----------------------------------------------------------------------------------------------
 @transaction
-def _work(run_id: UUID, *, undo: bool, now: datetime) -> Progress | calls.Claim:
+def _work(run_id: UUID, *, undo: bool, calls: bool, now: datetime) -> Progress | Claim:
     session = Session.lock(run_id, now=now)
     if session is None:
         return Progress.PARKED  # another owner has the row, and whatever it leaves will be due again
-    with session.ids():
-        found = _next(session, undo=undo)
-    session.flush()
-    return found
+    with session.at_work():
+        return _next(session, undo=undo, calls=calls)
 
 
-def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
+def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     run = session.run
     if run.status not in LIVE:
         return Progress.OVER
@@ -213,7 +218,7 @@ def _next(session: Session, *, undo: bool) -> Progress | calls.Claim:
             return Progress.PARKED
         no_answer(session)
         return _progress(session)
-    return _undo(session) if undoing else _do(session)
+    return _undo(session) if undoing else _do(session, calls=calls)
 
 
 def _progress(session: Session) -> Progress:
@@ -225,8 +230,11 @@ def _progress(session: Session) -> Progress:
     return Progress.MOVED if status == RunStatus.RUNNING else Progress.OVER
 
 
-def _do(session: Session) -> Progress | calls.Claim:
+def _do(session: Session, *, calls: bool) -> Progress | Claim:
     if isinstance(session.step, CallStep):
+        if not calls:
+            chains.wake_after_commit(session.run.id, session.position, len(session.steps))
+            return Progress.PARKED
         return claims.take(session, undo=False) or _progress(session)
     _segments(session, until=None)
     return _progress(session)
@@ -236,7 +244,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     """Do local steps, and the ask that ends them, up to the pivot or the next call."""
     first = session.position
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             _do_local(session, until=until, before=len(session.steps))
         return
     except DatabaseError as error:
@@ -252,7 +260,7 @@ def _segments(session: Session, *, until: float | None) -> None:
         return
     session.forget(first, failing)
     if failing > first:
-        with django_transaction.atomic():
+        with kept_savepoint():
             _do_local(session, until=None, before=failing)
     session.begin_attempt()
     failed(session, failure)
@@ -278,14 +286,14 @@ def _do_local(session: Session, *, until: float | None, before: int) -> None:
 
 
 # --- Back -----------------------------------------------------------------------------------------------------------
-def _undo(session: Session) -> Progress | calls.Claim:
+def _undo(session: Session) -> Progress | Claim:
     """Undo the current step: one commit each, in strict reverse order."""
     step = session.step
     if isinstance(step, CallStep):
         return claims.take(session, undo=True) or _progress(session)
     session.begin_attempt(undo=True)
     try:
-        with django_transaction.atomic():
+        with kept_savepoint():
             waits = _undo_local(session)
     except DatabaseError as error:
         if not connection.is_usable():
@@ -323,7 +331,7 @@ def _undo_progress(session: Session) -> Progress:
 
 # --- After a call -------------------------------------------------------------------------------------------------
 @transaction
-def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Progress:
+def _settle(claim: Claim, outcome: Outcome, *, now: datetime) -> Progress:
     session = Session.lock(claim.run.id, now=now, wait=True)
     if session is None:
         return Progress.OVER
@@ -332,7 +340,6 @@ def _settle(claim: calls.Claim, outcome: calls.Outcome, *, now: datetime) -> Pro
         session.run.stale_outcomes += 1
         session.flush()
         return Progress.PARKED
-    with session.ids():
+    with session.at_work():
         claims.record(session, claim, outcome)
-        session.flush()
     return _undo_progress(session) if claim.undo else _progress(session)

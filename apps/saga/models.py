@@ -1,4 +1,11 @@
-"""A run, its steps and their attempts: the truth about every business transaction."""
+"""A run, its steps and their attempts: the truth about every business transaction.
+
+Note [Months]
+The three tables are partitioned by month over the run's id, whose first bits are its time (apps/saga/months.py). So steps
+and attempts lie in the month of their run, are found by its id, and old months go whole (apps/saga/retention.py). Their
+keys begin with the run's id, and no foreign key binds them: its trigger would cost every row of the hot path a look-up,
+and the engine is the only writer, which writes a run with its steps in one statement (apps/saga/storage.py).
+"""
 
 from django.db import models
 from django.db.models import Q
@@ -18,6 +25,8 @@ class RunStatus(models.TextChoices):
 
 
 LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
+OPEN = ["RUNNING", "WAITING", "COMPENSATING", "STUCK"]  # somebody or something has still to do with it
+FAILED = ["COMPENSATING", "COMPENSATED", "STUCK"]  # it did not go as it should
 
 
 class StepStatus(models.TextChoices):
@@ -62,13 +71,14 @@ class Run(models.Model):
 
     class Meta:
         indexes = [
-            # Partial: history does not slow the hot path.
+            # Partial: history does not slow the hot path, and a run that completes in its first commit is in none of
+            # them. Each is in the order of the lists, because a plan that walks all runs in that order, looking for the
+            # few that are wanted, walks the whole history when there are none. So ask by status, whatever else is asked.
             models.Index(fields=["due_at"], name="saga_run_due", condition=Q(due_at__isnull=False)),
-            models.Index(
-                fields=["use_case", "-started_at"],
-                name="saga_run_trouble",
-                condition=Q(status__in=["COMPENSATING", "STUCK"]),
-            ),
+            models.Index(fields=["-started_at"], name="saga_run_open", condition=Q(status__in=OPEN)),
+            models.Index(fields=["status", "-started_at"], name="saga_run_failed", condition=Q(status__in=FAILED)),
+            models.Index(fields=["use_case", "-started_at"], name="saga_run_trouble", condition=Q(status__in=FAILED)),
+            models.Index(fields=["use_case", "-started_at"], name="saga_run_use_case"),
             models.Index(fields=["business_key"], name="saga_run_business_key"),
             models.Index(fields=["global_id"], name="saga_run_global_id"),
             models.Index(fields=["-started_at"], name="saga_run_started"),
@@ -88,8 +98,8 @@ class Run(models.Model):
 class Step(models.Model):
     """One step of a run."""
 
-    id = models.BigAutoField(primary_key=True)
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="steps")
+    pk = models.CompositePrimaryKey("run_id", "position")
+    run = models.ForeignKey(Run, on_delete=models.DO_NOTHING, related_name="steps", db_constraint=False, db_index=False)
     position = models.PositiveSmallIntegerField()
     name = models.CharField(max_length=100)
     kind = models.CharField(max_length=12)
@@ -108,9 +118,6 @@ class Step(models.Model):
     finished_at = models.DateTimeField(null=True)
     undo_started_at = models.DateTimeField(null=True)
     undone_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["run", "position"], name="saga_step_once")]
 
     def __str__(self) -> str:
         return self.name
@@ -132,8 +139,8 @@ class AttemptOutcome(models.TextChoices):
 class Attempt(models.Model):
     """One try to do or to undo a step."""
 
-    id = models.BigAutoField(primary_key=True)
-    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="attempts")
+    pk = models.CompositePrimaryKey("run_id", "position", "undo", "number")
+    run = models.ForeignKey(Run, on_delete=models.DO_NOTHING, related_name="attempts", db_constraint=False, db_index=False)
     position = models.PositiveSmallIntegerField()
     undo = models.BooleanField(default=False)
     number = models.PositiveSmallIntegerField()
@@ -143,5 +150,21 @@ class Attempt(models.Model):
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
 
+
+class ArchivedBatch(models.Model):
+    """Runs that were exported and deleted, in one commit. A file without its row here does not count: a crash left it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    use_case = models.CharField(max_length=100)
+    path = models.CharField(max_length=200, unique=True, help_text="Of the files, within the folder of each table.")
+    runs = models.PositiveIntegerField()
+    first_run_id = models.UUIDField()
+    last_run_id = models.UUIDField()
+    archived_at = models.DateTimeField()
+
     class Meta:
-        indexes = [models.Index(fields=["run", "position", "undo"], name="saga_attempt_step")]
+        verbose_name_plural = "archived batches"
+        indexes = [models.Index(fields=["first_run_id", "last_run_id"], name="saga_archived_runs")]
+
+    def __str__(self) -> str:
+        return self.path

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
-from apps.saga.models import Run, RunStatus
+from apps.saga.models import LIVE, Run, RunStatus
 
 # An undo asks for a few seconds and retries with backoff; after this long somebody should look why.
 UNDOING_LONG = timedelta(minutes=5)
@@ -39,8 +39,8 @@ class RunsInNeed:
 
 
 def runs_now() -> RunsNow:
-    """The runs on the way, counted through the index of what is due."""
-    counted = Run.objects.filter(due_at__isnull=False).aggregate(
+    """The runs on the way, counted through the index of open runs."""
+    counted = Run.objects.filter(status__in=LIVE).aggregate(
         in_flight=Count("pk"),
         waiting=Count("pk", filter=Q(status=RunStatus.WAITING)),
         undoing=Count("pk", filter=Q(status=RunStatus.COMPENSATING)),
@@ -53,7 +53,7 @@ def in_need(kind: str, *, now: datetime) -> Q:
     conditions = {
         "stuck": Q(status=RunStatus.STUCK),
         "undoing": Q(status=RunStatus.COMPENSATING, started_at__lt=now - UNDOING_LONG),
-        "overdue": Q(due_at__lt=now - OVERDUE),
+        "overdue": Q(status__in=LIVE, due_at__lt=now - OVERDUE),
     }
     conditions["any"] = conditions["stuck"] | conditions["undoing"] | conditions["overdue"]
     return conditions[kind]

@@ -9,11 +9,12 @@ from uuid import UUID
 from django.utils import timezone
 
 from apps.common.errors import DomainError, UnknownOutcome
+from apps.messaging.public import Collected, collecting
 from apps.observability import ids
+from apps.saga import storage
 from apps.saga.definition import Definition, LocalStep, Run, Step, lookup
 from apps.saga.models import Attempt, AttemptOutcome, RunStatus, StepStatus
-from apps.saga.models import Run as RunRow
-from apps.saga.models import Step as StepRow
+from apps.saga.rows import AttemptRow, RunRow, StepRow
 
 # How long after a hand-over the sweeper thinks a wake-up lost. Short, because a second wake-up does no harm.
 GRACE = timedelta(seconds=5)
@@ -21,20 +22,6 @@ ERROR_CHARACTERS_MAX = 2000
 # An attempt without an outcome is one whose owner did not come back.
 DOUBTFUL = (AttemptOutcome.UNKNOWN, AttemptOutcome.NO_ANSWER, AttemptOutcome.ASKED, "")
 UNDOABLE = (StepStatus.DONE, StepStatus.UNKNOWN, StepStatus.UNDOING)
-
-_RUN_FIELDS = [
-    "status",
-    "cursor",
-    "failed_step",
-    "error_code",
-    "error_detail",
-    "token",
-    "lease_until",
-    "due_at",
-    "late_answers",
-    "stale_outcomes",
-    "finished_at",
-]
 
 
 def backoff(step: Step, attempts: int) -> timedelta:
@@ -48,22 +35,28 @@ def error_code(error: Exception) -> str:
     return error.code if isinstance(error, DomainError) else type(error).__name__
 
 
+def error_detail(error: Exception) -> str:
+    """What the error says, as far as the database can keep it."""
+    text = str(error)[:ERROR_CHARACTERS_MAX].replace("\x00", "")
+    return text.encode(errors="replace").decode()
+
+
 class Session:
     """One run under its row lock. Every change goes through here and is written by ``flush``."""
 
     def __init__(self, run: RunRow, steps: list[StepRow], definition: Definition, *, now: datetime, new: bool) -> None:
         self.run, self.steps, self.definition, self.now = run, steps, definition, now
         self._new = new
+        self._run_before = None if new else storage.changes(run)
+        self._collected: Collected | None = None
         self._touched: set[int] = set()
-        self._attempts: dict[tuple[int, bool], Attempt] = {}
-        self._new_attempts: list[Attempt] = []
-        self._old_attempts: list[Attempt] = []  # begun in an earlier session, ended in this one
+        self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
 
     @classmethod
     def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
         """A run that is not in the database yet: ``flush`` inserts it with all its steps."""
         steps = [
-            StepRow(run=run, position=position, name=step.name, kind=step.kind, shape=step.shape)
+            StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)
             for position, step in enumerate(definition.steps)
         ]
         return cls(run, steps, definition, now=now, new=True)
@@ -71,11 +64,10 @@ class Session:
     @classmethod
     def lock(cls, run_id: UUID, *, now: datetime, wait: bool = False) -> "Session | None":
         """Lock the run and read its steps. None when there is no such run, or (without ``wait``) another owner is at it."""
-        # The lock in one statement, the steps in the next: a statement that waits for a lock keeps its old snapshot.
-        run = RunRow.objects.select_for_update(skip_locked=not wait, no_key=True).filter(pk=run_id).first()
-        if run is None:
+        found = storage.lock(run_id, wait=wait)
+        if found is None:
             return None
-        steps = list(StepRow.objects.filter(run=run).order_by("position"))
+        run, steps = found
         return cls(run, steps, lookup(run.use_case, run.version), now=now, new=False)
 
     # --- Reading ----------------------------------------------------------------------------------------------------
@@ -125,6 +117,14 @@ class Session:
         with ids.bound(global_id=str(self.run.global_id), run_id=str(self.run.id), steps=names):
             yield
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Work under this run's ids. At the end everything that changed is written, with what was published."""
+        with self.ids(), collecting() as self._collected:
+            yield
+            self.flush()
+        self._collected = None
+
     def exhausted(self, *, undo: bool = False) -> bool:
         """Were all attempts of the current step made, those not counted that a person has forgiven?"""
         row, step = self.row, self.step
@@ -136,7 +136,9 @@ class Session:
         """May an earlier attempt of the current step have happened, although nobody said so?"""
         if self.row.attempts <= 1 or isinstance(self.step, LocalStep):
             return False
-        earlier = Attempt.objects.filter(run=self.run, position=self.position, undo=False, number__lt=self.row.attempts)
+        earlier = Attempt.objects.filter(
+            run_id=self.run.id, position=self.position, undo=False, number__lt=self.row.attempts
+        )
         return earlier.filter(outcome__in=DOUBTFUL).exists()
 
     # --- Changing ---------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class Session:
         self._touched.add(self.position)
         return self.row
 
-    def begin_attempt(self, *, undo: bool = False) -> Attempt:
+    def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""
         row = self.touch()
         moment = timezone.now()
@@ -156,26 +158,20 @@ class Session:
             row.attempts += 1
             row.started_at = row.started_at or moment
         number = row.undo_attempts if undo else row.attempts
-        attempt = Attempt(run=self.run, position=row.position, undo=undo, number=number, started_at=moment)
-        self._attempts[row.position, undo] = attempt
-        self._new_attempts.append(attempt)
-        return attempt
+        attempt = AttemptRow(position=row.position, undo=undo, number=number, started_at=moment)
+        self._attempts[row.position, undo, number] = attempt
 
     def end_attempt(self, outcome: AttemptOutcome, *, undo: bool = False, error: Exception | None = None) -> None:
         """Close the newest try of the current step, whether it was begun in this session or in an earlier one."""
         row = self.row
-        attempt = self._attempts.get((row.position, undo))
-        if attempt is None:
-            attempt = Attempt.objects.filter(run=self.run, position=row.position, undo=undo).order_by("-number").first()
-            if attempt is None:
-                return
-            self._attempts[row.position, undo] = attempt
-            self._old_attempts.append(attempt)
+        key = (row.position, undo, row.undo_attempts if undo else row.attempts)
+        attempt = self._attempts.get(key)
+        if attempt is None:  # begun in an earlier one, so it is only ended here
+            attempt = self._attempts[key] = AttemptRow(position=key[0], undo=undo, number=key[2])
         attempt.outcome = outcome
         attempt.finished_at = None if outcome is AttemptOutcome.ASKED else timezone.now()
         if error is not None:
-            attempt.error_code = error_code(error)[:50]
-            attempt.error_detail = str(error)[:ERROR_CHARACTERS_MAX]
+            attempt.error_code, attempt.error_detail = error_code(error)[:50], error_detail(error)
 
     def done(self, output: dict[str, object] | None) -> None:
         """The current step is done: the run goes to the next one, or is complete."""
@@ -198,7 +194,7 @@ class Session:
         """Write down why the current step did not succeed."""
         row = self.touch()
         row.status, row.waiting_until = status, None
-        row.error_code, row.error_detail = error_code(error)[:50], str(error)[:ERROR_CHARACTERS_MAX]
+        row.error_code, row.error_detail = error_code(error)[:50], error_detail(error)
         row.finished_at = timezone.now()
         self.run.token = None
 
@@ -216,7 +212,7 @@ class Session:
     def blame(self, error: Exception) -> None:
         """The run fails because of its current step."""
         self.run.failed_step = self.row.name
-        self.run.error_code, self.run.error_detail = error_code(error)[:50], str(error)[:ERROR_CHARACTERS_MAX]
+        self.run.error_code, self.run.error_detail = error_code(error)[:50], error_detail(error)
 
     def begin_undo(self, *, include_current: bool) -> None:
         """Turn around: from here on what was done is undone, in reverse order."""
@@ -268,17 +264,16 @@ class Session:
             row = self.steps[position]
             row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, timezone.now()
             self._touched.add(position)
-            if attempt := self._attempts.get((position, False)):
+            if attempt := self._attempts.get((position, False, row.attempts)):
                 attempt.outcome = AttemptOutcome.ROLLED_BACK
 
     def forget(self, first: int, end: int) -> None:
         """Steps first…end were rolled back and will be done again in this very transaction: as if never begun."""
         for position in range(first, min(end + 1, len(self.steps))):
             row = self.steps[position]
-            attempt = self._attempts.get((position, False))
-            if attempt in self._new_attempts:
-                self._attempts.pop((position, False))
-                self._new_attempts.remove(attempt)
+            attempt = self._attempts.get((position, False, row.attempts))
+            if attempt is not None and attempt.started_at is not None:
+                del self._attempts[position, False, row.attempts]
                 row.attempts -= 1
             row.status, row.output, row.finished_at, row.waiting_until = StepStatus.PENDING, {}, None, None
         self.run.cursor, self.run.status = first, RunStatus.RUNNING
@@ -286,19 +281,15 @@ class Session:
 
     # --- Writing ----------------------------------------------------------------------------------------------------
     def flush(self) -> None:
-        """Write everything that changed."""
+        """Write everything that changed, and what was published while it did."""
+        attempts = self._attempts.values()
         if self._new:
-            self.run.save(force_insert=True)
-            StepRow.objects.bulk_create(self.steps)
-        else:
-            self.run.save(update_fields=_RUN_FIELDS)
-            for position in sorted(self._touched):
-                self.steps[position].save()
-        for attempt in self._old_attempts:
-            attempt.save()
-        Attempt.objects.bulk_create(self._new_attempts)
+            storage.insert(self.run, self.steps, attempts, self._collected)
+        elif self._touched or attempts or storage.changes(self.run) != self._run_before:
+            steps = [self.steps[position] for position in sorted(self._touched)]
+            storage.update(self.run, steps, attempts, self._collected)
         self._new, self._touched, self._attempts = False, set(), {}
-        self._new_attempts, self._old_attempts = [], []
+        self._run_before = storage.changes(self.run)
 
 
 def outcome_of(error: Exception) -> AttemptOutcome:

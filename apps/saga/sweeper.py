@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from apps.common.transactions import durable, transaction
 from apps.saga import chains
+from apps.saga.definition import CallStep
 from apps.saga.models import RunStatus, Step
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,12 @@ UPDATE saga_run r SET due_at = %(next)s, rescues = r.rescues + (
 WHERE r.id IN (
     SELECT id FROM saga_run WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(runs_max)s FOR UPDATE SKIP LOCKED
 )
-RETURNING r.id, r.status, r.cursor
+RETURNING r.id, r.status, r.cursor, (SELECT s.shape FROM saga_step s WHERE s.run_id = r.id AND s.position = r.cursor)
 """
 
 
 @transaction
-def _take(now: datetime) -> list[tuple[UUID, str, int]]:
+def _take(now: datetime) -> list[tuple[UUID, str, int, str | None]]:
     with connection.cursor() as cursor:
         cursor.execute(_TAKE, {"now": now, "next": now + AGAIN_AFTER, "runs_max": RUNS_MAX})
         return list(cursor.fetchall())
@@ -47,10 +48,12 @@ def _take(now: datetime) -> list[tuple[UUID, str, int]]:
 def sweep(*, now: datetime | None = None) -> int:
     """Send a wake-up for every run that is due. How many were due."""
     due = _take(now or timezone.now())
-    for run_id, status, position in due:
+    for run_id, status, position, shape in due:
         try:
             if status == RunStatus.COMPENSATING:
                 chains.wake_undo(run_id)
+            elif shape != CallStep.shape:
+                chains.wake_soon(run_id)
             else:
                 chains.wake(run_id, position, Step.objects.filter(run_id=run_id).count())
         except Exception:

@@ -1,20 +1,47 @@
 """Celery's edge of the saga: ids in, one call inward."""
 
+import logging
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
+from django.conf import settings
+from django.utils import timezone
 
-from apps.saga import engine
+from apps.saga import chains, engine, months, retention
 from apps.saga.engine import Progress
 from apps.saga.sweeper import sweep as sweep_due
 
+logger = logging.getLogger(__name__)
+
 UNDO_ROUNDS_MAX = 200  # steps and their repetitions; a longer run continues with the sweeper
+SEGMENTS_MAX = 20  # a run has two, before and after its pivot; more only when others come in between
 
 
 class TurnedAround(Exception):
     """The run goes back from here: Celery calls the chain's errback."""
+
+
+@shared_task(name="saga.advance")
+def advance(*, run_ids: list[str], **_newer_args: Any) -> None:
+    """Do what is local of these runs. A call is left to a chain of its own, an undo to its task."""
+    for run_id in run_ids:
+        try:
+            _advance(UUID(run_id))
+        except Exception:
+            # The others must not suffer from it. The run is due in the database, and the sweeper finds it there.
+            logger.warning("run %s could not go on", run_id, exc_info=True)
+
+
+def _advance(run_id: UUID) -> None:
+    for _ in range(SEGMENTS_MAX):
+        progress = engine.advance(run_id, calls=False)
+        if progress is Progress.UNDOING:
+            chains.wake_undo(run_id)
+        if progress is not Progress.MOVED:
+            return
 
 
 @shared_task(name="saga.do_step", throws=(TurnedAround,))
@@ -41,3 +68,12 @@ def undo(_self: Task, _failed_task_id: str | None = None, *, run_id: str, **_new
 def sweep(**_newer_args: Any) -> None:
     """Wake every run that is due and that nobody woke."""
     sweep_due()
+
+
+@shared_task(name="saga.archive")
+def archive(**_newer_args: Any) -> None:
+    """Open the months ahead; export and delete the finished runs that are older than they are kept for."""
+    now = timezone.now()
+    months.open_ahead(now=now)
+    if settings.SAGA_ARCHIVE_DIR:
+        retention.archive_runs(directory=Path(settings.SAGA_ARCHIVE_DIR), now=now)

@@ -73,7 +73,7 @@ class TestPaid:
         assert Pending.objects.all().delete()[0] > 0, "the request never reaches the processor"
         assert work(run.pk).status == "WAITING"
         assert finish(run.pk).status == "COMPLETED"
-        outcomes = list(Attempt.objects.filter(position=1).order_by("id").values_list("outcome", flat=True))
+        outcomes = list(Attempt.objects.filter(position=1).order_by("number").values_list("outcome", flat=True))
         assert outcomes == ["NO_ANSWER", "ANSWERED"]
         assert Payment.objects.count() == 1
         shop.assert_money(customer="1000.00", sales="10.50", clearing="-10.50")

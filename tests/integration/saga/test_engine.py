@@ -371,7 +371,7 @@ class TestResume:
 class TestSweep:
     def test_wakes_only_what_is_due(self, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
         woken: list[UUID] = []
-        monkeypatch.setattr("apps.saga.chains.wake", lambda run_id, position, steps: woken.append(run_id))
+        monkeypatch.setattr("apps.saga.chains.wake_soon", woken.append)
         with known(ask(story, "a"), story=story) as toy:
             waiting, due = begin(toy, inline_ms=10_000), begin(toy, inline_ms=10_000)
             let_time_pass(due)

@@ -36,6 +36,7 @@ def a_story() -> Story:
 def _no_chains(monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery's messages are hints; here the threads are the hints."""
     monkeypatch.setattr("apps.saga.chains.wake", lambda *_: None)
+    monkeypatch.setattr("apps.saga.chains.wake_soon", lambda *_: None)
     monkeypatch.setattr("apps.saga.chains.wake_undo", lambda *_: None)
 
 
@@ -207,7 +208,7 @@ class TestBack:
 class TestSweep:
     def test_many_sweepers_wake_each_run_once(self, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
         woken: list[UUID] = []
-        monkeypatch.setattr("apps.saga.chains.wake", lambda run_id, position, steps: woken.append(run_id))
+        monkeypatch.setattr("apps.saga.chains.wake_soon", woken.append)
         with known(local(story, "a"), story=story) as toy:
             due = [begin(toy) for _ in range(30)]
             for run_id in due:

@@ -1,10 +1,19 @@
 """The three words: who is the commit, who is part of one, who must hold none. (They need a connection.)"""
 
+from contextlib import suppress
+
 import pytest
 from django.db import IntegrityError, connection
 from django.db import transaction as django_transaction
 
-from apps.common.transactions import TransactionMisuse, durable, in_transaction, transaction, transaction_required
+from apps.common.transactions import (
+    TransactionMisuse,
+    durable,
+    in_transaction,
+    kept_savepoint,
+    transaction,
+    transaction_required,
+)
 
 
 @transaction
@@ -102,3 +111,61 @@ class TestWithRealCommits(Words):
     def _no_table_stays(self) -> None:
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS words")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestKeptSavepoint:
+    @pytest.fixture(autouse=True)
+    def _table(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS words")
+        commit(0)
+
+    def insert(self, value: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO words VALUES (%s)", [value])
+
+    def test_is_committed_with_everything_else(self) -> None:
+        with django_transaction.atomic():
+            with kept_savepoint():
+                self.insert(1)
+            self.insert(2)
+        assert stored() == [0, 1, 2]
+
+    def test_is_rolled_back_alone_when_it_raises(self) -> None:
+        with django_transaction.atomic():
+            self.insert(1)
+            with suppress(IntegrityError), kept_savepoint():
+                self.insert(2)
+                raise IntegrityError
+            with kept_savepoint():
+                self.insert(3)
+        assert stored() == [0, 1, 3]
+
+    def test_goes_with_the_block_around_it(self) -> None:
+        with django_transaction.atomic():
+            with suppress(IntegrityError), django_transaction.atomic():
+                with kept_savepoint():
+                    self.insert(1)
+                raise IntegrityError
+            self.insert(2)
+        assert stored() == [0, 2]
+
+    def test_takes_its_hooks_with_it_when_it_raises(self) -> None:
+        called: list[int] = []
+        with django_transaction.atomic():
+            with kept_savepoint():
+                django_transaction.on_commit(lambda: called.append(1))
+            with suppress(IntegrityError), kept_savepoint():
+                django_transaction.on_commit(lambda: called.append(2))
+                raise IntegrityError
+        assert called == [1]
+
+    def test_is_rolled_back_when_a_block_without_a_savepoint_broke_in_it(self) -> None:
+        with django_transaction.atomic():
+            with kept_savepoint():
+                self.insert(1)
+                with pytest.raises(IntegrityError), django_transaction.atomic(savepoint=False):
+                    raise IntegrityError
+            self.insert(2)
+        assert stored() == [0, 2]

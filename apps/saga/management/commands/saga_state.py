@@ -2,11 +2,14 @@
 
 import json
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.saga import archive
 from apps.saga.queries import RunState, as_json, run_state, run_state_by_key
 
 
@@ -22,7 +25,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         state = _find(options["id"])
         if state is None:
-            raise CommandError(f"No run is known by {options['id']}.")
+            raise CommandError(_archived(options["id"]) or f"No run is known by {options['id']}.")
         self.stdout.write(json.dumps(as_json(state), indent=2) if options["json"] else _text(state))
 
 
@@ -31,6 +34,16 @@ def _find(given: str) -> RunState | None:
         return run_state(UUID(given))
     except ValueError:
         return run_state_by_key(given)
+
+
+def _archived(given: str) -> str:
+    """Where a run is that has been archived; empty when it is not known there by this id."""
+    try:
+        run_id = UUID(given)
+    except ValueError:
+        return ""
+    path = archive.find(Path(settings.SAGA_ARCHIVE_DIR), run_id) if settings.SAGA_ARCHIVE_DIR else None
+    return f"The run was archived: {path} in the folders of {settings.SAGA_ARCHIVE_DIR}." if path else ""
 
 
 def _text(state: RunState) -> str:

@@ -1,0 +1,24 @@
+"""Hot statements, prepared once on each connection: the server does not parse and plan them again every time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+
+def execute(statement: str, values: Mapping[str, Any]) -> Any:
+    """Execute a statement with named values, as Django's cursor would, and give the cursor. Raises Django's own errors.
+
+    Only for statements whose text is always the same: each text is kept on the server. The setting DATABASE_PREPARE turns
+    it off, for poolers that hand out a connection per transaction.
+    """
+    if connection.execute_wrappers or connection.queries_logged:
+        cursor = connection.cursor()  # whoever counts or tells statements is told of this one too
+        cursor.execute(statement, values)
+        return cursor
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        # Not Django's class of cursor, which writes the values into the statement's text.
+        return psycopg.Cursor(connection.connection).execute(statement, values, prepare=True)

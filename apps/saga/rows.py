@@ -1,0 +1,91 @@
+"""A run, its steps and their attempts as the engine holds them: values, without the ORM.
+
+A model's instance costs more than all that the engine does with it in a step. The fields are those of models.py, by the
+same names; a test compares them.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from apps.saga.models import StepStatus
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RunRow:
+    """A row of saga_run."""
+
+    id: UUID
+    global_id: UUID
+    use_case: str
+    version: int
+    subject_id: UUID
+    business_key: str
+    status: str
+    cursor: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    failed_step: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+    token: UUID | None = None
+    lease_until: datetime | None = None
+    due_at: datetime | None = None
+    late_answers: int = 0
+    stale_outcomes: int = 0
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+# What may change of a run after it was written.
+RUN_CHANGES = (
+    "status",
+    "cursor",
+    "failed_step",
+    "error_code",
+    "error_detail",
+    "token",
+    "lease_until",
+    "due_at",
+    "late_answers",
+    "stale_outcomes",
+    "finished_at",
+)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class StepRow:
+    """A row of saga_step. Its run is the session's."""
+
+    position: int
+    name: str
+    kind: str
+    shape: str
+    status: str = StepStatus.PENDING
+    attempts: int = 0
+    undo_attempts: int = 0
+    attempts_forgiven: int = 0
+    undo_attempts_forgiven: int = 0
+    retry_at: datetime | None = None
+    waiting_until: datetime | None = None
+    output: dict[str, Any] = field(default_factory=dict)
+    error_code: str = ""
+    error_detail: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    undo_started_at: datetime | None = None
+    undone_at: datetime | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class AttemptRow:
+    """A row of saga_attempt. ``started_at`` None: begun in an earlier commit, and only its end is known here."""
+
+    position: int
+    undo: bool
+    number: int
+    outcome: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
