@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def mapping_problems(definition):
+    return []
