@@ -1,5 +1,6 @@
 """Who intervened and why: one row in the commit of the deed."""
 
+import getpass
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from apps.saga.models import Audit
 
 REASON_CHARACTERS_LEAST = 5  # "test" explains nothing to whoever reads it in a year
 REASON_CHARACTERS_MAX = 500
+ACTOR_CHARACTERS_MAX = 200  # of the column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,15 @@ class Intervention:
     run_id: UUID | None
     reason: str
     detail: dict[str, Any]
+
+
+def command_actor(command: str) -> str:
+    """Who acts when a command is typed: the login of the machine."""
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        login = "unknown"
+    return f"command:{command} by {login}"[:ACTOR_CHARACTERS_MAX]
 
 
 def check_reason(reason: str) -> str:
