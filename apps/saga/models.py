@@ -10,6 +10,7 @@ from apps.saga.control_models import Audit, Circuit, Pause
 __all__ = [
     "IN_ERROR",
     "LIVE",
+    "OPEN",
     "Attempt",
     "AttemptOutcome",
     "Audit",
@@ -34,6 +35,7 @@ class RunStatus(models.TextChoices):
 
 
 LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
+OPEN = (*LIVE, RunStatus.STUCK)  # not over
 
 
 # Not over, and in trouble: a step failed and is tried again, it is undoing, or it is stuck.
@@ -88,6 +90,11 @@ class Run(models.Model):
         indexes = [
             # Partial: history does not slow the hot path.
             models.Index(fields=["due_at"], name="saga_run_due", condition=Q(due_at__isnull=False)),
+            models.Index(
+                fields=["status", "-started_at"],
+                name="saga_run_open",
+                condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING", "STUCK"]),
+            ),
             models.Index(
                 fields=["use_case", "-started_at"],
                 name="saga_run_trouble",

@@ -81,6 +81,11 @@ class PauseState:
     held: int
     probe_at: datetime | None
 
+    @property
+    def mode(self) -> str:
+        """What becomes of new runs: ``wait`` or ``refuse``."""
+        return "refuse" if self.refuses else "wait"
+
 
 # --- Which keys are paused? -----------------------------------------------------------------------------------------
 class _Known:
