@@ -27,5 +27,5 @@ class Command(BaseCommand):
                 self.stdout.write(f"written: {path.name}")
         problems = list(snapshots.problems())
         if problems:
-            raise CommandError("\n".join(f"{problem[0].upper()}{problem[1:]}." for problem in problems))
+            raise CommandError("\n".join(f"{problem}." for problem in problems))
         self.stdout.write("Every version has the steps of its snapshot.")
