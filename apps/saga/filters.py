@@ -115,7 +115,7 @@ def matching(wanted: Filter, *, now: datetime) -> "QuerySet[Run]":
     """The runs that a filter asks for, in no order. Raises UnknownState."""
     if unknown := set(wanted.statuses) - set(RunStatus.values):
         raise UnknownState(f"{sorted(unknown)[0]} is no status: {', '.join(RunStatus.values)}.", field="status")
-    rows = Run.objects.filter(_keys(wanted), _place(wanted), _state(wanted, now=now)).order_by()
+    rows = Run.objects.filter(_keys(wanted), _place(wanted), in_state(wanted, now=now)).order_by()
     for index, each in enumerate(wanted.conditions):
         rows = _attribute(rows, each, index)
     return rows
@@ -177,7 +177,8 @@ def _waits_for(partner: str, definitions: Iterable[Definition]) -> Q:
     return (_at(asked) & (Q(status=RunStatus.WAITING) | undoing)) | (_at(called) & (Q(token__isnull=False) | undoing))
 
 
-def _state(wanted: Filter, *, now: datetime) -> Q:
+def in_state(wanted: Filter, *, now: datetime) -> Q:
+    """The condition of a filter's state, and of its use case's SLA where that matters. Raises UnknownState."""
     states: dict[str, Q] = {
         "": Q(),
         "open": Q(status__in=OPEN),

@@ -18,6 +18,7 @@ from apps.saga.definition import (
     registered,
 )
 from apps.saga.engine import Progress, Resumed, advance, resume, start
+from apps.saga.filters import Condition, Filter, condition
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pauses import (
     AlreadyPaused,
@@ -30,9 +31,11 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
-from apps.saga.queries import AttemptState, RunState, StepState, as_json, run_state, run_state_by_key
+from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
+from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
 
 __all__ = [
     "COMPENSABLE",
@@ -44,7 +47,11 @@ __all__ = [
     "Attribute",
     "Breaker",
     "CallStep",
+    "Condition",
     "Definition",
+    "Filter",
+    "FoundRun",
+    "FoundRuns",
     "Hooks",
     "Intervention",
     "InvalidAttribute",
@@ -62,11 +69,17 @@ __all__ = [
     "Sla",
     "Step",
     "StepState",
+    "TooWide",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
+    "UseCaseState",
     "advance",
     "as_json",
+    "condition",
+    "drawing",
+    "find_run",
+    "find_runs",
     "interventions",
     "lift_pause",
     "pause",
@@ -82,4 +95,6 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "use_case",
+    "use_cases",
 ]

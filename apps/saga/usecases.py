@@ -8,6 +8,7 @@ from django.db.models import Count, Q
 from apps.saga.attributes import Attribute
 from apps.saga.audit import Intervention, interventions
 from apps.saga.definition import Definition, Step, registered, versions_of
+from apps.saga.diagram import svg
 from apps.saga.models import OPEN, Run, RunStatus
 from apps.saga.pauses import PauseState, UnknownUseCase, pauses
 from apps.saga.terms import Breaker, Sla
@@ -88,6 +89,11 @@ def definition_for(name: str, version: int | None) -> Definition:
     if found is None:
         raise UnknownVersion(f"{name} has no version {version}.")
     return found
+
+
+def drawing(name: str, version: int | None = None) -> str:
+    """The picture of a use case, as SVG. Raises UnknownUseCase, UnknownVersion."""
+    return svg(definition_for(name, version))
 
 
 def _counts(condition: Q) -> Counts:
