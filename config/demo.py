@@ -29,7 +29,10 @@ TICKET_ID = UUID("3852cb18-9c19-4326-ac77-a1a0264bd98c")
 SOLD_OUT_TICKET_ID = UUID("3852cb18-9c19-4326-ac77-a1a0264bd98d")
 BACKOFFICE_USER, BACKOFFICE_PASSWORD = "techlead", "zup@123"  # the seed's demo login; refused outside the embedded mode
 ACCOUNT_ID = "acc_demo"
-SCOPES = ["orders:write", "orders:read", "payments:write", "payments:read", "ledger:read", "ledger:post", "fiscal:read"]
+SCOPES = [
+    *("orders:write", "orders:read", "payments:write", "payments:read", "ledger:read", "ledger:post", "fiscal:read"),
+    *("sagas:read", "sagas:operate"),
+]
 OPENING_BALANCE = Decimal("1000.00")
 EVENT_DEPOSIT = 1
 STOCK = 10_000

@@ -88,6 +88,12 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Operate",
                 "items": [
+                    {
+                        "title": "Use cases",
+                        "icon": "account_tree",
+                        "link": reverse_lazy("admin:backoffice_use_cases"),
+                        "permission": _may("saga.view_run"),
+                    },
                     _model("Runs", "view_timeline", "saga", "run", active=_runs_active),
                     _TRIAGE,
                     _model("Messages", "chat_bubble", "messaging", "message"),
@@ -132,6 +138,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Control",
                 "items": [
                     _model("Users", "group", "auth", "user"),
+                    _model("Interventions", "front_hand", "saga", "audit"),
                     _model("Audit log", "fact_check", "admin", "logentry"),
                 ],
             },

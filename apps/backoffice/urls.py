@@ -6,6 +6,7 @@ from django.urls import URLPattern, path
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
+from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_view
 
 
 def page_urls() -> list[URLPattern]:
@@ -16,4 +17,8 @@ def page_urls() -> list[URLPattern]:
         path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
         path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
         path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
+        path("use-cases/", inside(list_view), name="backoffice_use_cases"),
+        path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
+        path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),
+        path("use-cases/<str:name>/resume/", inside(resume_view), name="backoffice_use_case_resume"),
     ]

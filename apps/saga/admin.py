@@ -10,15 +10,19 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
+from apps.common.admin import KeyedAdmin, Look, address, chip, column, link, moment, short
 from apps.saga.definition import registered
-from apps.saga.models import LIVE, Run, RunStatus, Step
+from apps.saga.filters import STATES, Filter, in_state
+from apps.saga.models import Audit, Pause, Run, RunStatus, Step
 from apps.saga.overview import in_need
 from apps.saga.queries import NAMESAKES_MAX, runs_known_by
+from apps.saga.search import TOTAL_MAX
 
 
 class NeedsFilter(admin.SimpleListFilter):
@@ -34,14 +38,18 @@ class NeedsFilter(admin.SimpleListFilter):
             ("undoing", "Undoing for long"),
             ("overdue", "Overdue: nobody wakes it"),
             ("live", "On the way"),
+            ("in_error", "In error: retried, undoing or stuck"),
+            ("held", "Held by a pause"),
+            ("slow", "Slow: past the target"),
+            ("late", "Late: past the deadline"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        wanted = self.value()
-        if wanted == "live":
-            return queryset.filter(status__in=LIVE)
+        wanted, now = self.value(), timezone.now()
+        if wanted in STATES and wanted != "stuck":
+            return queryset.filter(in_state(Filter(state=wanted), now=now))
         known = {value for value, _ in self.lookup_choices}
-        return queryset.filter(in_need(wanted, now=timezone.now())) if wanted in known else queryset
+        return queryset.filter(in_need(wanted, now=now)) if wanted in known else queryset
 
 
 class UseCaseFilter(admin.SimpleListFilter):
@@ -61,19 +69,30 @@ def _component(name: str, **context: Any) -> SafeString:
     return render_to_string(f"components/{name}.html", context)
 
 
+class CountedPaginator(InfinitePaginator):
+    """Pages without a count of all rows, and a total that is exact as far as it is counted."""
+
+    @cached_property
+    def total_text(self) -> str:
+        """1,284 or 10,000+."""
+        counted = self.object_list.order_by()[: TOTAL_MAX + 1].count()
+        return f"{min(counted, TOTAL_MAX):,}" + ("+" if counted > TOTAL_MAX else "")
+
+
 @admin.register(Run)
 class RunAdmin(ModelAdmin):
+    change_list_template = "backoffice/runs.html"
     list_display = ("state", "business", "use_case", "current_step", "started", "age", "error")
     list_display_links = ("business",)
     list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter))
     list_filter_submit = True
     list_per_page = 50
-    ordering = ("-started_at",)
-    paginator = InfinitePaginator
+    ordering = ("-id",)
+    paginator = CountedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # facets count whole tables
     search_fields = ("business_key",)  # shows the field; get_search_results decides
-    search_help_text = "A whole run id, order id, global id or business key"
+    search_help_text = "A whole run id, order id, global id, business key or Idempotency-Key"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         current = Step.objects.filter(run=OuterRef("pk"), position=OuterRef("cursor")).values("name")[:1]
@@ -86,11 +105,12 @@ class RunAdmin(ModelAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
+        by_text = Q(business_key=term) | (Q(idempotency_key=term) & ~Q(idempotency_key=""))
         try:
             wanted = UUID(term)
         except ValueError:
-            return queryset.filter(business_key=term), False
-        by_key = queryset.model.objects.filter(business_key=term).order_by().values_list("pk", flat=True)[:NAMESAKES_MAX]
+            return queryset.filter(by_text), False
+        by_key = queryset.model.objects.filter(by_text).order_by().values_list("pk", flat=True)[:NAMESAKES_MAX]
         return queryset.filter(pk__in=[*runs_known_by(wanted), *by_key]), False
 
     def change_view(
@@ -112,7 +132,7 @@ class RunAdmin(ModelAdmin):
             return row.failed_step
         return str(row.step_name or "—") if row.finished_at is None else "—"  # type: ignore[attr-defined]
 
-    @admin.display(description="Started", ordering="-started_at")
+    @admin.display(description="Started", ordering="-id")
     def started(self, row: Run) -> SafeString:
         return _component("moment", at=row.started_at)
 
@@ -133,3 +153,47 @@ class RunAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+def _pause_state(row: Pause) -> SafeString:
+    if row.lifted_at is None:
+        return chip(Look("warn", "bar", "In force"))
+    return chip(Look("run", "run", "Letting go") if row.released_at is None else Look("idle", "ok", "Lifted"))
+
+
+@admin.register(Pause)
+class PauseAdmin(KeyedAdmin):
+    """Pauses, also those that are over. They are made and lifted on the page of their use case."""
+
+    list_display = ("in_force", "use_case", "step", "kind", "paused", "paused_by", "why", "lifted", "lifted_by")
+    list_display_links = ("use_case",)
+    list_filter = (("paused_at", RangeDateTimeFilter),)
+    list_filter_submit = True
+    search_help_text = "How the id of a pause begins"
+    fields = readonly_fields = (
+        *("in_force", "use_case", "step", "kind", "refuses", "holds_undo", "paused", "paused_by", "reason"),
+        *("lifted", "lifted_by", "lift_reason"),
+    )
+    says = "What was paused, by whom and why. Pause and resume on the page of the use case."
+    empty = "Nothing was ever paused. Good."
+    in_force = column("State", _pause_state)
+    paused = column("Paused", lambda row: moment(row.paused_at))
+    lifted = column("Lifted", lambda row: moment(row.lifted_at))
+    why = column("Why", lambda row: row.reason)
+
+
+@admin.register(Audit)
+class AuditAdmin(KeyedAdmin):
+    """Who intervened, and why."""
+
+    list_display = ("when", "actor", "action", "use_case", "step", "run", "why")
+    list_display_links = ("when",)
+    list_filter = (("at", RangeDateTimeFilter),)
+    list_filter_submit = True
+    search_help_text = "How the id of an intervention begins"
+    fields = readonly_fields = ("when", "actor", "action", "use_case", "step", "run", "reason", "detail")
+    says = "Every intervention of a person, a program or a breaker, with its reason. Nothing here is ever changed."
+    empty = "Nobody had to intervene yet."
+    when = column("Time", lambda row: moment(row.at))
+    run = column("Run", lambda row: link(address("backoffice_run", row.run_id), short(row.run_id)) if row.run_id else "—")
+    why = column("Why", lambda row: row.reason)

@@ -10,8 +10,9 @@ class SagaConfig(AppConfig):
     verbose_name = "Saga"
 
     def ready(self) -> None:
-        from apps.saga import metrics  # it imports models, which there are only now
+        from apps.saga import checks, metrics  # checks register themselves; both import models, which there are only now
 
+        _ = checks
         metrics.register()
         post_migrate.connect(_open_months, sender=self)
 

@@ -6,6 +6,7 @@ from django.db import connection
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.common.transactions import kept_savepoint
+from apps.saga import circuits
 from apps.saga.calls import Claim, Outcome
 from apps.saga.definition import CallStep
 from apps.saga.failing import failed, undo_failed
@@ -73,6 +74,7 @@ def record(session: Session, claim: Claim, outcome: Outcome) -> None:
         _call_failed(session, claim, error)
         return
     session.end_attempt(AttemptOutcome.DONE, undo=claim.undo)
+    circuits.succeeded(session)
     if claim.undo:
         session.undone()
     else:

@@ -14,6 +14,9 @@ from uuid import UUID
 
 from django.core import checks
 
+from apps.saga.attributes import Attribute
+from apps.saga.terms import Breaker, Sla
+
 
 class Kind(StrEnum):
     """What may happen to a step that was done, or that fails."""
@@ -43,15 +46,16 @@ class Run:
     outputs: Mapping[str, Mapping[str, Any]]  # of the steps done so far, by step name
     attempt: int
     now: datetime
+    renamed: Mapping[str, str] = field(default_factory=dict)  # of steps that a newer version renamed: what they began as
 
     @property
     def tracekey(self) -> UUID:
         """A UUID made from the step's key, for those who ask for one (the ledger)."""
-        return uuid.uuid5(self.id, self.step)
+        return self.tracekey_of(self.step)
 
     def tracekey_of(self, step: str) -> UUID:
-        """The trace key of another step of this run."""
-        return uuid.uuid5(self.id, step)
+        """The trace key of another step of this run. It stays the same when the run moves to a newer version."""
+        return uuid.uuid5(self.id, self.renamed.get(step, step))
 
 
 class Step:
@@ -65,6 +69,9 @@ class Step:
     undo_attempts_max: ClassVar[int] = 16  # an undo that gives up needs a person, so it tries for longer
     retry_delay: ClassVar[timedelta] = timedelta(seconds=1)  # doubled with every attempt, plus up to a quarter
     retry_delay_max: ClassVar[timedelta] = timedelta(minutes=5)
+
+    partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
+    breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away
 
 
 class LocalStep(Step):
@@ -170,6 +177,11 @@ class Definition:
     steps: tuple[Step, ...]
     hooks: Hooks = field(default_factory=Hooks)
     description: str = ""
+    owner: str = ""  # the team that answers for it
+    sla: Sla | None = None
+    attributes: tuple[Attribute, ...] = ()
+    # {older version: {its step: the step of this version that takes its place}}; see apps/saga/versions.py
+    migrates_from: Mapping[int, Mapping[str, str]] = field(default_factory=dict, compare=False)
     # Days for which a run is kept after its end; then it is exported and deleted. None: SAGA_KEEP_DAYS; 0: for ever.
     keep_days: int | None = None
 
@@ -220,6 +232,11 @@ def register(definition: Definition) -> Definition:
 def registered() -> list[Definition]:
     """Every definition, by name and version."""
     return [_registry[key] for key in sorted(_registry)]
+
+
+def versions_of(use_case: str) -> list[Definition]:
+    """Every registered version of a use case, the oldest first; empty when there is none."""
+    return [definition for definition in registered() if definition.use_case == use_case]
 
 
 def lookup(use_case: str, version: int) -> Definition:

@@ -25,7 +25,7 @@ from django.utils import timezone
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import chains, claims
+from apps.saga import attributes, chains, circuits, claims, pauses
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
@@ -68,14 +68,18 @@ def start(
     now: datetime,
     run_inline_for_ms: int = 0,
     global_id: UUID | None = None,
+    idempotency_key: str = "",
 ) -> UUID:
     """Begin a run in the caller's commit, do what can be done now, and hand the rest to workers after the commit.
 
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
-    A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status.
+    A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status. A run of a use
+    case that is paused waits, or UseCasePaused is raised and nothing was written.
     """
     if definition.first_problem:
         raise InvalidDefinition(f"{definition.use_case}: {definition.first_problem}")
+    attributes.check(definition.attributes, data)
+    pause = pauses.check_start(definition.use_case)
     run_id = uuid7()
     run = RunRow(
         id=run_id,
@@ -86,11 +90,16 @@ def start(
         business_key=business_key,
         status=RunStatus.RUNNING,
         data=data,
+        idempotency_key=idempotency_key,
         due_at=now + GRACE,
         started_at=now,
     )
     session = Session.create(definition, run, now=now)
-    if run_inline_for_ms > 0:
+    if pause is not None:
+        session.hold(pause.id)
+        session.flush()
+        return run_id
+    if run_inline_for_ms > 0 and not pauses.is_known(definition.use_case, session.step.name):
         with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
     else:
@@ -174,6 +183,7 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
             failed(session, refusal, answered=True)
         return
     session.end_attempt(AttemptOutcome.ANSWERED, undo=undo)
+    circuits.succeeded(session)
     if undo:
         session.undone()
     else:
@@ -183,6 +193,8 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
 def _wake(session: Session) -> None:
     """Send the wake-up after the commit. Losing it loses nothing: the sweeper looks at due_at."""
     run = session.run
+    if run.held_by is not None:
+        return
     if run.status == RunStatus.RUNNING and session.row.retry_at is None:
         if isinstance(session.step, CallStep):
             chains.wake_after_commit(run.id, session.position, len(session.steps))
@@ -206,6 +218,8 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     run = session.run
     if run.status not in LIVE:
         return Progress.OVER
+    if run.held_by is not None:
+        return Progress.PARKED
     undoing = run.status == RunStatus.COMPENSATING
     if undoing != undo:  # a wake-up of the other direction: say which one it is
         return Progress.UNDOING if undoing else Progress.MOVED
@@ -218,6 +232,8 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
             return Progress.PARKED
         no_answer(session)
         return _progress(session)
+    if circuits.hold(session, undo=undoing):
+        return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
 
 
@@ -225,6 +241,8 @@ def _progress(session: Session) -> Progress:
     status = session.run.status
     if status == RunStatus.COMPENSATING:
         return Progress.UNDOING
+    if session.run.held_by is not None:
+        return Progress.PARKED
     if status == RunStatus.WAITING or (status == RunStatus.RUNNING and session.row.retry_at is not None):
         return Progress.PARKED
     return Progress.MOVED if status == RunStatus.RUNNING else Progress.OVER
@@ -267,10 +285,13 @@ def _segments(session: Session, *, until: float | None) -> None:
 
 
 def _do_local(session: Session, *, until: float | None, before: int) -> None:
+    first = session.position
     while session.position < before:
         step = session.step
         if isinstance(step, CallStep) or (until is not None and time.monotonic() >= until):
             return
+        if session.position > first and pauses.is_known(session.run.use_case, step.name):
+            return  # the next unit of work begins with it, and looks whether it is paused
         session.begin_attempt()
         if isinstance(step, AskStep):
             step.ask(session.view())
@@ -326,7 +347,7 @@ def _undo_local(session: Session) -> bool:
 def _undo_progress(session: Session) -> Progress:
     if session.run.status != RunStatus.COMPENSATING:
         return Progress.OVER
-    return Progress.PARKED if session.row.retry_at is not None else Progress.UNDOING
+    return Progress.PARKED if session.run.held_by is not None or session.row.retry_at is not None else Progress.UNDOING
 
 
 # --- After a call -------------------------------------------------------------------------------------------------

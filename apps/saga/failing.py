@@ -7,6 +7,7 @@ undo may come before its do); a pivot in doubt is a person's case, because nobod
 """
 
 from apps.common.errors import DomainError, UnknownOutcome
+from apps.saga import circuits
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
 from apps.saga.session import Session, backoff, outcome_of
@@ -27,6 +28,14 @@ def failed(session: Session, error: Exception, *, answered: bool = False, prepar
     refused = isinstance(error, DomainError) and not (step.kind is RETRIABLE and error.retryable)
     session.end_attempt(AttemptOutcome.NO_ANSWER if isinstance(error, NoAnswer) else outcome_of(error), error=error)
     session.fail(error, status=StepStatus.UNKNOWN if in_doubt else StepStatus.FAILED)
+    if isinstance(error, DomainError):
+        if answered:
+            circuits.succeeded(session)
+    else:
+        circuits.failed(session, error)
+        if circuits.hold_instead(session, undo=False):
+            session.run.status = RunStatus.RUNNING
+            return
     if not refused and not session.exhausted():
         session.run.status = RunStatus.RUNNING
         session.retry_after(backoff(step, row.attempts))
@@ -54,6 +63,10 @@ def undo_failed(session: Session, error: Exception, *, ended: bool = False) -> N
     if not ended:
         session.end_attempt(outcome_of(error), undo=True, error=error)
     row.status, row.waiting_until = StepStatus.UNDOING, None
+    if not isinstance(error, DomainError):
+        circuits.failed(session, error)
+        if circuits.hold_instead(session, undo=True):
+            return
     hopeless = isinstance(error, DomainError) and not error.retryable
     if hopeless or session.exhausted(undo=True):
         row.error_code, row.error_detail = type(error).__name__[:50], str(error)[:2000]

@@ -7,14 +7,31 @@ keys begin with the run's id, and no foreign key binds them: its trigger would c
 and the engine is the only writer, which writes a run with its steps in one statement (apps/saga/storage.py).
 """
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
 
 from apps.common.clock import uuid7
+from apps.saga.control_models import Audit, Circuit, Pause
+
+__all__ = [
+    "IN_ERROR",
+    "LIVE",
+    "OPEN",
+    "Attempt",
+    "AttemptOutcome",
+    "Audit",
+    "Circuit",
+    "Pause",
+    "Run",
+    "RunStatus",
+    "Step",
+    "StepStatus",
+]
 
 
 class RunStatus(models.TextChoices):
-    """Where a run is. The first three are live: such a run always has a ``due_at``."""
+    """Where a run is. The first three are live: such a run has a ``due_at``, or is held by a pause."""
 
     RUNNING = "RUNNING", "Running"
     WAITING = "WAITING", "Waiting for an answer"
@@ -27,6 +44,8 @@ class RunStatus(models.TextChoices):
 LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
 OPEN = ["RUNNING", "WAITING", "COMPENSATING", "STUCK"]  # somebody or something has still to do with it
 FAILED = ["COMPENSATING", "COMPENSATED", "STUCK"]  # it did not go as it should
+# Not over, and in trouble: a step failed and is tried again, it is undoing, or it is stuck.
+IN_ERROR = Q(finished_at__isnull=True) & (~Q(error_code="") | Q(status__in=["COMPENSATING", "STUCK"]))
 
 
 class StepStatus(models.TextChoices):
@@ -55,12 +74,19 @@ class Run(models.Model):
     status = models.CharField(max_length=12, choices=RunStatus)
     cursor = models.PositiveSmallIntegerField(default=0, help_text="Position of the step to do, or to undo.")
     data = models.JSONField(default=dict, help_text="The input: ids and values, never secrets.")
+    idempotency_key = models.CharField(max_length=255, blank=True, default="", help_text="Of the request that began it.")
+    attributes = models.JSONField(default=dict, help_text="What it is found by; see apps/saga/attributes.py.")
+    renamed = models.JSONField(default=dict, help_text="Steps that a newer version renamed: what they began as.")
     failed_step = models.CharField(max_length=100, blank=True, default="")
     error_code = models.CharField(max_length=50, blank=True, default="")
     error_detail = models.TextField(blank=True, default="")
     token = models.UUIDField(null=True, help_text="Fencing: only the holder of this token may record an outcome.")
     lease_until = models.DateTimeField(null=True, help_text="Until when the holder of the token may record.")
-    due_at = models.DateTimeField(null=True, help_text="When the sweeper wakes it at the latest; null when it is over.")
+    due_at = models.DateTimeField(
+        null=True, help_text="When the sweeper wakes it at the latest; null when it is over, or held."
+    )
+    held_by = models.UUIDField(null=True, help_text="The pause that holds it: nobody wakes it until that is lifted.")
+    held_at = models.DateTimeField(null=True)
     late_answers = models.PositiveIntegerField(default=0, help_text="Answers that came when nobody waited: refused.")
     stale_outcomes = models.PositiveIntegerField(default=0, help_text="Outcomes of owners that had lost the run: refused.")
     rescues = models.PositiveIntegerField(
@@ -75,19 +101,34 @@ class Run(models.Model):
             # them. Each is in the order of the lists, because a plan that walks all runs in that order, looking for the
             # few that are wanted, walks the whole history when there are none. So ask by status, whatever else is asked.
             models.Index(fields=["due_at"], name="saga_run_due", condition=Q(due_at__isnull=False)),
-            models.Index(fields=["-started_at"], name="saga_run_open", condition=Q(status__in=OPEN)),
-            models.Index(fields=["status", "-started_at"], name="saga_run_failed", condition=Q(status__in=FAILED)),
-            models.Index(fields=["use_case", "-started_at"], name="saga_run_trouble", condition=Q(status__in=FAILED)),
-            models.Index(fields=["use_case", "-started_at"], name="saga_run_use_case"),
+            models.Index(fields=["-id"], name="saga_run_open", condition=Q(status__in=OPEN)),
+            models.Index(fields=["status", "-id"], name="saga_run_failed", condition=Q(status__in=FAILED)),
+            models.Index(fields=["use_case", "-id"], name="saga_run_trouble", condition=Q(status__in=FAILED)),
+            models.Index(fields=["use_case", "-id"], name="saga_run_in_error", condition=IN_ERROR),
+            models.Index(fields=["error_code", "-id"], name="saga_run_error", condition=~Q(error_code="")),
+            models.Index(fields=["held_by", "id"], name="saga_run_held", condition=Q(held_by__isnull=False)),
+            models.Index(fields=["use_case", "-id"], name="saga_run_newest"),
+            GinIndex(
+                fields=["attributes"],
+                opclasses=["jsonb_path_ops"],
+                name="saga_run_attributes",
+                condition=~Q(attributes={}),  # a use case that declares none does not pay for it
+            ),
             models.Index(fields=["business_key"], name="saga_run_business_key"),
+            models.Index(fields=["idempotency_key"], name="saga_run_idempotency", condition=~Q(idempotency_key="")),
             models.Index(fields=["global_id"], name="saga_run_global_id"),
             models.Index(fields=["-started_at"], name="saga_run_started"),
         ]
         constraints = [
             models.CheckConstraint(
                 name="saga_run_live_is_due",
-                condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING"], due_at__isnull=False)
-                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK"], due_at__isnull=True),
+                condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING"], due_at__isnull=False, held_by__isnull=True)
+                | Q(status__in=["RUNNING", "COMPENSATING"], due_at__isnull=True, held_by__isnull=False)
+                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK"], due_at__isnull=True, held_by__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="saga_run_held_since",
+                condition=Q(held_by__isnull=True, held_at__isnull=True) | Q(held_by__isnull=False, held_at__isnull=False),
             ),
         ]
 

@@ -19,11 +19,14 @@ NEEDS_ROWS_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsNow:
-    """How many runs are on the way. Exact: live runs have an index of their own."""
+    """How many runs are on the way. Exact: live runs have an index of their own. ``held``: by a pause, and not counted
+    among the others.
+    """
 
     in_flight: int
     waiting: int
     undoing: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +48,14 @@ def runs_now() -> RunsNow:
         waiting=Count("pk", filter=Q(status=RunStatus.WAITING)),
         undoing=Count("pk", filter=Q(status=RunStatus.COMPENSATING)),
     )
-    return RunsNow(**counted)
+    return RunsNow(**counted, held=Run.objects.filter(held_by__isnull=False).count())
 
 
 def in_need(kind: str, *, now: datetime) -> Q:
     """The condition of a kind of need: stuck, undoing (for long), overdue, or any. Raises KeyError for another word."""
     conditions = {
         "stuck": Q(status=RunStatus.STUCK),
-        "undoing": Q(status=RunStatus.COMPENSATING, started_at__lt=now - UNDOING_LONG),
+        "undoing": Q(status=RunStatus.COMPENSATING, held_by__isnull=True, started_at__lt=now - UNDOING_LONG),
         "overdue": Q(status__in=LIVE, due_at__lt=now - OVERDUE),
     }
     conditions["any"] = conditions["stuck"] | conditions["undoing"] | conditions["overdue"]

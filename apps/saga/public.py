@@ -1,5 +1,7 @@
-"""The door of the saga: what a journey is made of, and how it is run."""
+"""The door of the saga: what a journey is made of, how it is run, governed, found and paused."""
 
+from apps.saga.attributes import Attribute, InvalidAttribute
+from apps.saga.audit import Intervention, interventions
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -16,32 +18,72 @@ from apps.saga.definition import (
     registered,
 )
 from apps.saga.engine import Progress, Resumed, advance, resume, start
+from apps.saga.filters import Condition, Filter, condition
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
-from apps.saga.queries import AttemptState, RunState, StepState, as_json, run_state, run_state_by_key
+from apps.saga.pauses import (
+    AlreadyPaused,
+    NotPaused,
+    PauseState,
+    UnknownStep,
+    UnknownUseCase,
+    UseCasePaused,
+    pause,
+    pauses,
+)
+from apps.saga.pauses import lift as lift_pause
+from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
+from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
+from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
 
 __all__ = [
     "COMPENSABLE",
     "PIVOT",
     "RETRIABLE",
+    "AlreadyPaused",
     "AskStep",
     "AttemptState",
+    "Attribute",
+    "Breaker",
     "CallStep",
+    "Condition",
     "Definition",
+    "Filter",
+    "FoundRun",
+    "FoundRuns",
     "Hooks",
+    "Intervention",
+    "InvalidAttribute",
     "Kind",
     "LocalStep",
+    "NotPaused",
     "NotStuck",
+    "PauseState",
     "Progress",
     "Resumed",
     "Run",
     "RunState",
     "RunsInNeed",
     "RunsNow",
+    "Sla",
     "Step",
     "StepState",
+    "TooWide",
+    "UnknownStep",
+    "UnknownUseCase",
+    "UseCasePaused",
+    "UseCaseState",
     "advance",
     "as_json",
+    "condition",
+    "drawing",
+    "find_run",
+    "find_runs",
+    "interventions",
+    "lift_pause",
+    "pause",
+    "pauses",
     "register",
     "registered",
     "resume",
@@ -53,4 +95,6 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "use_case",
+    "use_cases",
 ]

@@ -1,11 +1,14 @@
 """Questions about runs: the truth, read from the rows that the engine writes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from apps.saga.models import Attempt, Run, Step
+from apps.saga.search import FoundRun, found
+
+SAME_KEY_MAX = 1000  # runs with one key: an order is bought once, and forked a few times
 
 NAMESAKES_MAX = 100  # runs of one order or one business transaction: a page of them
 
@@ -64,6 +67,10 @@ class RunState:
     finished_at: datetime | None
     due_at: datetime | None
     steps: tuple[StepState, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    idempotency_key: str = ""
+    held_by: UUID | None = None
+    held_at: datetime | None = None
 
 
 def runs_known_by(any_id: UUID) -> list[UUID]:
@@ -79,15 +86,52 @@ def runs_known_by(any_id: UUID) -> list[UUID]:
 
 
 def run_state(any_id: UUID) -> RunState | None:
-    """The newest run with this run id, global id or subject id."""
-    run = Run.objects.filter(pk__in=runs_known_by(any_id)).order_by("-started_at").first()
+    """The run with this run id, else the newest with this global id or subject id."""
+    run = _by_id(any_id)
     return _state(run) if run is not None else None
 
 
 def run_state_by_key(business_key: str) -> RunState | None:
     """The newest run with this business key."""
-    run = Run.objects.filter(business_key=business_key).order_by("-started_at").first()
+    run = _newest(business_key=business_key)
     return _state(run) if run is not None else None
+
+
+def find_run(key: str) -> RunState | None:
+    """The state of XYZ: by run id, global id or subject id, else by business key, else by the key of the request.
+
+    Where several runs have this key, the newest.
+    """
+    run = _by_any(key)
+    return _state(run) if run is not None else None
+
+
+def found_run(run_id: UUID, *, now: datetime) -> FoundRun | None:
+    """A run as lists tell of it: whom it waits for, and how it stands against its SLA."""
+    run = Run.objects.filter(pk=run_id).first()
+    return found(run, now=now) if run is not None else None
+
+
+# One key after the other, each through its own index: together in one condition they may be answered by a scan.
+def _by_any(key: str) -> Run | None:
+    if not key or "\x00" in key:
+        return None
+    try:
+        run = _by_id(UUID(key))
+    except ValueError:
+        run = None
+    return run or _newest(business_key=key) or _newest(idempotency_key=key)
+
+
+def _by_id(any_id: UUID) -> Run | None:
+    return Run.objects.filter(pk=any_id).first() or _newest(global_id=any_id) or _newest(subject_id=any_id)
+
+
+def _newest(**key: object) -> Run | None:
+    rows = Run.objects.filter(**key)
+    # Sorted here: in the order of the ids PostgreSQL might look for the key through all of history. One key has few runs.
+    ids = rows.values_list("pk", flat=True)[:SAME_KEY_MAX]
+    return rows.filter(pk=max(ids)).first() if ids else None
 
 
 def _state(run: Run) -> RunState:
@@ -120,6 +164,10 @@ def _state(run: Run) -> RunState:
         started_at=run.started_at,
         finished_at=run.finished_at,
         due_at=run.due_at,
+        attributes=run.attributes,
+        idempotency_key=run.idempotency_key,
+        held_by=run.held_by,
+        held_at=run.held_at,
         steps=tuple(_step_state(step, tuple(tries.get(step.position, ()))) for step in steps),
     )
 
@@ -162,6 +210,10 @@ def as_json(state: RunState) -> dict[str, Any]:
         "started_at": state.started_at.isoformat(),
         "finished_at": state.finished_at and state.finished_at.isoformat(),
         "due_at": state.due_at and state.due_at.isoformat(),
+        "idempotency_key": state.idempotency_key,
+        "attributes": state.attributes,
+        "held_by": state.held_by and str(state.held_by),
+        "held_at": state.held_at and state.held_at.isoformat(),
         "steps": [
             {
                 "name": step.name,

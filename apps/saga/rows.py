@@ -31,6 +31,11 @@ class RunRow:
     token: UUID | None = None
     lease_until: datetime | None = None
     due_at: datetime | None = None
+    held_by: UUID | None = None
+    held_at: datetime | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    idempotency_key: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
     late_answers: int = 0
     stale_outcomes: int = 0
     started_at: datetime
@@ -47,6 +52,9 @@ RUN_CHANGES = (
     "token",
     "lease_until",
     "due_at",
+    "held_by",
+    "held_at",
+    "attributes",
     "late_answers",
     "stale_outcomes",
     "finished_at",

@@ -11,9 +11,9 @@ from django.utils import timezone
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import storage
+from apps.saga import attributes, storage
 from apps.saga.definition import Definition, LocalStep, Run, Step, lookup
-from apps.saga.models import Attempt, AttemptOutcome, RunStatus, StepStatus
+from apps.saga.models import LIVE, Attempt, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.rows import AttemptRow, RunRow, StepRow
 
 # How long after a hand-over the sweeper thinks a wake-up lost. Short, because a second wake-up does no harm.
@@ -108,6 +108,7 @@ class Session:
             outputs={step.name: step.output for step in self.steps if step.output},
             attempt=row.undo_attempts if undo else row.attempts,
             now=self.now,
+            renamed=run.renamed,
         )
 
     @contextmanager
@@ -179,6 +180,7 @@ class Session:
         row.status, row.output = StepStatus.DONE, output or {}
         row.finished_at, row.waiting_until, row.retry_at = timezone.now(), None, None
         row.error_code = row.error_detail = ""
+        self.run.failed_step = self.run.error_code = self.run.error_detail = ""
         self.run.status, self.run.cursor, self.run.token = RunStatus.RUNNING, self.run.cursor + 1, None
         self.run.due_at = self.now + GRACE
         if self.at_end:
@@ -197,6 +199,7 @@ class Session:
         row.error_code, row.error_detail = error_code(error)[:50], error_detail(error)
         row.finished_at = timezone.now()
         self.run.token = None
+        self.blame(error)
 
     def retry_after(self, delay: timedelta) -> None:
         """Try the current step (or its undo) again, not earlier than that."""
@@ -209,8 +212,13 @@ class Session:
         self.touch().retry_at = None
         self.run.token, self.run.lease_until, self.run.due_at = token, until, until
 
+    def hold(self, pause_id: UUID) -> None:
+        """A pause is in the way of the current step: nobody wakes the run until it is lifted."""
+        self.run.held_by, self.run.held_at = pause_id, self.now
+        self.run.due_at, self.run.token = None, None
+
     def blame(self, error: Exception) -> None:
-        """The run fails because of its current step."""
+        """The run is in trouble, because of its current step, until this one is done after all."""
         self.run.failed_step = self.row.name
         self.run.error_code, self.run.error_detail = error_code(error)[:50], error_detail(error)
 
@@ -282,7 +290,12 @@ class Session:
     # --- Writing ----------------------------------------------------------------------------------------------------
     def flush(self) -> None:
         """Write everything that changed, and what was published while it did."""
-        attempts = self._attempts.values()
+        run, attempts = self.run, self._attempts.values()
+        if run.due_at is not None or run.status not in LIVE:  # it goes on, or is over: no pause holds it any more
+            run.held_by = run.held_at = None
+        if self.definition.attributes:
+            outputs = {step.name: step.output for step in self.steps if step.output}
+            run.attributes = attributes.collect(self.definition.attributes, run.data, outputs)
         if self._new:
             storage.insert(self.run, self.steps, attempts, self._collected)
         elif self._touched or attempts or storage.changes(self.run) != self._run_before:

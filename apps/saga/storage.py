@@ -24,6 +24,7 @@ from apps.saga.rows import RUN_CHANGES, AttemptRow, RunRow, StepRow
 _RUN = tuple(field.name for field in fields(RunRow))
 _STEP = tuple(field.name for field in fields(StepRow))
 _ATTEMPT = tuple(field.name for field in fields(AttemptRow))
+_JSON = ("data", "attributes", "renamed")
 changes = attrgetter(*RUN_CHANGES)  # of a run: equal ones need not be written
 _run_values, _step_values, _attempt_values = attrgetter(*_RUN), attrgetter(*_STEP), attrgetter(*_ATTEMPT)
 
@@ -40,7 +41,8 @@ def lock(run_id: UUID, *, wait: bool) -> tuple[RunRow, list[StepRow]] | None:
     if found is None:
         return None
     run = RunRow(**dict(zip(_RUN, found, strict=True)))
-    run.data = json.loads(found[_RUN.index("data")])
+    for name in _JSON:
+        setattr(run, name, json.loads(found[_RUN.index(name)]))
     return run, [_step(values) for values in prepared.execute(_STEPS, {"id": run_id}).fetchall()]
 
 

@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.common.transactions import durable, transaction
-from apps.saga import chains
+from apps.saga import chains, circuits, pauses
 from apps.saga.definition import CallStep
 from apps.saga.models import RunStatus, Step
 
@@ -46,8 +46,11 @@ def _take(now: datetime) -> list[tuple[UUID, str, int, str | None]]:
 
 @durable
 def sweep(*, now: datetime | None = None) -> int:
-    """Send a wake-up for every run that is due. How many were due."""
-    due = _take(now or timezone.now())
+    """Send a wake-up for every run that is due. How many were due. What a pause no longer holds is let go as well."""
+    now = now or timezone.now()
+    pauses.release_rest(now=now)
+    circuits.probe(now=now)
+    due = _take(now)
     for run_id, status, position, shape in due:
         try:
             if status == RunStatus.COMPENSATING:

@@ -169,3 +169,37 @@ class TestLogin:
         page.goto("/admin/")
         expect(page.locator("input[name=password]")).to_be_visible()
         shoot(page, "login")
+
+
+class TestUseCases:
+    @THEMES
+    @BOTH_SIZES
+    def test_show_the_steps_and_the_switch(self, open_page: OpenPage, size: str, dark: bool) -> None:
+        page = open_page(size=size, dark=dark)
+        page.goto("/admin/use-cases/orders.purchase.card/")
+        expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
+        expect(page.get_by_role("img", name="orders.purchase.card version 1")).to_be_visible()
+        shoot(page, f"usecase_{size}_{'dark' if dark else 'light'}")
+        assert_no_sideways_scroll(page)
+
+    def test_are_paused_and_resumed_with_a_reason(self, open_page: OpenPage) -> None:
+        page = open_page()
+        page.goto("/admin/use-cases/")
+        page.get_by_role("link", name="orders.purchase.card").click()
+        page.get_by_label("What", exact=True).select_option("New runs: they wait")
+        page.get_by_label("Why", exact=True).fill("the processor repairs something")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("heading", name="Paused: new runs wait.")).to_be_visible()
+        shoot(page, "usecase_paused")
+        assert_no_sideways_scroll(page)
+        page.get_by_label("Why does it go on?").fill("they are ready")
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
+
+    @BOTH_SIZES
+    def test_are_listed(self, open_page: OpenPage, size: str) -> None:
+        page = open_page(size=size)
+        page.goto("/admin/use-cases/")
+        expect(page.get_by_role("link", name="orders.purchase.balance")).to_be_visible()
+        shoot(page, f"usecases_{size}")
+        assert_no_sideways_scroll(page)

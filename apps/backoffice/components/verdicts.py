@@ -27,7 +27,7 @@ def run_verdict(run: RunState, *, now: datetime) -> Verdict:
         "STUCK": _stuck,
         "WAITING": _waiting,
     }.get(run.status, _running)
-    verdict = says(run, now)
+    verdict = _held(run, now) if run.held_by is not None else says(run, now)
     return Verdict(verdict.tone, verdict.icon, mask_text(verdict.title), mask_text(verdict.text))
 
 
@@ -56,6 +56,13 @@ def _cause(run: RunState) -> str:
     said = f"{sentence(run.failed_step)} {'was refused' if refused else 'failed'}{code}"
     detail = run.error_detail.strip().rstrip(".")
     return f"{said}: {detail}." if detail else f"{said}."
+
+
+def _held(run: RunState, now: datetime) -> Verdict:
+    step = _current(run)
+    where = f"before {words(step.name)}" if step is not None else "in its way"
+    since = f" since {moment(run.held_at, now=now).text}" if run.held_at is not None else ""
+    return Verdict("idle", "bar", f"Held{since}: a pause stands {where}.", "It goes on by itself when the pause is lifted.")
 
 
 def _completed(run: RunState, now: datetime) -> Verdict:

@@ -13,6 +13,9 @@ from apps.saga import public as saga
 
 # Two questions to the authority (was it authorised? please authorise) with their timeouts, and some air.
 LEASE = timedelta(seconds=30)
+AUTHORITY = "tax authority"
+# So many failures in a row are no accident: no single run can try as often by itself.
+AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
 
 
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
@@ -43,6 +46,7 @@ class IssueDocument(saga.CallStep):
     name = "issue_fiscal_doc"
     kind = saga.COMPENSABLE
     lease = LEASE
+    partner, breaker = AUTHORITY, AUTHORITY_BREAKER
 
     def prepare(self, run: saga.Run) -> None:
         fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
@@ -96,6 +100,7 @@ class TransmitDocument(saga.CallStep):
     name = "transmit_fiscal_doc"
     kind = saga.RETRIABLE
     lease = LEASE
+    partner, breaker = AUTHORITY, AUTHORITY_BREAKER
     attempts_max = 40  # an authority may be away for hours; with the delays below this is about three
     undo_attempts_max = 1  # after the pivot nothing is undone
 

@@ -49,8 +49,8 @@ ROUTE = "POST /orders"
 def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed:
     """Accept an order and run what can run now.
 
-    Raises UnknownCustomer, UnknownItem, DuplicateItem, NoSavedMethod, UnknownCard, and the refusals of an Idempotency-Key;
-    then nothing was written. A refusal of the purchase itself is no error here: it is the order's state.
+    Raises UnknownCustomer, UnknownItem, DuplicateItem, NoSavedMethod, UnknownCard, UseCasePaused, and the refusals of an
+    Idempotency-Key; then nothing was written. A refusal of the purchase itself is no error here: it is the order's state.
     """
     begun = _begin(command, now=now)
     if isinstance(begun, idempotency.Replay):
@@ -73,9 +73,14 @@ def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed
         PURCHASE_BY_BALANCE if method == PaymentMethod.BALANCE else PURCHASE_BY_CARD,
         subject_id=order_id,
         business_key=str(order_id),
-        data={"customer_id": str(command.customer_id), "amount": str(command.amount)},
+        data={
+            "customer_id": str(command.customer_id),
+            "account_id": command.account_id or None,
+            "amount": str(command.amount),
+        },
         now=now,
         run_inline_for_ms=inline_ms,
+        idempotency_key=command.idempotency_key or "",
     )
     operations.note_run(order_id=order_id, run_id=run_id)
     if begun is not None:

@@ -1,5 +1,7 @@
 """The journey of an order, by card and from the customer's ledger account, top to bottom, each step with its undo."""
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from apps.customers import public as customers
@@ -14,6 +16,18 @@ from apps.saga import public as saga
 APPROVED = "approved"
 # A refusal by one of these steps means: the customer did not pay.
 PAYMENT_STEPS = frozenset({"authorise_payment", "capture_payment", "hold_amount", "post_hold"})
+
+OWNER = "orders"
+# What a customer at the screen bears, and when support calls before the customer does.
+SLA = saga.Sla(target=timedelta(seconds=10), deadline=timedelta(minutes=15))
+SEARCHED = (
+    saga.Attribute("customer_id", str, "who buys"),
+    saga.Attribute("account_id", str, "the merchant; absent when the order was anonymous"),
+    saga.Attribute("amount", Decimal, "what the customer pays"),
+)
+PROCESSOR = "payment processor"
+# So many unanswered questions in a row are no accident: no single run can ask as often by itself.
+PROCESSOR_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
 
 
 def order_of(run: saga.Run) -> queries.OrderView:
@@ -43,6 +57,7 @@ class AuthorisePayment(saga.AskStep):
     name = "authorise_payment"
     kind = saga.COMPENSABLE
     attempts_max = 4
+    partner, breaker = PROCESSOR, PROCESSOR_BREAKER
 
     def ask(self, run: saga.Run) -> None:
         order = order_of(run)
@@ -83,6 +98,7 @@ class CapturePayment(saga.AskStep):
 
     name = "capture_payment"
     kind = saga.PIVOT
+    partner, breaker = PROCESSOR, PROCESSOR_BREAKER
 
     def ask(self, run: saga.Run) -> None:
         payment_id = run.outputs["authorise_payment"]["payment_id"]
@@ -188,6 +204,9 @@ PURCHASE_BY_CARD = saga.register(
         "orders.purchase.card",
         version=1,
         description="An order paid by card.",
+        owner=OWNER,
+        sla=SLA,
+        attributes=(*SEARCHED, saga.Attribute("payment_id", str, "the card payment", from_step="authorise_payment")),
         hooks=PurchaseEnds(),
         steps=(
             ReserveTickets(),  # undo: release
@@ -205,6 +224,9 @@ PURCHASE_BY_BALANCE = saga.register(
         "orders.purchase.balance",
         version=1,
         description="An order paid from the customer's ledger account. Up to the pivot all is local: one commit.",
+        owner=OWNER,
+        sla=SLA,
+        attributes=SEARCHED,
         hooks=PurchaseEnds(),
         steps=(
             ReserveTickets(),  # undo: release

@@ -33,12 +33,10 @@ ALTER TABLE saga_step ADD CONSTRAINT saga_step_once PRIMARY KEY (run_id, positio
 ALTER TABLE saga_attempt ADD CONSTRAINT saga_attempt_once PRIMARY KEY (run_id, position, undo, number);
 CREATE INDEX saga_run_subject_id_16a15cc5 ON saga_run (subject_id);
 CREATE INDEX saga_run_due ON saga_run (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX saga_run_open ON saga_run (started_at DESC) WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK');
-CREATE INDEX saga_run_failed ON saga_run (status, started_at DESC)
-    WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
-CREATE INDEX saga_run_trouble ON saga_run (use_case, started_at DESC)
-    WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
-CREATE INDEX saga_run_use_case ON saga_run (use_case, started_at DESC);
+CREATE INDEX saga_run_open ON saga_run (id DESC) WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK');
+CREATE INDEX saga_run_failed ON saga_run (status, id DESC) WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
+CREATE INDEX saga_run_trouble ON saga_run (use_case, id DESC) WHERE status IN ('COMPENSATING', 'COMPENSATED', 'STUCK');
+CREATE INDEX saga_run_newest ON saga_run (use_case, id DESC);
 CREATE INDEX saga_run_business_key ON saga_run (business_key);
 CREATE INDEX saga_run_global_id ON saga_run (global_id);
 CREATE INDEX saga_run_started ON saga_run (started_at DESC);
@@ -125,7 +123,7 @@ _STATE = [
     migrations.AddIndex(
         "run",
         models.Index(
-            fields=["use_case", "-started_at"],
+            fields=["use_case", "-id"],
             name="saga_run_trouble",
             condition=models.Q(("status__in", ["COMPENSATING", "COMPENSATED", "STUCK"])),
         ),
@@ -133,7 +131,7 @@ _STATE = [
     migrations.AddIndex(
         "run",
         models.Index(
-            fields=["-started_at"],
+            fields=["-id"],
             name="saga_run_open",
             condition=models.Q(("status__in", ["RUNNING", "WAITING", "COMPENSATING", "STUCK"])),
         ),
@@ -141,12 +139,12 @@ _STATE = [
     migrations.AddIndex(
         "run",
         models.Index(
-            fields=["status", "-started_at"],
+            fields=["status", "-id"],
             name="saga_run_failed",
             condition=models.Q(("status__in", ["COMPENSATING", "COMPENSATED", "STUCK"])),
         ),
     ),
-    migrations.AddIndex("run", models.Index(fields=["use_case", "-started_at"], name="saga_run_use_case")),
+    migrations.AddIndex("run", models.Index(fields=["use_case", "-id"], name="saga_run_newest")),
     migrations.DeleteModel("Attempt"),
     migrations.DeleteModel("Step"),
     migrations.CreateModel(

@@ -16,8 +16,8 @@ from apps.saga.models import Attempt, Run, RunStatus, Step
 from apps.saga.months import MONTHS_AHEAD, TABLES, open_ahead
 from apps.saga.queries import run_state
 from tests.integration.messaging.world import together
+from tests.integration.saga.aged import home_of, id_at, run_at
 from tests.integration.saga.test_engine import Story, begin, known, local
-from tests.integration.saga.world import home_of, id_at, run_at
 from tests.saga_driver import finish
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -21,7 +21,7 @@ from apps.saga.months import TABLES
 from apps.saga.queries import run_state
 from apps.saga.retention import archive_runs, count
 from tests.integration.messaging.world import together
-from tests.integration.saga.world import home_of, run_at
+from tests.integration.saga.aged import home_of, run_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)

@@ -1,59 +1,84 @@
-"""What the tests of the saga's storage share: runs of any age, written without the engine."""
+"""What tests of pauses, breakers and versions share: toy journeys, governed like real ones."""
 
-import secrets
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import connection
+from django.db import transaction
+from django.utils import timezone
 
-from apps.common.clock import first_uuid7
-from apps.saga.models import LIVE, Attempt, Run, RunStatus, Step
+from apps.saga import definition as definitions
+from apps.saga import engine
+from apps.saga.attributes import Attribute
+from apps.saga.definition import Definition, Step
+from apps.saga.models import Circuit, Pause, Run
+from apps.saga.terms import Breaker, Sla
+from tests.integration.saga.test_engine import Story, TellingHooks
+
+TOY = "test.toy"
+REASON = "the partner asked us to"
+SLA = Sla(target=timedelta(seconds=10), deadline=timedelta(minutes=1))
+SEARCHED = (Attribute("customer", str), Attribute("amount", Decimal))
+BREAKER = Breaker(failures=3, within=timedelta(minutes=1), probe_after=timedelta(seconds=30))
 
 
-def id_at(moment: datetime) -> UUID:
-    """An id that was made at this moment."""
-    return UUID(int=first_uuid7(moment).int | secrets.randbits(56))
+def toy(*steps: Step, story: Story, version: int = 1, use_case: str = TOY, **terms: Any) -> Definition:
+    """A definition that manage.py check would let pass."""
+    given = {"owner": "tests", "description": "A toy.", "sla": SLA, "attributes": SEARCHED, **terms}
+    return Definition(use_case, version, steps, hooks=TellingHooks(story), **given)
 
 
-def run_at(
-    moment: datetime,
-    *,
-    status: str = RunStatus.COMPLETED,
-    use_case: str = "test.old",
-    lasts: timedelta = timedelta(seconds=1),
-) -> Run:
-    """A run of two steps, the second one done at its second attempt."""
-    run = Run.objects.create(
-        id=id_at(moment),
-        global_id=uuid4(),
-        use_case=use_case,
-        version=1,
-        subject_id=uuid4(),
-        business_key=f"key of {moment:%Y-%m-%d}",
-        status=status,
-        cursor=2,
-        data={"amount": "10.50", "who": "Zé"},
-        started_at=moment,
-        finished_at=None if status in (*LIVE, RunStatus.STUCK) else moment + lasts,
-        due_at=moment if status in LIVE else None,
-    )
-    for position, tries in enumerate((1, 2)):
-        Step.objects.create(
-            run=run,
-            position=position,
-            name=f"s{position}",
-            kind="COMPENSABLE",
-            shape="local",
-            status="DONE",
-            attempts=tries,
+@contextmanager
+def registered(*made: Definition) -> Iterator[None]:
+    """These definitions are known while the block runs."""
+    for definition in made:
+        definitions.register(definition)
+    try:
+        yield
+    finally:
+        for definition in made:
+            definitions._registry.pop((definition.use_case, definition.version))
+
+
+def with_breaker(step: Step, breaker: Breaker = BREAKER) -> Any:
+    """The step, with a breaker."""
+    type(step).breaker = breaker
+    type(step).partner = "partner"
+    return step
+
+
+def begin(definition: Definition, *, inline_ms: int = 0, key: str = "toy", data: dict[str, Any] | None = None) -> UUID:
+    """Start a run in a commit of its own."""
+    with transaction.atomic():
+        return engine.start(
+            definition,
+            subject_id=uuid4(),
+            business_key=key,
+            data=data or {},
+            now=timezone.now(),
+            run_inline_for_ms=inline_ms,
         )
-        for number in range(1, tries + 1):
-            Attempt.objects.create(run=run, position=position, number=number, outcome="DONE", started_at=moment)
-    return run
 
 
-def home_of(table: str, key: str, run_id: UUID) -> set[str]:
-    """The partitions in which a run's rows of a table lie."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT DISTINCT tableoid::regclass::text FROM {table} WHERE {key} = %s", [run_id])
-        return {name for (name,) in cursor.fetchall()}
+def assert_consistent() -> None:
+    """What holds at every moment: who is held is held by a pause that is in force, and nobody sweeps it."""
+    held = Run.objects.filter(held_by__isnull=False)
+    in_force = set(Pause.objects.filter(lifted_at__isnull=True).values_list("pk", flat=True))
+    assert {run.held_by for run in held} <= in_force
+    assert not held.filter(due_at__isnull=False).exists()
+    assert not Circuit.objects.exclude(pause_id=None).exclude(pause_id__in=in_force).exists()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Look again and again until it is so; fail after a time that nothing takes."""
+    import threading
+
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never became so")

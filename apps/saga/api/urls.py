@@ -1,0 +1,20 @@
+"""The addresses of the state manager."""
+
+from django.urls import path
+
+from apps.saga.api import views
+
+_USE_CASE = "sagas/use-cases/<str:name>"
+_STEP = f"{_USE_CASE}/steps/<str:step>"
+urlpatterns = [
+    path("sagas", views.RunsView.as_view(), name="sagas"),
+    path("sagas/use-cases", views.UseCasesView.as_view(), name="saga-use-cases"),
+    path(_USE_CASE, views.UseCaseView.as_view(), name="saga-use-case"),
+    path(f"{_USE_CASE}/diagram.svg", views.SvgView.as_view(), name="saga-diagram-svg"),
+    path(f"{_USE_CASE}/diagram.mmd", views.MermaidView.as_view(), name="saga-diagram-mermaid"),
+    path(f"{_USE_CASE}/pause", views.PauseUseCaseView.as_view(), name="saga-use-case-pause"),
+    path(f"{_USE_CASE}/resume", views.ResumeUseCaseView.as_view(), name="saga-use-case-resume"),
+    path(f"{_STEP}/pause", views.PauseStepView.as_view(), name="saga-step-pause"),
+    path(f"{_STEP}/resume", views.ResumeStepView.as_view(), name="saga-step-resume"),
+    path("sagas/<str:key>", views.RunView.as_view(), name="saga"),
+]

@@ -1,0 +1,180 @@
+"""Lists of runs: in pages, newest first, each with a total that is exact up to TOTAL_MAX.
+
+Note [Two roads]
+A filter finds few runs or many. Few are found through an index and sorted: in the order of the ids PostgreSQL might walk
+through years of history for the last one. Many are met on the way, so for them the order of the ids is the quick road.
+Which one it is, the count tells, which is needed anyway and stops early.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import EmptyResultSet
+from django.db import OperationalError, connection
+from django.db import transaction as django_transaction
+from psycopg.errors import QueryCanceled
+
+from apps.common.errors import DomainError, InvalidRequest
+from apps.common.pagination import decode_cursor, encode_cursor
+from apps.saga.attributes import AMOUNT, amount_of
+from apps.saga.definition import versions_of
+from apps.saga.filters import Filter, matching
+from apps.saga.models import Run
+from apps.saga.pauses import UnknownUseCase
+from apps.saga.waits import Promise, Wait, definition_of, promise_of, step_of, wait_of
+
+TOTAL_MAX = 10_000  # a person who reads "10,000+" narrows the question; counting on would cost more than it tells
+QUERY_TIME_MAX = timedelta(seconds=5)  # of each of the two statements: longer would be a report, not a question
+
+
+class TooWide(DomainError):
+    """The question would read too much history: narrow it, by use case, state, time or a key."""
+
+    code, status = "R521", 422
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRun:
+    """A run in a list. ``step``: where it is; ``amount``: what is at risk; ``wait`` None: it is over."""
+
+    run_id: UUID
+    global_id: UUID
+    subject_id: UUID
+    use_case: str
+    version: int
+    business_key: str
+    idempotency_key: str
+    status: str
+    step: str
+    failed_step: str
+    error_code: str
+    error_detail: str
+    attributes: dict[str, Any]
+    amount: Decimal | None
+    started_at: datetime
+    finished_at: datetime | None
+    held_by: UUID | None
+    wait: Wait | None
+    promise: Promise | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRuns:
+    """A page of runs. ``total`` of the whole question: exact, or TOTAL_MAX and more; ``amount``: the sum of that many."""
+
+    rows: tuple[FoundRun, ...]
+    next_cursor: str | None
+    total: int
+    total_is_exact: bool
+    amount: Decimal
+
+    @property
+    def total_text(self) -> str:
+        """1,284 or 10,000+."""
+        return f"{self.total:,}" + ("" if self.total_is_exact else "+")
+
+
+def find_runs(wanted: Filter, *, limit: int, now: datetime, cursor: str | None = None) -> FoundRuns:
+    """The newest runs that a filter asks for, ``limit`` at most, those after the cursor.
+
+    Raises UnknownUseCase, UnknownState, TooWide, and InvalidRequest for a cursor that is not ours.
+    """
+    before = _decode(cursor)
+    check_use_case(wanted.use_case)
+    try:
+        with django_transaction.atomic():
+            _limit_time()
+            ids, total, amount = _few(wanted, limit=limit, before=before, now=now)
+            if total > TOTAL_MAX:
+                ids = _first_of_many(wanted, limit=limit, before=before, now=now)
+            rows = list(Run.objects.filter(pk__in=ids[:limit]).order_by("-pk").defer("data"))
+            _limit_time(to_default=True)
+    except OperationalError as error:
+        if isinstance(error.__cause__, QueryCanceled):
+            raise TooWide from None
+        raise
+    return FoundRuns(
+        rows=tuple(found(row, now=now) for row in rows),
+        next_cursor=encode_cursor(str(ids[limit - 1])) if len(ids) > limit else None,
+        total=min(total, TOTAL_MAX),
+        total_is_exact=total <= TOTAL_MAX,
+        amount=amount,
+    )
+
+
+def check_use_case(use_case: str) -> None:
+    """Is it one that we know, or that we knew? Raises UnknownUseCase: an empty list would be a lie about a typing error."""
+    if use_case and not versions_of(use_case) and not Run.objects.filter(use_case=use_case).exists():
+        raise UnknownUseCase(f"There is no use case {use_case}.")
+
+
+def found(row: Run, *, now: datetime) -> FoundRun:
+    """What is told of a run's row."""
+    definition = definition_of(row)
+    return FoundRun(
+        run_id=row.id,
+        global_id=row.global_id,
+        subject_id=row.subject_id,
+        use_case=row.use_case,
+        version=row.version,
+        business_key=row.business_key,
+        idempotency_key=row.idempotency_key,
+        status=row.status,
+        step=step_of(row, definition),
+        failed_step=row.failed_step,
+        error_code=row.error_code,
+        error_detail=row.error_detail,
+        attributes=row.attributes,
+        amount=amount_of(row.attributes),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        held_by=row.held_by,
+        wait=wait_of(row, definition),
+        promise=promise_of(row, definition, now=now),
+    )
+
+
+def _decode(cursor: str | None) -> UUID | None:
+    if cursor is None:
+        return None
+    (text,) = decode_cursor(cursor, parts=1)
+    try:
+        return UUID(str(text))
+    except ValueError:
+        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
+
+
+def _limit_time(*, to_default: bool = False) -> None:
+    with connection.cursor() as cursor:
+        value = "DEFAULT" if to_default else str(QUERY_TIME_MAX // timedelta(milliseconds=1))
+        cursor.execute(f"SET LOCAL statement_timeout TO {value}")
+
+
+_FEW = """
+WITH found AS MATERIALIZED ({matching} LIMIT %s)
+SELECT (array_agg(id ORDER BY id DESC) FILTER (WHERE %s::uuid IS NULL OR id < %s::uuid))[:%s::int], count(*),
+       COALESCE(sum(CASE WHEN attributes->>%s ~ '^-?[0-9]+[.][0-9]+$' THEN (attributes->>%s)::numeric END), 0.00)
+FROM found
+"""
+
+
+def _few(wanted: Filter, *, limit: int, before: UUID | None, now: datetime) -> tuple[list[UUID], int, Decimal]:
+    """The ids of the page and one more, the count up to TOTAL_MAX + 1, and the amounts' sum: right if they are not more."""
+    try:
+        sql, params = matching(wanted, now=now).values_list("id", "attributes").query.sql_with_params()
+    except EmptyResultSet:
+        return [], 0, Decimal(0)
+    with connection.cursor() as cursor:
+        more = (TOTAL_MAX + 1, before, before, limit + 1, AMOUNT, AMOUNT)
+        cursor.execute(_FEW.format(matching=sql), (*params, *more))
+        ids, total, amount = cursor.fetchone()
+    return list(ids or []), total, Decimal(amount)
+
+
+def _first_of_many(wanted: Filter, *, limit: int, before: UUID | None, now: datetime) -> list[UUID]:
+    rows = matching(wanted, now=now).order_by("-pk")
+    rows = rows.filter(pk__lt=before) if before is not None else rows
+    return list(rows.values_list("pk", flat=True)[: limit + 1])
