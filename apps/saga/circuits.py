@@ -126,10 +126,9 @@ def hold_instead(session: Session, *, undo: bool) -> bool:
     found = pauses.standing_in_the_way(session.run.use_case, session.step.name, undo=undo)
     if found is None:
         return False
-    row = session.touch()
     if session.exhausted(undo=undo):
-        row.attempts_forgiven, row.undo_attempts_forgiven = row.attempts, row.undo_attempts
-    row.retry_at = None
+        session.forgive()
+    session.touch().retry_at = None
     session.hold(found.id)
     return True
 

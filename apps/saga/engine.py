@@ -28,11 +28,12 @@ from apps.common.transactions import durable, kept_savepoint, transaction, trans
 from apps.saga import attributes, chains, circuits, claims, pauses
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
-from apps.saga.failing import failed, no_answer, undo_failed
+from apps.saga.failing import class_of, declared_class, failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunModel
 from apps.saga.rows import RunRow
 from apps.saga.session import GRACE, Session
+from apps.saga.terms import ErrorClass
 
 logger = logging.getLogger(__name__)
 
@@ -176,11 +177,14 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
                 step.on_undo_answer(session.view(undo=True), answer)
             else:
                 output = step.on_answer(session.view(), answer)
-    except DomainError as refusal:
+    except Exception as error:
+        # What is neither a refusal nor named by the step is the messenger's trouble, who brings the answer again.
+        if not isinstance(error, DomainError) and declared_class(step, error) is None:
+            raise
         if undo:
-            undo_failed(session, refusal)
+            undo_failed(session, error)
         else:
-            failed(session, refusal, answered=True)
+            failed(session, error, answered=True)
         return
     session.end_attempt(AttemptOutcome.ANSWERED, undo=undo)
     circuits.succeeded(session)
@@ -232,6 +236,9 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
             return Progress.PARKED
         no_answer(session)
         return _progress(session)
+    if run.hook_failures is not None:
+        session.end_again()
+        return _undo_progress(session) if undoing else _progress(session)
     if circuits.hold(session, undo=undoing):
         return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
@@ -272,7 +279,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     except Exception as error:
         failure = error
     failing = session.position
-    if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
+    if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
         session.roll_back(first, failing)
         failed(session, failure)
         return

@@ -8,13 +8,14 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from apps.common.errors import DomainError, UnknownOutcome
+from apps.common.errors import DomainError
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import attributes, storage
+from apps.saga import attributes, endings, incidents, storage
 from apps.saga.definition import Definition, LocalStep, Run, Step, lookup
 from apps.saga.models import LIVE, Attempt, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.rows import AttemptRow, RunRow, StepRow
+from apps.saga.terms import ErrorClass
 
 # How long after a hand-over the sweeper thinks a wake-up lost. Short, because a second wake-up does no harm.
 GRACE = timedelta(seconds=5)
@@ -51,6 +52,7 @@ class Session:
         self._collected: Collected | None = None
         self._touched: set[int] = set()
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
+        self._occurred: dict[UUID, incidents.Occurred] = {}
 
     @classmethod
     def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
@@ -127,11 +129,28 @@ class Session:
         self._collected = None
 
     def exhausted(self, *, undo: bool = False) -> bool:
-        """Were all attempts of the current step made, those not counted that a person has forgiven?"""
+        """Is a budget of the current step used up, of attempts or of time? What was forgiven does not count."""
         row, step = self.row, self.step
         if undo:
-            return row.undo_attempts - row.undo_attempts_forgiven >= step.undo_attempts_max
-        return row.attempts - row.attempts_forgiven >= step.attempts_max
+            many = row.undo_attempts - row.undo_attempts_forgiven >= step.undo_attempts_max
+        else:
+            many = row.attempts - row.attempts_forgiven >= step.attempts_max
+        ends = self._budget_ends(undo=undo)
+        return many or (ends is not None and self.now >= ends)
+
+    def _budget_ends(self, *, undo: bool) -> datetime | None:
+        """When the current step's time for attempts is over: counted from its first one that was not forgiven."""
+        row, step = self.row, self.step
+        within = step.undo_retry_within if undo else step.retry_within
+        if within is None:
+            return None
+        first = (row.undo_attempts_forgiven if undo else row.attempts_forgiven) + 1
+        known = self._attempts.get((row.position, undo, first))
+        begun = known.started_at if known is not None else None
+        if begun is None:
+            earlier = Attempt.objects.filter(run_id=self.run.id, position=row.position, undo=undo, number=first)
+            begun = earlier.values_list("started_at", flat=True).first()
+        return begun + within if begun is not None else None
 
     def was_in_doubt(self) -> bool:
         """May an earlier attempt of the current step have happened, although nobody said so?"""
@@ -182,6 +201,7 @@ class Session:
         row.error_code = row.error_detail = ""
         self.run.failed_step = self.run.error_code = self.run.error_detail = ""
         self.run.status, self.run.cursor, self.run.token = RunStatus.RUNNING, self.run.cursor + 1, None
+        self.run.hook_failures = None
         self.run.due_at = self.now + GRACE
         if self.at_end:
             self._finish(RunStatus.COMPLETED)
@@ -198,14 +218,26 @@ class Session:
         row.status, row.waiting_until = status, None
         row.error_code, row.error_detail = error_code(error)[:50], error_detail(error)
         row.finished_at = timezone.now()
-        self.run.token = None
+        self.run.token = self.run.hook_failures = None
         self.blame(error)
 
-    def retry_after(self, delay: timedelta) -> None:
-        """Try the current step (or its undo) again, not earlier than that."""
-        row = self.touch()
-        row.retry_at = self.run.due_at = self.now + delay
+    def retry_after(self, delay: timedelta, *, undo: bool = False) -> None:
+        """Try the current step (or its undo) again after that, or at the end of its budget of time, which comes first."""
+        ends = self._budget_ends(undo=undo)
+        self._later(min(self.now + delay, ends) if ends is not None and ends > self.now else self.now + delay)
+
+    def _later(self, moment: datetime) -> None:
+        self.touch().retry_at = self.run.due_at = moment
         self.run.token = None
+
+    def retry_hook(self, failures: int) -> None:
+        """End the run again later."""
+        self._later(self.now + backoff(self.step, failures))
+
+    def forgive(self) -> None:
+        """The budgets of the current step begin anew."""
+        row = self.touch()
+        row.attempts_forgiven, row.undo_attempts_forgiven = row.attempts, row.undo_attempts
 
     def own(self, token: UUID, until: datetime) -> None:
         """Hand the current step to one owner, who talks to the network outside any transaction."""
@@ -214,16 +246,23 @@ class Session:
 
     def hold(self, pause_id: UUID) -> None:
         """A pause is in the way of the current step: nobody wakes the run until it is lifted."""
+        if self.step.retry_within is not None or self.step.undo_retry_within is not None:
+            self.forgive()  # the pause's time is nobody's fault
         self.run.held_by, self.run.held_at = pause_id, self.now
         self.run.due_at, self.run.token = None, None
 
     def blame(self, error: Exception) -> None:
         """The run is in trouble, because of its current step, until this one is done after all."""
         self.run.failed_step = self.row.name
+        self.tell(error)
+
+    def tell(self, error: Exception) -> None:
+        """The run is in trouble, because of this."""
         self.run.error_code, self.run.error_detail = error_code(error)[:50], error_detail(error)
 
     def begin_undo(self, *, include_current: bool) -> None:
         """Turn around: from here on what was done is undone, in reverse order."""
+        self.run.hook_failures = None
         self.run.status, self.run.due_at, self.run.token = RunStatus.COMPENSATING, self.now + GRACE, None
         if include_current:
             self.touch().status = StepStatus.UNDOING
@@ -234,7 +273,8 @@ class Session:
         row = self.touch()
         row.status, row.undone_at = StepStatus.UNDONE, timezone.now()
         row.waiting_until, row.retry_at = None, None
-        self.run.token, self.run.due_at = None, self.now + GRACE
+        self.run.token = self.run.hook_failures = None
+        self.run.due_at = self.now + GRACE
         self._undo_from(self.position - 1)
 
     def _undo_from(self, position: int) -> None:
@@ -246,21 +286,46 @@ class Session:
             self._touched.add(position)
             return
         self.run.cursor = 0
-        self._finish(RunStatus.COMPENSATED)
-        self.definition.hooks.on_compensated(
-            self.view(undo=True),
-            failed_step=self.run.failed_step,
-            code=self.run.error_code,
-            detail=self.run.error_detail,
-        )
+        self.end_undone()
 
-    def stick(self, error: Exception) -> None:
+    def end_undone(self) -> None:
+        """Everything is undone: tell the journey's owner, and finish; later, when the owner's hook fails."""
+        if endings.told(self, undone=True):
+            self._finish(RunStatus.COMPENSATED)
+
+    def stick(self, error: Exception, found: ErrorClass = ErrorClass.TECHNICAL) -> None:
         """The run can go neither forward nor back: a person must look at it. Never silent."""
         self.blame(error)
-        self.run.status, self.run.due_at, self.run.token = RunStatus.STUCK, None, None
-        self.definition.hooks.on_stuck(
-            self.view(), failed_step=self.run.failed_step, code=self.run.error_code, detail=self.run.error_detail
+        self.occurred(error, found)
+        self.end_stuck()
+
+    def end_again(self) -> None:
+        """The run has come to its end, and its hook failed the last time. See Note [A hook that fails]."""
+        if self.run.status == RunStatus.COMPENSATING and self.row.status not in UNDOABLE:
+            self.end_undone()
+        else:
+            self.end_stuck()
+
+    def end_stuck(self) -> None:
+        """Tell the journey's owner that the run is stuck, and leave it to a person; later, when the owner's hook fails."""
+        if endings.told(self, undone=False):
+            self.run.status, self.run.due_at, self.run.token = RunStatus.STUCK, None, None
+
+    def occurred(self, error: Exception, found: ErrorClass, *, step: str = "") -> None:
+        """Count an error of the current step, or of another one; once in a commit."""
+        each = incidents.Occurred(
+            use_case=self.run.use_case,
+            step=step or self.row.name,
+            error_code=error_code(error)[:50],
+            error_class=found,
+            detail=error_detail(error),
+            at=self.now,
         )
+        self._occurred.setdefault(each.incident_id, each)
+
+    def close(self) -> None:
+        """A person says that the run is dealt with."""
+        self._finish(RunStatus.HANDLED)
 
     def _finish(self, status: RunStatus) -> None:
         self.run.status, self.run.finished_at = status, timezone.now()
@@ -301,12 +366,7 @@ class Session:
         elif self._touched or attempts or storage.changes(self.run) != self._run_before:
             steps = [self.steps[position] for position in sorted(self._touched)]
             storage.update(self.run, steps, attempts, self._collected)
-        self._new, self._touched, self._attempts = False, set(), {}
+        if self._occurred:
+            incidents.append(self._occurred.values())
+        self._new, self._touched, self._attempts, self._occurred = False, set(), {}, {}
         self._run_before = storage.changes(self.run)
-
-
-def outcome_of(error: Exception) -> AttemptOutcome:
-    """What an attempt's end is called after this error."""
-    if isinstance(error, UnknownOutcome):
-        return AttemptOutcome.UNKNOWN
-    return AttemptOutcome.REFUSED if isinstance(error, DomainError) else AttemptOutcome.FAILED
