@@ -105,6 +105,19 @@ def fold() -> int:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [FOLD_LOCK])
         if not cursor.fetchone()[0]:
             return 0
+    return _fold()
+
+
+@transaction_required
+def fold_now() -> None:
+    """Count what was appended, in the caller's commit; waits for whoever is at it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [FOLD_LOCK])
+    _fold()
+
+
+def _fold() -> int:
+    with connection.cursor() as cursor:
         cursor.execute(_FOLD, {"most": FOLD_MAX, "bucket": _BUCKET})
         folded: int = cursor.fetchone()[0]
     return folded

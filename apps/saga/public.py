@@ -2,6 +2,12 @@
 
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
+from apps.saga.bulk import INLINE_RUNS, ApprovalExpired, NotWaiting, SamePerson, UnknownAction
+from apps.saga.bulk import approve as approve_action
+from apps.saga.bulk import cancel as cancel_action
+from apps.saga.bulk import request as request_action
+from apps.saga.bulk import work as work_on_action
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, waiting_count
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -17,8 +23,10 @@ from apps.saga.definition import (
     register,
     registered,
 )
+from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
+from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, trends
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pauses import (
     AlreadyPaused,
@@ -33,15 +41,20 @@ from apps.saga.pauses import (
 from apps.saga.pauses import lift as lift_pause
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
-from apps.saga.terms import Breaker, Sla
-from apps.saga.triage import NotStuck, retry
+from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, needs_approval, preview
+from apps.saga.terms import Breaker, ErrorClass, Sla
+from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of, wanted
 from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
 
 __all__ = [
     "COMPENSABLE",
+    "INLINE_RUNS",
     "PIVOT",
     "RETRIABLE",
+    "Action",
+    "ActionState",
     "AlreadyPaused",
+    "ApprovalExpired",
     "AskStep",
     "AttemptState",
     "Attribute",
@@ -49,45 +62,69 @@ __all__ = [
     "CallStep",
     "Condition",
     "Definition",
+    "ErrorClass",
     "Filter",
     "FoundRun",
     "FoundRuns",
     "Hooks",
+    "IncidentQuestion",
+    "IncidentState",
     "Intervention",
     "InvalidAttribute",
+    "InvalidInput",
+    "ItemState",
     "Kind",
     "LocalStep",
+    "NoRuns",
     "NotPaused",
     "NotStuck",
+    "NotWaiting",
     "PauseState",
+    "Preview",
     "Progress",
     "Resumed",
     "Run",
     "RunState",
     "RunsInNeed",
     "RunsNow",
+    "SamePerson",
+    "Selection",
     "Sla",
+    "Stale",
     "Step",
     "StepState",
+    "TooManyRuns",
     "TooWide",
+    "UnknownAction",
+    "UnknownIncident",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wanted",
+    "action_items",
+    "action_state",
     "advance",
+    "approve_action",
     "as_json",
+    "cancel_action",
     "condition",
     "drawing",
     "find_run",
     "find_runs",
+    "incident",
+    "incidents",
     "interventions",
+    "latest_actions",
     "lift_pause",
+    "needs_approval",
     "pause",
     "pauses",
+    "preview",
     "register",
     "registered",
+    "request_action",
     "resume",
-    "retry",
     "run_input",
     "run_state",
     "run_state_by_key",
@@ -95,6 +132,11 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "token_of",
+    "trends",
     "use_case",
     "use_cases",
+    "waiting_count",
+    "wanted",
+    "work_on_action",
 ]

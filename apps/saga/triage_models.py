@@ -91,6 +91,7 @@ class BulkAction(models.Model):
     approved_at = models.DateTimeField(null=True)
     cancelled_by = models.CharField(max_length=200, blank=True, default="")
     cancelled_at = models.DateTimeField(null=True)
+    worked_until = models.DateTimeField(null=True, help_text="A worker is at it; later than this it did not come back.")
     finished_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -31,6 +31,7 @@ class Migration(migrations.Migration):
                 ('approved_at', models.DateTimeField(null=True)),
                 ('cancelled_by', models.CharField(blank=True, default='', max_length=200)),
                 ('cancelled_at', models.DateTimeField(null=True)),
+                ('worked_until', models.DateTimeField(help_text='A worker is at it; later than this it did not come back.', null=True)),
                 ('finished_at', models.DateTimeField(null=True)),
             ],
             options={'db_table': 'saga_bulk_action'},

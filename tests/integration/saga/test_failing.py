@@ -14,7 +14,7 @@ from apps.saga.models import Attempt, Run, RunStatus, Step
 from apps.saga.terms import ErrorClass
 from tests.integration.saga.test_engine import Refusal, Story, TellingHooks, answer, ask, call, known, local
 from tests.integration.saga.world import begin, registered
-from tests.saga_driver import finish, let_time_pass, work
+from tests.saga_driver import finish, retry, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,8 +46,6 @@ class TestBudgetOfTime:
         assert story.told.count("do a") == 3
 
     def test_does_not_count_what_a_person_has_forgiven(self, story: Story) -> None:
-        from apps.saga.triage import retry
-
         story.plan["do b"] = [RuntimeError("broken")] * 3
         step = patient(local(story, "b", RETRIABLE), attempts_max=2, retry_within=timedelta(hours=1))
         with known(local(story, "a", PIVOT), step, story=story) as toy:
@@ -148,8 +146,8 @@ def hooked(story: Story, failures: int, *steps: Any) -> Definition:
 class TestHooks:
     def test_that_fail_once_are_called_again_and_nothing_else_is(self, story: Story) -> None:
         story.plan["do b"] = [Refusal("sold out")]
-        with registered(hooked(story, 1, call(story, "a"), local(story, "b"))) as _:
-            toy = hooked_again()
+        toy = hooked(story, 1, call(story, "a"), local(story, "b"))
+        with registered(toy):
             run_id = begin(toy)
             run = work(run_id)
             assert (run.status, run.hook_failures) == (RunStatus.COMPENSATING, 1)
@@ -160,16 +158,18 @@ class TestHooks:
 
     def test_that_fail_in_the_callers_commit_do_not_fail_the_caller(self, story: Story) -> None:
         story.plan["do a"] = [Refusal("sold out")]
-        with registered(hooked(story, 1, local(story, "a"))):
-            run_id = begin(hooked_again(), inline_ms=10_000)
+        toy = hooked(story, 1, local(story, "a"))
+        with registered(toy):
+            run_id = begin(toy, inline_ms=10_000)
             assert Run.objects.get().status == RunStatus.COMPENSATING
             assert finish(run_id).status == RunStatus.COMPENSATED
         assert story.told.count("do a") == 1
 
     def test_that_always_fail_leave_the_run_stuck_with_a_code_that_says_so(self, story: Story) -> None:
         story.plan["do b"] = [Refusal("sold out")]
-        with registered(hooked(story, HOOK_ATTEMPTS_MAX, call(story, "a"), local(story, "b"))):
-            run = finish(begin(hooked_again()))
+        toy = hooked(story, HOOK_ATTEMPTS_MAX, call(story, "a"), local(story, "b"))
+        with registered(toy):
+            run = finish(begin(toy))
         assert (run.status, run.error_code, run.failed_step) == (RunStatus.STUCK, "R540", "b")
         assert "on_compensated failed 8 times: RuntimeError: the hook is broken. Before: R999: sold out" in run.error_detail
         assert story.told.count("compensated because b: R999") == HOOK_ATTEMPTS_MAX
@@ -177,14 +177,9 @@ class TestHooks:
     def test_of_a_run_that_is_stuck_are_bounded_too(self, story: Story) -> None:
         story.plan["do b"] = [Refusal("no")] * 100
         steps = (local(story, "a", PIVOT), local(story, "b", RETRIABLE))
-        with registered(hooked(story, 100, *steps)):
-            run = finish(begin(hooked_again()))
+        toy = hooked(story, 100, *steps)
+        with registered(toy):
+            run = finish(begin(toy))
         assert (run.status, run.error_code, run.hook_failures) == (RunStatus.STUCK, "R540", None)
         assert story.told.count("stuck at b: R999") == HOOK_ATTEMPTS_MAX
         assert story.told.count("do b") == 1, "the step is not tried again for its hook's sake"
-
-
-def hooked_again() -> Definition:
-    from apps.saga.definition import lookup
-
-    return lookup("test.toy", 1)
