@@ -43,7 +43,7 @@ from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_r
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, needs_approval, preview
 from apps.saga.terms import Breaker, ErrorClass, Sla
-from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of, wanted
+from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
 
 __all__ = [
@@ -132,7 +132,7 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
-    "token_of",
+    "token_of_state",
     "trends",
     "use_case",
     "use_cases",

@@ -71,6 +71,7 @@ class RunState:
     idempotency_key: str = ""
     held_by: UUID | None = None
     held_at: datetime | None = None
+    cursor: int = 0
 
 
 def runs_known_by(any_id: UUID) -> list[UUID]:
@@ -168,6 +169,7 @@ def _state(run: Run) -> RunState:
         idempotency_key=run.idempotency_key,
         held_by=run.held_by,
         held_at=run.held_at,
+        cursor=run.cursor,
         steps=tuple(_step_state(step, tuple(tries.get(step.position, ()))) for step in steps),
     )
 

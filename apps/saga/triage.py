@@ -16,6 +16,7 @@ from apps.common.transactions import transaction_required
 from apps.saga import audit, chains, edits, endings
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, AskStep, CallStep, UnknownDefinition, lookup
 from apps.saga.models import LIVE, Run, RunStatus, Step, StepStatus
+from apps.saga.queries import RunState
 from apps.saga.rows import RunRow, StepRow
 from apps.saga.session import GRACE, UNDOABLE, Session
 
@@ -94,6 +95,12 @@ def token(session: Session) -> str:
     """The same, of a run at hand."""
     row = None if session.at_end else session.row
     return token_of(session.run.status, session.position, row.attempts if row else 0, row.undo_attempts if row else 0)
+
+
+def token_of_state(run: RunState) -> str:
+    """The same, of what is told about a run."""
+    row = run.steps[run.cursor] if run.cursor < len(run.steps) else None
+    return token_of(run.status, run.cursor, row.attempts if row else 0, row.undo_attempts if row else 0)
 
 
 def trouble_of(status: str, cursor: int, code: str) -> str:
