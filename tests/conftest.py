@@ -91,3 +91,11 @@ def django_db_modify_db_settings(django_db_blocker: pytest_django.DjangoDbBlocke
     with django_db_blocker.unblock():
         test["TEMPLATE"] = _build_template()
     test["MIGRATE"] = False
+
+
+@pytest.fixture(autouse=True)
+def _forget_pauses() -> None:
+    """What this process remembers of the test before: its rows are gone."""
+    from apps.saga import pauses
+
+    pauses.forget()
