@@ -323,6 +323,7 @@ SPECTACULAR_SETTINGS = {
         ],
         "PaymentStatus": ["approved", "rejected", "pending"],
         "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],
+        "StateEnum": ["PENDING", "UNKNOWN", "AUTHORISED", "CAPTURED", "REFUNDED", "REJECTED", "VOIDED"],  # of a payment
         "RunGroup": ["open", "live", "in_error", "stuck", "waiting", "held", "slow", "late"],
         "IncidentStatus": ["OPEN", "HANDLED"],
         "ActionStatus": ["ASKED", "RUNNING", "DONE", "CANCELLED"],

@@ -11,6 +11,7 @@ There is one row a kind. When the error comes back after somebody handled it, th
 who handled it before is in the audit. What it affects now is never stored: it is counted from the runs themselves.
 """
 
+import re
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
@@ -19,15 +20,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Count, Max, Min, Q
 
 from apps.common.transactions import transaction, transaction_required
 from apps.saga import audit
-from apps.saga.models import IN_ERROR, Incident, IncidentTrend, Run
+from apps.saga.models import IN_ERROR, Incident, IncidentTrend, Run, RunStatus
+from apps.saga.terms import ErrorClass
 
 _NAMESPACE = UUID("5f0a0a54-6f7e-5d51-9d41-0c1f2f6f1c11")  # any fixed one
 FOLD_MAX = 20_000  # occurrences in one statement; the next is a second away
 BUCKET = timedelta(minutes=5)
+_CODE = re.compile(r"R[0-9]{3}")  # of a refusal
 _BUCKET = "5 minutes"  # the same for PostgreSQL
 TREND_KEPT = timedelta(hours=25)  # a day, and the bucket that it begins in
 QUIET = timedelta(minutes=30)  # an open incident that affects no run for so long is over by itself
@@ -136,6 +139,32 @@ def tidy(*, now: datetime) -> int:
             closed += 1
             _close(row, by=ITSELF, reason="No run is affected any more.", now=now)
     return closed
+
+
+def adopt() -> int:
+    """Make the incidents of runs that are in trouble without one: from before there were incidents, or moved to another
+    version. How many. Safe to repeat."""
+    found = Run.objects.filter(IN_ERROR).exclude(error_code="").exclude(status=RunStatus.COMPENSATING).order_by()
+    kinds = found.values("use_case", "failed_step", "error_code").annotate(
+        runs=Count("pk"), first=Min("started_at"), last=Max("started_at"), detail=Max("error_detail")
+    )
+    rows = [
+        Incident(
+            id=incident_id(kind["use_case"], kind["failed_step"], kind["error_code"]),
+            use_case=kind["use_case"],
+            step=kind["failed_step"],
+            error_code=kind["error_code"],
+            error_class=ErrorClass.BUSINESS if _CODE.fullmatch(kind["error_code"]) else ErrorClass.TECHNICAL,
+            detail=kind["detail"],
+            first_seen=kind["first"],
+            last_seen=kind["last"],
+            count=kind["runs"],
+        )
+        for kind in kinds[:TIDY_MAX]
+    ]
+    known = set(Incident.objects.filter(pk__in=[row.pk for row in rows]).values_list("pk", flat=True))
+    Incident.objects.bulk_create([row for row in rows if row.pk not in known], ignore_conflicts=True)
+    return len(rows) - len(known)
 
 
 def _close(row: Incident, *, by: str, reason: str, now: datetime) -> None:
@@ -265,6 +294,12 @@ def incidents(
 def incident(one: UUID) -> IncidentState | None:
     """One incident as it is now; None when no such error ever occurred."""
     return next(iter(incidents(IncidentQuestion(id=one), limit=1)), None)
+
+
+def subjects_of(found: IncidentState, *, most: int) -> tuple[UUID, ...]:
+    """What the runs that an incident affects now are about, at most so many."""
+    rows = Run.objects.filter(affected_by(found.use_case, found.step, found.error_code)).order_by()
+    return tuple(rows.values_list("subject_id", flat=True)[:most])
 
 
 _TREND = """

@@ -26,7 +26,7 @@ from apps.saga.definition import (
 from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
-from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, trends
+from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pauses import (
     AlreadyPaused,
@@ -132,6 +132,7 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "subjects_of",
     "token_of_state",
     "trends",
     "use_case",

@@ -41,11 +41,12 @@ class UnknownIncident(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which runs: exactly one of the three."""
+    """Which runs: exactly one of the first three; ``within``: of these only those that somebody has seen."""
 
     run_ids: tuple[UUID, ...] = ()
     incident_id: UUID | None = None
     filter: Filter | None = None
+    within: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def _filter_words(wanted: Filter) -> str:
 def runs_of(which: Selection, *, runs_max: int | None, now: datetime) -> tuple[list[Run], str]:
     """The runs in the order in which they began. Raises TooManyRuns, and InvalidRequest for a run that is not there."""
     rows, told = _meant(which, now=now)
+    rows = rows.filter(pk__in=which.within) if which.within else rows
     most = RUNS_MAX + 1 if runs_max is None else min(runs_max, RUNS_MAX)
     ids = sorted(rows.order_by().values_list("pk", flat=True)[: RUNS_MAX + 1])[:most]
     if len(ids) > RUNS_MAX:

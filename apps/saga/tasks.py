@@ -85,11 +85,17 @@ def work_action(*, action_id: str, **_newer_args: Any) -> None:
         bulk.wake(UUID(action_id))
 
 
+@shared_task(name="saga.tidy_incidents")
+def tidy_incidents(**_newer_args: Any) -> None:
+    """Handle incidents that are over by themselves, and find runs in trouble that belong to none."""
+    incidents.tidy(now=timezone.now())
+    incidents.adopt()
+
+
 @shared_task(name="saga.archive")
 def archive(**_newer_args: Any) -> None:
-    """Open the months ahead; tidy the incidents; export and delete the finished runs that are old enough."""
+    """Open the months ahead; export and delete the finished runs that are old enough."""
     now = timezone.now()
     months.open_ahead(now=now)
-    incidents.tidy(now=now)
     if settings.SAGA_ARCHIVE_DIR:
         retention.archive_runs(directory=Path(settings.SAGA_ARCHIVE_DIR), now=now)

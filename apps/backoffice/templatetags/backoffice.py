@@ -110,6 +110,24 @@ def gantt(gantt: Any, run: Any) -> dict[str, Any]:
     return {"gantt": gantt, "run": run}
 
 
+@register.filter
+def actor(value: str) -> str:
+    """Whom people know: chief, of user:chief."""
+    return value.partition(":")[2] or value
+
+
+@register.inclusion_tag("components/trend.html")
+def trend(trend: Any) -> dict[str, Any]:
+    """Two hours in bars, with the word for them."""
+    return {"trend": trend}
+
+
+@register.inclusion_tag("components/progress.html")
+def progress(batch: Any) -> dict[str, Any]:
+    """How far an action is, as a bar."""
+    return {"batch": batch}
+
+
 @register.inclusion_tag("components/tile.html")
 def tile(tile: Any) -> dict[str, Any]:
     """A number with its context, and the door to its rows."""
