@@ -46,7 +46,7 @@ class Selection:
     run_ids: tuple[UUID, ...] = ()
     incident_id: UUID | None = None
     filter: Filter | None = None
-    within: tuple[UUID, ...] = ()
+    within: tuple[UUID, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def _filter_words(wanted: Filter) -> str:
 def runs_of(which: Selection, *, runs_max: int | None, now: datetime) -> tuple[list[Run], str]:
     """The runs in the order in which they began. Raises TooManyRuns, and InvalidRequest for a run that is not there."""
     rows, told = _meant(which, now=now)
-    rows = rows.filter(pk__in=which.within) if which.within else rows
+    rows = rows.filter(pk__in=which.within) if which.within is not None else rows
     most = RUNS_MAX + 1 if runs_max is None else min(runs_max, RUNS_MAX)
     ids = sorted(rows.order_by().values_list("pk", flat=True)[: RUNS_MAX + 1])[:most]
     if len(ids) > RUNS_MAX:

@@ -78,11 +78,12 @@ class Target:
     run: saga.RunState | None
     incident: saga.IncidentState | None
 
-    def selection(self, within: Sequence[UUID] = ()) -> saga.Selection:
-        """Which runs."""
+    def selection(self, within: Sequence[UUID] | None = None) -> saga.Selection:
+        """Which runs; of a group only those within."""
         if self.run is not None:
             return saga.Selection(run_ids=(self.run.run_id,))
-        return saga.Selection(incident_id=self.incident.id if self.incident else None, within=tuple(within))
+        seen = tuple(within) if within is not None else None
+        return saga.Selection(incident_id=self.incident.id if self.incident else None, within=seen)
 
     @property
     def where(self) -> str:
@@ -189,10 +190,7 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         return redirect(target.back)
     verb, icon = TITLES[target.action]
     doable = [each for each in dry.outcomes if not each.code]
-    many = len(dry.outcomes) != 1
-    what = (
-        plural(len(dry.outcomes), "run", "runs") if many or target.incident else f"run {short_id(dry.outcomes[0].run_id)}"
-    )
+    what = f"run {short_id(target.run.run_id)}" if target.run else plural(len(dry.outcomes), "run", "runs")
     context = {
         **admin.site.each_context(request),
         "title": f"{verb} {what}",

@@ -301,4 +301,5 @@ def _group_verdict(group: Group) -> Verdict:
     stuck = (
         f"{count(found.stuck)} of them stuck: they wait for a person." if found.stuck else "They try again by themselves."
     )
-    return Verdict("bad" if found.stuck else "warn", "bad" if found.stuck else "warn", group.cause, f"{where} {stuck}")
+    tone = "bad" if found.stuck else "warn"
+    return Verdict(tone, tone, group.cause, f"{where} {stuck}")
