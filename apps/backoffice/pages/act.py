@@ -196,6 +196,7 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "title": f"{verb} {what}",
         "target": target,
         "icon": icon,
+        "verb": "Skip" if target.action is saga.Action.SKIP else verb,
         "dry": dry,
         "shown": dry.outcomes[:OUTCOMES_SHOWN],
         "hidden": max(len(dry.outcomes) - OUTCOMES_SHOWN, 0),
