@@ -98,11 +98,6 @@ def latest_actions(*, limit: int, waiting: bool = False, incident_id: UUID | Non
     return tuple(_state(row) for row in found)
 
 
-def waiting_count() -> int:
-    """How many actions wait for a second person; at most LATEST_MAX."""
-    return BulkAction.objects.filter(status=BulkAction.Status.ASKED).order_by()[:LATEST_MAX].count()
-
-
 def action_items(
     action_id: UUID, *, limit: int, after: UUID | None = None, status: str = ""
 ) -> tuple[tuple[ItemState, ...], UUID | None]:

@@ -7,7 +7,7 @@ from apps.saga.bulk import approve as approve_action
 from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
-from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, waiting_count
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -41,7 +41,7 @@ from apps.saga.pauses import (
 from apps.saga.pauses import lift as lift_pause
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
-from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, needs_approval, preview
+from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
 from apps.saga.terms import Breaker, ErrorClass, Sla
 from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
@@ -117,7 +117,6 @@ __all__ = [
     "interventions",
     "latest_actions",
     "lift_pause",
-    "needs_approval",
     "pause",
     "pauses",
     "preview",
@@ -137,7 +136,6 @@ __all__ = [
     "trends",
     "use_case",
     "use_cases",
-    "waiting_count",
     "wanted",
     "work_on_action",
 ]

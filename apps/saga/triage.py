@@ -15,7 +15,7 @@ from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction_required
 from apps.saga import audit, chains, edits, endings
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, AskStep, CallStep, UnknownDefinition, lookup
-from apps.saga.models import LIVE, Run, RunStatus, Step, StepStatus
+from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
 from apps.saga.queries import RunState
 from apps.saga.rows import RunRow, StepRow
 from apps.saga.session import GRACE, UNDOABLE, Session
@@ -297,8 +297,18 @@ def _retry(session: Session, given: Mapping[str, Any], reason: str) -> None:
     run.due_at, run.token = session.now + GRACE, None
 
 
+def _leave_attempt(session: Session) -> None:
+    """Close the attempt that is under way: nobody waits for its outcome any more."""
+    undo = _goes_back(session)
+    if session.run.token is not None:  # its owner did not come back
+        session.end_attempt(AttemptOutcome.UNKNOWN, undo=undo)
+    elif session.row.waiting_until is not None:
+        session.end_attempt(AttemptOutcome.NO_ANSWER, undo=undo)
+
+
 def _compensate(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del given
+    _leave_attempt(session)
     if not session.run.error_code:  # else its own error is the cause
         session.blame(UndoneByHand(reason))
     row = session.touch()
@@ -308,6 +318,7 @@ def _compensate(session: Session, given: Mapping[str, Any], reason: str) -> None
 
 def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del reason
+    _leave_attempt(session)
     if not _goes_back(session):
         session.done(dict(given))
         return

@@ -15,7 +15,8 @@ from apps.saga.audit import interventions
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.edits import InvalidInput
 from apps.saga.endings import HOOK_ATTEMPTS_MAX
-from apps.saga.models import Audit, Run, RunStatus, Step
+from apps.saga.engine import Resumed
+from apps.saga.models import Attempt, AttemptOutcome, Audit, Run, RunStatus, Step
 from apps.saga.triage import Action, NotRegistered, NotStuck, PastPivot, Stale, WrongState, wanted
 from tests.integration.saga.test_engine import Refusal, Story, answer, ask, call, local
 from tests.integration.saga.test_failing import FailingHooks
@@ -203,6 +204,21 @@ class TestCompensate:
         assert [line for line in story.told if line.startswith("undo ")] == ["undo c", "undo b", "undo a"]
         assert story.told[-1] == "compensated because c: R546"
 
+    def test_closes_the_question_that_nobody_waits_for_any_more(self, story: Story, made: Definition) -> None:
+        run_id = waiting_at_c(made)
+        do(run_id, Action.COMPENSATE)
+        assert Attempt.objects.get(position=2, undo=False).outcome == AttemptOutcome.NO_ANSWER
+        assert answer(run_id, 2) is Resumed.LATE
+
+    def test_turns_a_held_run_around(self, story: Story, made: Definition) -> None:
+        run_id = retrying_at_b(story, made)
+        pauses.pause("test.toy", "b", reason="repairs", by="user:chief", now=timezone.now(), holds_undo=False)
+        let_time_pass(run_id)
+        work(run_id)
+        assert Run.objects.get().held_by is not None
+        do(run_id, Action.COMPENSATE)
+        assert finish(run_id).status == RunStatus.COMPENSATED
+
     def test_keeps_the_cause_that_the_run_had(self, story: Story, made: Definition) -> None:
         run_id = retrying_at_b(story, made)
         do(run_id, Action.COMPENSATE)
@@ -239,6 +255,7 @@ class TestSkip:
         assert finish(run_id).status == RunStatus.COMPLETED
         assert Step.objects.get(position=2).output == {"ok": True}
         assert "answer c" not in story.told
+        assert Attempt.objects.get(position=2).outcome == AttemptOutcome.NO_ANSWER
 
     def test_of_the_last_step_completes_the_run(self, story: Story, made: Definition) -> None:
         run_id = stuck_at_e(story, made)
