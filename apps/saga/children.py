@@ -1,17 +1,20 @@
 """Runs that are branches of another run's step: a saga within a saga, fan-out and fan-in.
 
 Note [Child before parent]
-Nobody holds the locks of two runs while he works, and who needs a second one has the child's and takes the parent's.
+Who waits for the lock of a second run has the branch's and wants the parent's, never the other way round.
 The commit that ends a branch makes its parent due (apps/saga/endings.py); the parent's owner then looks at the
-branches without locking them. The way down is a message that may be lost: a branch that is woken looks up, without a
-lock, whether its parent calls it back, and turns around by itself. So a parent never waits for a branch's lock, and
-there is no circle. What is lost on the way down is sent again when the parent looks again, which it does by itself.
+branches without locking them. On the way down, a parent that turns around turns those of its branches around that are
+complete, if nobody has them in this moment (SKIP LOCKED: it does not wait), and sends messages to the others. A branch
+that is not over looks up by itself, without a lock, whether its parent calls it back, whenever somebody works on it. So
+a parent never waits for a branch's lock, and there is no circle. What was skipped or lost is done when the parent looks
+again, which it does by itself.
 Branches that end together find the parent locked one after the other: each makes it due behind the one before it, and
 whoever looks last sees all of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +29,12 @@ from apps.saga.models import AttemptOutcome, Run, RunStatus, Step
 from apps.saga.rows import RunRow
 from apps.saga.session import Session
 from apps.saga.shapes import BRANCHES_MAX, Child, ChildrenStep
+
+
+class CalledBack(DomainError):
+    """The run to which this branch belongs has turned around: what the branch had done is undone."""
+
+    code = "R537"
 
 
 class BranchFailed(DomainError):
@@ -106,14 +115,22 @@ def _begin(session: Session, name: str, child: Child) -> chains.Begun:
 
 def call_back(session: Session) -> bool:
     """Have all branches of the current step undone, of whatever attempt. True: some are not yet."""
-    left = list(
-        Run.objects.filter(parent_id=session.run.id, parent_position=session.position)
-        .exclude(status=RunStatus.COMPENSATED)
-        .values_list("pk", flat=True)
-    )
+    mine = Run.objects.filter(parent_id=session.run.id, parent_position=session.position)
+    left = list(mine.exclude(status=RunStatus.COMPENSATED).values_list("pk", "status"))
+    for run_id, status in left:
+        if status == RunStatus.COMPLETED:
+            _reopen(run_id, now=session.now)
     if left:
-        chains.look_after_commit(*left)
+        chains.look_after_commit(*(run_id for run_id, _ in left))
     return bool(left)
+
+
+def _reopen(run_id: UUID, *, now: datetime) -> None:
+    """Make a complete branch live again, so that it is undone whatever messages are lost. Waits for nobody."""
+    branch = Session.lock(run_id, now=now)
+    if branch is not None and branch.run.status == RunStatus.COMPLETED:
+        branch.reopen(CalledBack())
+        branch.flush()
 
 
 # --- Up -------------------------------------------------------------------------------------------------------------------

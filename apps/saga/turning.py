@@ -2,6 +2,7 @@
 
 from apps.common.errors import DomainError
 from apps.saga import children
+from apps.saga.children import CalledBack
 from apps.saga.definition import COMPENSABLE, LocalStep
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
 from apps.saga.session import Session
@@ -11,12 +12,6 @@ class DeadlinePassed(DomainError):
     """The run was not done when its deadline passed: what it had done is undone."""
 
     code = "R530"
-
-
-class CalledBack(DomainError):
-    """The run to which this branch belongs has turned around: what the branch had done is undone."""
-
-    code = "R537"
 
 
 def turned(session: Session) -> bool:

@@ -120,11 +120,11 @@ def many(hints: Hints, *, threads: int, rounds: int = 200) -> list[Callable[[], 
 
     def sweeper() -> None:
         try:
-            for _ in range(rounds):
+            for n in range(rounds):
                 if not Run.objects.filter(status__in=LIVE).exists():
                     return
                 over.wait(0.02)
-                sweep(now=timezone.now() + timedelta(hours=1))
+                sweep(now=timezone.now() + timedelta(minutes=n))  # what was woken a round ago is woken again
             raise AssertionError("some run never ends")
         finally:
             over.set()
