@@ -2,13 +2,15 @@
 
     make bench-saga
 
-Every side is a process of its own, on one PostgreSQL server, durable (fsync, synchronous_commit), in alternating rounds;
-the medians of the rounds' ratios are reported. Variants, each with runs a second, p50, p99, statements and commits a run:
-``inline`` (start() does it all in the caller's commit; one thread, and 8), ``workers`` (start() commits, a Celery worker
-on Redis does the steps), ``dbos`` (workflow called directly; one thread, and 8), ``dbos_queued`` (enqueued, executors take
-it), ``limit`` (psycopg pipelines the rows that one inline run leaves; one thread, and 8).
-p50 and p99 of the queued ones are from start to last business row, at PACED_RATE a second: in a flood they would only
-tell how long the queue is.
+Every side is one process of its own, with one thread or with eight, on one PostgreSQL server, durable (fsync,
+synchronous_commit). The sides stay loaded and work in turn, a second each, in another order every round: what disturbs
+the machine disturbs neighbours alike. The medians of the rounds' ratios are reported. Variants, each with runs a second,
+p50, p99, and statements, round trips and commits a run: ``inline`` (start() does it all in the caller's commit),
+``workers`` (start() commits, real Celery worker processes on Redis do the steps), ``dbos`` (workflow called directly),
+``dbos_queued`` (enqueued, executor processes take it), ``limit`` (psycopg pipelines the rows that one inline run leaves).
+Rates of the queued ones: a flood that is started as fast as four threads can, from the first start to the last business
+row. Their p50 and p99 are from start to last business row, at PACED_RATE a second: in a flood they would only tell how
+long the queue is.
 """
 
 import contextlib
@@ -19,16 +21,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from benchmarks.saga_processes import Role
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 os.environ.setdefault("EMBEDDED_POSTGRES_DIR", "postgres-bench")
 os.environ["MESSAGING_TRANSPORT"] = "local"  # nothing is relayed here
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))  # of each measurement with a rate
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "20"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "1"))  # of each side in each round
+FLOODS = int(os.environ.get("BENCH_FLOODS", "5"))
 THREADS = 8
 # Runs of a flood: enough for seconds of work, and fewer for DBOS, whose rate is lower.
 FLOOD, FLOOD_DBOS = 1_000, 300
@@ -131,7 +137,7 @@ def dbos_queued(world: World, *, runs: int = FLOOD_DBOS, rate: float = 0, wire: 
         "threads": THREADS,
         **({"wire": wire} if wire else {}),
     }
-    queue = {"polling_s": DBOS_POLLING_S, "concurrency": DBOS_CONCURRENCY or None}
+    queue: dict[str, Any] = {"polling_s": DBOS_POLLING_S, "concurrency": DBOS_CONCURRENCY or None}
     executors = [
         Role("saga_dbos", "executor", executor=f"executor-{number}", **queue, **given) for number in range(DBOS_EXECUTORS)
     ]
@@ -143,19 +149,46 @@ def dbos_queued(world: World, *, runs: int = FLOOD_DBOS, rate: float = 0, wire: 
 
 
 # --- Rounds -------------------------------------------------------------------------------------------------------------
-def one_round(world: World, number: int) -> dict[str, Measured]:
-    """Every variant once, ours and the others in turn."""
-    from benchmarks.harness import say
+def sides(world: World) -> "dict[str, Role]":
+    """Every direct variant, loaded and warm."""
+    from benchmarks.saga_processes import Role
 
     found = {}
     for name, threads in (("sequential", 1), ("threads8", THREADS)):
-        for side in (inline, dbos, limit):
-            found[f"{side.__name__}_{name}"] = side(world, threads=threads)
-    for side in (workers, dbos_queued):
-        found[side.__name__] = side(world)
-    told = ", ".join(f"{name} {rate(measured):,.0f}/s" for name, measured in found.items())
-    say(f"round {number}: {told}")
+        given: dict[str, Any] = {"threads": threads, "seconds": SECONDS}
+        found[f"inline_{name}"] = Role("saga_roles", "inline", **given)
+        found[f"dbos_{name}"] = Role("saga_dbos", "inline", python=DBOS_PYTHON, url=world.url, **given)
+        found[f"limit_{name}"] = Role("saga_limit", "limit", path=world.rows, dsn=world.dsn, **given)
     return found
+
+
+def direct_rounds(world: World) -> list[dict[str, Measured]]:
+    """The direct variants in turn. Those that are compared are neighbours."""
+    from benchmarks.harness import say
+
+    loaded = sides(world)
+    names, rounds = list(loaded), []
+    for number in range(ROUNDS):
+        order = [*names[number % 3 : 3], *names[: number % 3], *names[3 + number % 3 :], *names[3 : 3 + number % 3]]
+        found = {name: loaded[name].slice() for name in order}
+        say(f"round {number + 1}: " + ", ".join(f"{name} {rate(found[name]):,.0f}/s" for name in names))
+        rounds.append(found)
+    for role in loaded.values():
+        role.end()
+    return rounds
+
+
+def queued_rounds(world: World) -> list[dict[str, Measured]]:
+    """Floods of the queued variants, each first every other time."""
+    from benchmarks.harness import say
+
+    rounds = []
+    for number in range(FLOODS):
+        order = (workers, dbos_queued) if number % 2 else (dbos_queued, workers)
+        found = {side.__name__: side(world) for side in order}
+        say(f"flood {number + 1}: " + ", ".join(f"{name} {rate(found[name]):,.0f}/s" for name in sorted(found)))
+        rounds.append(found)
+    return rounds
 
 
 def rate(measured: Measured) -> float:
@@ -246,6 +279,7 @@ def prepare() -> None:
     embedded.ensure_database(settings.DATABASES["default"], DBOS_DATABASE)
     with psycopg.connect(saga_world.dsn(DBOS_DATABASE), autocommit=True) as database:
         database.execute(TABLES)
+    saga_world.leave()  # an idle connection reports its commits late, into what is counted
 
 
 def written(world: World) -> dict[str, int]:
@@ -268,18 +302,32 @@ def written(world: World) -> dict[str, int]:
     return found
 
 
-def check_work(world: World, rounds: list[dict[str, Measured]], before: dict[str, int]) -> None:
+def check_work(
+    world: World, direct: list[dict[str, Measured]], queued: list[dict[str, Measured]], before: dict[str, int]
+) -> None:
     """Every run that was counted has left all of its rows, once."""
     after = written(world)
-    for database, ours in ((world.database, True), (DBOS_DATABASE, False)):
+    for database, is_dbos in ((world.database, False), (DBOS_DATABASE, True)):
         counted = sum(
             measured["all_runs"]
-            for found in rounds
+            for found in (direct[-1], *queued)  # a side that stays counts on
             for name, measured in found.items()
-            if name.startswith("dbos") is not ours
+            if name.startswith("dbos") is is_dbos
         )
         if after[database] - before[database] != counted:
             raise SystemExit(f"{database}: {counted} runs were counted, {after[database] - before[database]} are whole")
+
+
+def figures_of(name: str, rounds: list[dict[str, Measured]], waits: list[float]) -> dict[str, float]:
+    """What is told of a variant."""
+    from benchmarks.harness import median, percentile
+
+    return {
+        "runs_per_s": round(median([rate(found[name]) for found in rounds]), 1),
+        "p50_ms": round(percentile(waits, 50), 2),
+        "p99_ms": round(percentile(waits, 99), 2),
+        "cpu_ms": round(median([found[name]["cpu_s"] / found[name]["runs"] * 1000 for found in rounds]), 2),
+    }
 
 
 def main() -> None:
@@ -288,7 +336,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the orderly way: workers are stopped
     django.setup()
-    from benchmarks.harness import median, report, say
+    from benchmarks.harness import load, median, report, say
     from benchmarks.saga_processes import Role
 
     prepare()
@@ -299,34 +347,30 @@ def main() -> None:
         per_run = counts(world)
         say(f"a run's statements, round trips and commits: {per_run}")
         before = written(world)
-        rounds = [one_round(world, number) for number in range(1, ROUNDS + 1)]
-        check_work(world, rounds, before)
+        direct, queued = direct_rounds(world), queued_rounds(world)
+        check_work(world, direct, queued, before)
         paced = {side.__name__: side(world, runs=PACED, rate=PACED_RATE) for side in (workers, dbos_queued)}
 
-    def ratio(ours: str, other: str) -> float:
+    def ratio(rounds: list[dict[str, Measured]], ours: str, other: str) -> float:
         return median([rate(found[ours]) / rate(found[other]) for found in rounds])
 
-    figures: dict[str, Any] = {"rows_of_a_run": sum(rows.values()), "rounds": ROUNDS}
-    for name in rounds[0]:
-        waits = [paced[name]] if name in paced else [found[name] for found in rounds]
-        variant = name.removesuffix("_sequential").removesuffix("_threads8")
-        figures[name] = {
-            "runs_per_s": round(median([rate(found[name]) for found in rounds]), 1),
-            "p50_ms": round(median([found["p50_ms"] for found in waits]), 2),
-            "p99_ms": round(median([found["p99_ms"] for found in waits]), 2),
-            "cpu_ms": round(median([found[name]["cpu_s"] / found[name]["runs"] * 1000 for found in rounds]), 2),
-            **per_run[variant],
-        }
+    figures: dict[str, Any] = {"rows_of_a_run": sum(rows.values()), "rounds": ROUNDS, "floods": FLOODS, "load": load()}
+    for name in direct[0]:
+        waits = [wait for found in direct for wait in found[name]["waits_ms"]]
+        figures[name] = {**figures_of(name, direct, waits), **per_run[name.split("_")[0]]}
+    for name in queued[0]:
+        figures[name] = {**figures_of(name, queued, paced[name]["waits_ms"]), **per_run[name]}
     report(
         "saga",
         ratios={
-            "vs_dbos_sequential": ratio("inline_sequential", "dbos_sequential"),
-            "vs_dbos_threads8": ratio("inline_threads8", "dbos_threads8"),
-            "vs_dbos_queued": ratio("workers", "dbos_queued"),
-            "of_limit_sequential": ratio("inline_sequential", "limit_sequential"),
-            "of_limit_threads8": ratio("inline_threads8", "limit_threads8"),
+            "vs_dbos_sequential": ratio(direct, "inline_sequential", "dbos_sequential"),
+            "vs_dbos_threads8": ratio(direct, "inline_threads8", "dbos_threads8"),
+            "vs_dbos_queued": ratio(queued, "workers", "dbos_queued"),
+            "of_limit_sequential": ratio(direct, "inline_sequential", "limit_sequential"),
+            "of_limit_threads8": ratio(direct, "inline_threads8", "limit_threads8"),
         },
         figures=figures,
+        direct=f"one process each, one thread or {THREADS}",
         queues=f"celery -c {WORKER_PROCESSES} on Redis; DBOS {DBOS_EXECUTORS} executors x {DBOS_CONCURRENCY} at once, "
         f"polling every {DBOS_POLLING_S:g} s; p50 and p99 at {PACED_RATE:g}/s",
     )

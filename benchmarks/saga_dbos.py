@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from benchmarks import saga_meter
-from benchmarks.saga_meter import AMOUNT, STEPS, Wire, measure, quantiles, start_all, tell, wait_for_go, wait_until
+from benchmarks.saga_meter import AMOUNT, STEPS, Wire, in_ms, measure, start_all, tell, wait_for_go, wait_until
 
 ISOLATION = "READ COMMITTED"
 QUEUE = "sales"
@@ -154,7 +154,7 @@ def queued(given: dict[str, Any]) -> None:
         waits = [row.created_at.timestamp() - asked[row.sale_id] for row in connection.execute(wanted)]
     cpu = time.process_time() - cpu
     DBOS.destroy()
-    tell(runs=given["runs"], all_runs=given["runs"], seconds=elapsed, cpu_s=cpu, polls=polls, **quantiles(waits))
+    tell(runs=given["runs"], all_runs=given["runs"], seconds=elapsed, cpu_s=cpu, polls=polls, waits_ms=in_ms(waits))
 
 
 if __name__ == "__main__":

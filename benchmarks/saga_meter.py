@@ -46,10 +46,10 @@ def arguments() -> tuple[str, dict[str, Any]]:
     return sys.argv[1], json.loads(sys.argv[2])
 
 
-def wait_for_go() -> None:
-    """Say that everything is loaded, and wait."""
+def wait_for_go() -> bool:
+    """Say that everything is loaded, and wait. False: there is nothing more to do."""
     print("ready", flush=True)
-    sys.stdin.readline()
+    return sys.stdin.readline() == "go\n"
 
 
 def tell(**measured: Any) -> None:
@@ -58,10 +58,12 @@ def tell(**measured: Any) -> None:
 
 
 class _Worker(threading.Thread):
+    """One thread of a measurement: warms up, then works whenever the gate opens, for so long, until it is told to end."""
+
     def __init__(self, work: Callable[[], object], leave: Callable[[], object], gate: threading.Barrier) -> None:
         super().__init__(daemon=True)
         self._work, self._leave, self._gate = work, leave, gate
-        self.seconds, self.runs_max = 0.0, 0
+        self.seconds, self.runs_max = 0.0, 0  # zero seconds: the end
         self.waits: list[float] = []
         self.ended_at = 0.0
         self.failure: BaseException | None = None
@@ -71,8 +73,9 @@ class _Worker(threading.Thread):
             for _ in range(WARM_UP):
                 self._work()
             self._gate.wait()  # everybody is warm
-            self._gate.wait()  # go
-            self._measure()
+            while self._gate.wait() >= 0 and self.seconds:
+                self._measure()
+                self._gate.wait()  # everybody is done
         except BaseException as error:  # told to the coordinator below
             self.failure = error
             self._gate.abort()
@@ -80,7 +83,8 @@ class _Worker(threading.Thread):
             self._leave()
 
     def _measure(self) -> None:
-        work, clock, waits = self._work, time.perf_counter, self.waits
+        work, clock = self._work, time.perf_counter
+        self.waits = waits = []
         now = clock()
         deadline = now + self.seconds
         while now < deadline and len(waits) < self.runs_max:
@@ -99,35 +103,44 @@ def measure(
     runs_max: int = 1_000_000,
     leave: Callable[[], object] = lambda: None,
 ) -> None:
-    """Do the work again and again in so many threads, each with connections of its own, and tell rate and waits."""
+    """Do the work again and again in so many threads, each with connections of its own, whenever we are told to.
+
+    For each "go" one line with rate and waits; the end of the input is the end.
+    """
     gate = threading.Barrier(threads + 1)
     workers = [_Worker(work, leave, gate) for _ in range(threads)]
     for worker in workers:
-        worker.seconds, worker.runs_max = seconds, runs_max
         worker.start()
     with contextlib.suppress(threading.BrokenBarrierError):
         gate.wait()
-        wait_for_go()
+        all_runs = threads * WARM_UP
+        while wait_for_go():
+            for worker in workers:
+                worker.seconds, worker.runs_max = seconds, runs_max
+            all_runs = _measure_once(workers, gate, all_runs=all_runs)
+        for worker in workers:
+            worker.seconds = 0.0
         gate.wait()
-    started, cpu = time.perf_counter(), time.process_time()
     for worker in workers:
         worker.join()
-    cpu = time.process_time() - cpu
     if failure := next((worker.failure for worker in workers if worker.failure), None):
         raise failure
-    waits = sorted(wait for worker in workers for wait in worker.waits)
+
+
+def _measure_once(workers: Sequence[_Worker], gate: threading.Barrier, *, all_runs: int) -> int:
+    gate.wait()
+    started, cpu = time.perf_counter(), time.process_time()
+    gate.wait()
+    cpu = time.process_time() - cpu
+    waits = [wait for worker in workers for wait in worker.waits]
     elapsed = max(worker.ended_at for worker in workers) - started
-    all_runs = len(waits) + threads * WARM_UP
-    tell(runs=len(waits), all_runs=all_runs, seconds=elapsed, cpu_s=cpu, **quantiles(waits))
+    tell(runs=len(waits), all_runs=all_runs + len(waits), seconds=elapsed, cpu_s=cpu, waits_ms=in_ms(waits))
+    return all_runs + len(waits)
 
 
-def quantiles(waits: Sequence[float]) -> dict[str, float]:
-    """Median and 99th percentile of seconds, in milliseconds."""
-    ordered = sorted(waits)
-    return {
-        "p50_ms": ordered[len(ordered) // 2] * 1000,
-        "p99_ms": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000,
-    }
+def in_ms(waits: Sequence[float]) -> list[float]:
+    """Seconds as milliseconds, to the microsecond."""
+    return [round(wait * 1000, 3) for wait in waits]
 
 
 def start_all(start_one: Callable[[], object], *, runs: int, rate_per_s: float, leave: Callable[[], object]) -> None:

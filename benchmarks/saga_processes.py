@@ -32,11 +32,21 @@ class Role:
         self._process.stdin.flush()
         return self
 
+    def slice(self) -> dict[str, Any]:
+        """Let it work once more, and wait for what it measured. It stays."""
+        found: dict[str, Any] = json.loads(self.go()._until("{"))
+        self._until("ready")
+        return found
+
     def result(self) -> dict[str, Any]:
         """What it measured, when it is done and gone."""
         found: dict[str, Any] = json.loads(self._until("{"))
-        self._process.communicate(timeout=END_S_MAX)
+        self.end()
         return found
+
+    def end(self) -> None:
+        """Close its input, and wait until it is gone."""
+        self._process.communicate(timeout=END_S_MAX)
 
 
 class Background:

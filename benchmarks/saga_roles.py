@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import saga_meter
-from benchmarks.saga_meter import Wire, measure, quantiles, start_all, tell, wait_for_go, wait_until
+from benchmarks.saga_meter import Wire, in_ms, measure, start_all, tell, wait_for_go, wait_until
 
 
 def _load() -> None:
@@ -65,7 +65,7 @@ def queued(given: dict[str, Any]) -> None:
     waits = [written[sale_id].timestamp() - at for sale_id, at in asked.items()]
     connections.close_all()
     cpu = time.process_time() - cpu
-    tell(runs=given["runs"], all_runs=given["runs"], seconds=elapsed, cpu_s=cpu, polls=polls, **quantiles(waits))
+    tell(runs=given["runs"], all_runs=given["runs"], seconds=elapsed, cpu_s=cpu, polls=polls, waits_ms=in_ms(waits))
 
 
 def capture(given: dict[str, Any]) -> None:

@@ -136,6 +136,13 @@ def prepare() -> None:
         cursor.execute("VACUUM ANALYZE")
 
 
+def leave() -> None:
+    """Close this process's connections to our database."""
+    connection.close()
+    if connection.pool is not None:
+        connection.close_pool()
+
+
 def trace_connections(wire: Wire) -> None:
     """Let every connection of this process, and of its children, be traced."""
 
