@@ -75,7 +75,7 @@ def _database() -> dict[str, Any]:
         options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
     # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
     options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
-    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
+    base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     if not url:
