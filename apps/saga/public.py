@@ -20,6 +20,8 @@ from apps.saga.definition import (
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
+from apps.saga.pace import RUNS_MAX as PACE_RUNS_MAX
+from apps.saga.pace import Ending, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -31,14 +33,17 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
-from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
+from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
+    "PACE_RUNS_MAX",
     "PIVOT",
     "RETRIABLE",
     "AlreadyPaused",
@@ -49,6 +54,7 @@ __all__ = [
     "CallStep",
     "Condition",
     "Definition",
+    "Ending",
     "Filter",
     "FoundRun",
     "FoundRuns",
@@ -57,9 +63,12 @@ __all__ = [
     "InvalidAttribute",
     "Kind",
     "LocalStep",
+    "Longest",
     "NotPaused",
     "NotStuck",
+    "Pace",
     "PauseState",
+    "Place",
     "Progress",
     "Resumed",
     "Run",
@@ -67,13 +76,18 @@ __all__ = [
     "RunsInNeed",
     "RunsNow",
     "Sla",
+    "Spread",
     "Step",
+    "StepPace",
     "StepState",
+    "StepTerms",
     "TooWide",
+    "Trouble",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wait",
     "advance",
     "as_json",
     "condition",
@@ -82,8 +96,10 @@ __all__ = [
     "find_runs",
     "interventions",
     "lift_pause",
+    "pace",
     "pause",
     "pauses",
+    "places",
     "register",
     "registered",
     "resume",
