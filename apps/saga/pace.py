@@ -18,6 +18,15 @@ from apps.saga.models import AttemptOutcome
 # Runs that are looked at for one answer. The 99th percentile of so many is told by fifty of them, and they are read in
 # a fraction of a second.
 RUNS_MAX = 5000
+# How far a person looks back: at what happens, at this shift, at the same hour yesterday, at the same day of last week.
+WINDOWS = {
+    "15min": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+}
+# Outcomes that count as errors; a refusal by business is an answer.
+ERRORS = (AttemptOutcome.FAILED, AttemptOutcome.NO_ANSWER, AttemptOutcome.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,16 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """How many runs met a refusal, or else an error, at a step or at its undo; one with several errors counts once."""
+
+    step: str
+    undo: bool
+    refused: bool
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """Runs that are in this state, because of this step. ``standing``: within, slow or late, of those that are over."""
 
@@ -86,6 +105,7 @@ class Pace:
     runs: int
     cut: bool
     steps: tuple[StepPace, ...]
+    failures: tuple[Failures, ...]
     troubles: tuple[Trouble, ...]
     endings: tuple[Ending, ...]
 
@@ -128,12 +148,15 @@ FROM spans GROUP BY name ORDER BY 3, 1
 """
 # Two questions of the same runs in one statement: how their attempts failed, and how they stand.
 _ENDS = """
-SELECT 'attempt', step.name, attempt.undo, attempt.outcome, attempt.error_code, count(DISTINCT attempt.run_id),
-    min(attempt.started_at)
+SELECT CASE WHEN grouping(attempt.error_code) = 1 THEN 'step' ELSE 'attempt' END, step.name, attempt.undo,
+    coalesce(attempt.outcome, CASE WHEN bool_and(attempt.outcome = 'REFUSED') THEN 'REFUSED' ELSE 'FAILED' END),
+    coalesce(attempt.error_code, ''), count(DISTINCT attempt.run_id), min(attempt.started_at)
 FROM sample JOIN saga_attempt attempt ON attempt.run_id = id AND attempt.run_id >= %(first)s
 JOIN saga_step step ON step.run_id = attempt.run_id AND step.run_id >= %(first)s AND step.position = attempt.position
 WHERE attempt.outcome IN ('FAILED', 'NO_ANSWER', 'UNKNOWN', 'REFUSED')
-GROUP BY 2, 3, 4, 5
+GROUP BY GROUPING SETS (
+    (step.name, attempt.undo, attempt.outcome, attempt.error_code), (step.name, attempt.undo, attempt.outcome = 'REFUSED')
+)
 UNION ALL
 SELECT 'run', failed_step, false, status, CASE
         WHEN finished_at IS NULL OR %(target)s::interval IS NULL THEN ''
@@ -158,6 +181,11 @@ def pace(use_case: str, *, since: datetime, now: datetime) -> Pace:
         for kind, step, undo, outcome, code, runs, first in ends
         if kind == "attempt"
     ]
+    failures = tuple(
+        Failures(step=step, undo=undo, refused=outcome == AttemptOutcome.REFUSED, runs=runs)
+        for kind, step, undo, outcome, _, runs, _ in ends
+        if kind == "step"
+    )
     endings = [
         (Ending(failed_step=step, status=status, standing=standing, runs=runs), first)
         for kind, step, _, status, standing, runs, first in ends
@@ -171,6 +199,7 @@ def pace(use_case: str, *, since: datetime, now: datetime) -> Pace:
         runs=total,
         cut=cut,
         steps=steps,
+        failures=failures,
         troubles=tuple(sorted(troubles, key=lambda each: (-each.runs, each.step, each.code))),
         endings=tuple(ending for ending, _ in endings),
     )

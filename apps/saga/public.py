@@ -20,8 +20,7 @@ from apps.saga.definition import (
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
-from apps.saga.pace import RUNS_MAX as PACE_RUNS_MAX
-from apps.saga.pace import Ending, Pace, Spread, StepPace, Trouble, pace
+from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -43,9 +42,9 @@ from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
-    "PACE_RUNS_MAX",
     "PIVOT",
     "RETRIABLE",
+    "WINDOWS",
     "AlreadyPaused",
     "AskStep",
     "AttemptState",
@@ -55,6 +54,7 @@ __all__ = [
     "Condition",
     "Definition",
     "Ending",
+    "Failures",
     "Filter",
     "FoundRun",
     "FoundRuns",

@@ -19,6 +19,7 @@ from apps.backoffice.components.links import change_link, list_link
 from apps.backoffice.components.masking import mask_cpf
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
+from apps.backoffice.live import fragment
 from apps.backoffice.pages.retry import PERMISSION as RETRY_PERMISSION
 from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal_docs
@@ -103,7 +104,7 @@ def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "tab": _tab(request),
         "may_retry": request.user.has_perm(RETRY_PERMISSION),
     }
-    return render(request, "backoffice/run_parts.html", context)
+    return fragment(request, "backoffice/run_parts.html", context)
 
 
 def _tab(request: HttpRequest) -> str:

@@ -222,6 +222,15 @@ class TestPace:
         assert found["authorise_payment", False, "NO_ANSWER"].refused is False
         assert found["authorise_payment", False, "NO_ANSWER"].code == "NoAnswer"
 
+    def test_counts_a_run_with_several_errors_once(self) -> None:
+        tries = (Try(1, 2, "FAILED", code="A"), Try(3, 4, "FAILED", code="B"), Try(5, 6, "REFUSED", code="R1"))
+        story = (DONE, StepStory("FAILED", tries))
+        make_run(status="COMPENSATED", started_at=NOW - timedelta(seconds=9), now=NOW, story=story, finished_at=NOW)
+        found = lately()
+        assert sorted(each.code for each in found.troubles) == ["A", "B", "R1"]
+        told = {(each.step, each.undo, each.refused): each.runs for each in found.failures}
+        assert told == {("authorise_payment", False, False): 1, ("authorise_payment", False, True): 1}
+
     def test_tells_how_runs_ended_and_what_was_promised(self) -> None:
         factories.completed_run(now=NOW)
         factories.stuck_run(now=NOW)
