@@ -38,7 +38,7 @@ class NeedsFilter(admin.SimpleListFilter):
             ("stuck", "Stuck"),
             ("undoing", "Undoing for long"),
             ("overdue", "Overdue: nobody wakes it"),
-            ("open", "Not over: on the way or stuck"),
+            ("open", "Not over yet"),
             ("live", "On the way"),
             ("in_error", "In error: retried, undoing or stuck"),
             ("held", "Held by a pause"),

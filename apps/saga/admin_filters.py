@@ -7,14 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.common.clock import first_uuid7
-from apps.saga.filters import standing_at
-from apps.saga.models import Attempt, Run, Step
+from apps.saga.models import OPEN, Attempt, Run, RunStatus, Step
 from apps.saga.pace import ERRORS, WINDOWS
 
 UNDO = "undo:"
@@ -49,7 +48,9 @@ class AtFilter(_LedTo):
         value = self.value()
         if not value:
             return queryset
-        return queryset.filter(standing_at(value.removeprefix(UNDO), undo=value.startswith(UNDO)))
+        here = Step.objects.filter(run_id=OuterRef("pk"), position=OuterRef("cursor"), name=value.removeprefix(UNDO))
+        undoing = Q(status=RunStatus.COMPENSATING)
+        return queryset.filter(undoing if value.startswith(UNDO) else ~undoing, Exists(here), status__in=OPEN)
 
 
 class _Outcome(_LedTo):

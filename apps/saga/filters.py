@@ -155,13 +155,6 @@ def _at(places: Iterable[tuple[Definition, list[int]]]) -> Q:
     return Q(status__in=OPEN) & found
 
 
-def standing_at(step: str, *, undo: bool) -> Q:
-    """The runs that are not over and stand at this step, whatever their use case: undoing it, or not."""
-    places = [(each, [at for at, known in enumerate(each.steps) if known.name == step]) for each in registered()]
-    undoing = Q(status=RunStatus.COMPENSATING)
-    return _at(places) & (undoing if undo else ~undoing)
-
-
 def _place(wanted: Filter) -> Q:
     found = Q()
     if wanted.step:

@@ -15,9 +15,9 @@ from apps.common.clock import first_uuid7
 from apps.saga.definition import versions_of
 from apps.saga.models import AttemptOutcome
 
-# Runs that are looked at for one answer. The 99th percentile of so many is told by fifty of them, and they are read in
+# Runs that are looked at for one answer. The 99th percentile of so many is told by thirty of them, and they are read in
 # a fraction of a second.
-RUNS_MAX = 5000
+RUNS_MAX = 3000
 # How far a person looks back: at what happens, at this shift, at the same hour yesterday, at the same day of last week.
 WINDOWS = {
     "15min": timedelta(minutes=15),

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import connection
 
 from apps.saga.definition import Definition, registered, versions_of
+from apps.saga.models import Run
 from apps.saga.waits import Wait, definition_of, wait_of
 
 # Of each step so many of the oldest runs are asked how long they have been in it. A younger run cannot have waited longer
@@ -67,37 +68,10 @@ class _Cell(NamedTuple):
     stuck: int
     slow: int
     late: int
-    bound: datetime | None  # when the youngest run that was looked at began, if there are younger ones
+    bound: datetime | None  # when the oldest run that was not looked at began, if there is one
     run_id: UUID
-    business_key: str
-    status: str
-    error_code: str
-    token: UUID | None
-    lease_until: datetime | None
-    due_at: datetime | None
-    held_by: UUID | None
-    held_at: datetime | None
-    started_at: datetime
     since: datetime
     attempt: int
-
-
-@dataclass(slots=True)
-class _Facts:
-    """What waits.py looks at of a run."""
-
-    use_case: str
-    version: int
-    status: str
-    cursor: int
-    error_code: str
-    token: UUID | None
-    lease_until: datetime | None
-    due_at: datetime | None
-    held_by: UUID | None
-    held_at: datetime | None
-    started_at: datetime
-    finished_at: datetime | None = None  # nothing here is over
 
 
 # The condition on the status is that of the index saga_run_open: history is not read. The steps of the few oldest runs of
@@ -106,8 +80,7 @@ _SQL = """
 WITH terms (use_case, version, slow_before, late_before) AS (
     SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[], %(slow)s::timestamptz[], %(late)s::timestamptz[])
 ), here AS MATERIALIZED (
-    SELECT id, use_case, version, cursor, status, error_code, token, lease_until, due_at, held_by, held_at, started_at,
-        business_key, status = 'COMPENSATING' AS undo,
+    SELECT id, use_case, version, cursor, status, error_code, token, held_by, started_at, status = 'COMPENSATING' AS undo,
         row_number() OVER (PARTITION BY use_case, version, cursor, status = 'COMPENSATING' ORDER BY id) AS place
     FROM saga_run
     WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK') AND (%(all)s OR use_case = %(use_case)s)
@@ -140,7 +113,7 @@ WITH terms (use_case, version, slow_before, late_before) AS (
     ORDER BY here.use_case, here.version, here.cursor, here.undo, now_at.since, here.id
 )
 SELECT cells.use_case, cells.version, cells.cursor, cells.undo, runs, asking, in_error, held, stuck, slow, late, bound,
-    longest.id, business_key, status, error_code, token, lease_until, due_at, held_by, held_at, started_at, since, attempt
+    longest.id, since, attempt
 FROM cells JOIN longest ON longest.use_case = cells.use_case AND longest.version = cells.version
     AND longest.cursor = cells.cursor AND longest.undo = cells.undo
 ORDER BY 1, 2, 3, 4
@@ -148,11 +121,13 @@ ORDER BY 1, 2, 3, 4
 
 
 def places(use_case: str = "", *, now: datetime) -> tuple[Place, ...]:
-    """Every step, of one use case or of all, in which runs are now. One statement, which reads open runs alone."""
+    """Every step, of one use case or of all, in which runs are now. Two statements, which read open runs alone."""
     with connection.cursor() as cursor:
         cursor.execute(_SQL, _question(use_case, now=now))
         cells = [_Cell(*row) for row in cursor.fetchall()]
-    return tuple(_place(cell) for cell in cells)
+    runs = Run.objects.defer("data").in_bulk([cell.run_id for cell in cells]) if cells else {}
+    # Between the two statements a run may have been archived; then the next look tells the next one.
+    return tuple(_place(cell, runs[cell.run_id]) for cell in cells if cell.run_id in runs)
 
 
 def _question(use_case: str, *, now: datetime) -> dict[str, Any]:
@@ -174,9 +149,8 @@ def _question(use_case: str, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _place(cell: _Cell) -> Place:
-    facts = _facts(cell)
-    definition = definition_of(facts)
+def _place(cell: _Cell, run: Run) -> Place:
+    definition = definition_of(run)
     return Place(
         use_case=cell.use_case,
         version=cell.version,
@@ -192,28 +166,12 @@ def _place(cell: _Cell) -> Place:
         late=cell.late,
         longest=Longest(
             run_id=cell.run_id,
-            business_key=cell.business_key,
+            business_key=run.business_key,
             since=cell.since,
             exact=cell.bound is None or cell.since <= cell.bound,
             attempt=cell.attempt,
-            wait=wait_of(facts, definition),
+            wait=wait_of(run, definition),
         ),
-    )
-
-
-def _facts(cell: _Cell) -> _Facts:
-    return _Facts(
-        use_case=cell.use_case,
-        version=cell.version,
-        status=cell.status,
-        cursor=cell.cursor,
-        error_code=cell.error_code,
-        token=cell.token,
-        lease_until=cell.lease_until,
-        due_at=cell.due_at,
-        held_by=cell.held_by,
-        held_at=cell.held_at,
-        started_at=cell.started_at,
     )
 
 

@@ -99,7 +99,7 @@ def _for_whom(longest: Longest, *, now: datetime) -> str:
         "worker": "for a worker",
         "pause": "for whoever lifts the pause",
         "person": f"for somebody of {wait.whom} to decide" if wait.whom else "for somebody to decide",
-    }[wait.kind]
+    }.get(wait.kind, f"for {wait.whom}")
     if wait.until is None:
         return f" {whom}"
     if wait.until <= now:

@@ -112,6 +112,12 @@ LOOKS: dict[str, dict[str, Look]] = {
         "NUMBER_VOIDED": _undo("Number voided"),
         "ABANDONED": _undo("Abandoned"),
     },
+    "hold": {
+        "OPEN": _waiting("Held"),
+        "POSTED": _ok("Posted"),
+        "VOIDED": _undo("Let go"),
+        "EXPIRED": _idle("Expired", "clock"),
+    },
     "reservation": {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),

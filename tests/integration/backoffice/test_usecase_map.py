@@ -135,7 +135,7 @@ class TestPage:
         self, evening: dict[str, Run]
     ) -> None:
         state, now = saga.use_case(CARD), timezone.now()
-        for expected in (3, 1):
+        for expected in (4, 2):
             with CaptureQueriesContext(connection) as captured:
                 map_of(state, measure="waiting", window="1h", now=now)
             assert len(captured) == expected
