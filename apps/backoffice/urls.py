@@ -7,7 +7,7 @@ from apps.backoffice.pages import act, actions, triage
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
-from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_view
+from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_live, use_case_view
 
 _ACTION = "triage/actions/<uuid:action_id>/"
 
@@ -31,6 +31,7 @@ def page_urls() -> list[URLPattern]:
         path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),
         path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
+        path("use-cases/<str:name>/live/", inside(use_case_live), name="backoffice_use_case_live"),
         path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),
         path("use-cases/<str:name>/resume/", inside(resume_view), name="backoffice_use_case_resume"),
     ]

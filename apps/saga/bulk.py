@@ -21,7 +21,7 @@ from apps.saga import audit, incidents, triage
 from apps.saga.attributes import amount_of
 from apps.saga.models import BulkAction, BulkItem, Incident, Run, Step
 from apps.saga.selection import READ_RUNS, NoRuns, Selection, at_risk, check_expected, needs_approval, runs_of
-from apps.saga.session import error_code, error_detail
+from apps.saga.telling import error_code, error_detail
 from apps.saga.triage import Action, Wanted
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from apps.common.transactions import durable, transaction, transaction_required
 from apps.saga import pauses
 from apps.saga.definition import AskStep, CallStep, Step
 from apps.saga.models import AttemptOutcome, Circuit, Pause, StepStatus
-from apps.saga.session import Session, error_code
+from apps.saga.session import Session
+from apps.saga.telling import error_code
 
 ACTOR = "the breaker"
 PROBES_MAX = 100  # in one round; the next is a second away

@@ -1,78 +1,60 @@
-"""The end of a run is told to its journey's owner in the commit that ends it: a hook, which may fail.
+"""What the end of a run does for others, in the commit that ends it: its parent looks, and its keys go on.
 
-Note [A hook that fails]
-What the hook did is rolled back, and the run stays as it is, live, to end again a little later: ``hook_failures`` counts.
-After HOOK_ATTEMPTS_MAX the run is stuck with a code that says so, because a hook that always raises is a bug. When
-everything was undone, ``hook_failures`` stays in the stuck run: a person's retry calls the hook again, and nothing else.
+The parent first, because its row may have to be waited for; keys that are freed are nobody's business before they are.
 """
 
-import logging
-from typing import TYPE_CHECKING
+from datetime import datetime
 
-from django.db import Error as DatabaseError
 from django.db import connection
 
-from apps.common.errors import DomainError
-from apps.common.transactions import kept_savepoint
-from apps.saga.models import RunStatus
-from apps.saga.terms import ErrorClass
-
-if TYPE_CHECKING:
-    from apps.saga.session import Session
-
-logger = logging.getLogger(__name__)
-
-HOOK_ATTEMPTS_MAX = 8  # with the delays of a step's own retries: some minutes, for a database that is briefly in trouble
+from apps.common.transactions import transaction_required
+from apps.saga import chains
+from apps.saga.rows import RunRow
 
 
-class HookFailed(DomainError):
-    """The run came to its end, but its use case could not be told: its hook failed too often."""
-
-    code = "R540"
-
-
-def told(session: "Session", *, undone: bool) -> bool:
-    """Call the hook of this end. False: it failed, and the run ends later, or is stuck because of it."""
-    run, hooks = session.run, session.definition.hooks
-    hook = hooks.on_compensated if undone else hooks.on_stuck
-    try:
-        with kept_savepoint():
-            hook(session.view(undo=undone), failed_step=run.failed_step, code=run.error_code, detail=run.error_detail)
-    except Exception as error:
-        if isinstance(error, DatabaseError) and not connection.is_usable():
-            raise
-        logger.warning("the hook of %s %s failed", run.use_case, run.business_key, exc_info=error)
-        _again_or_stuck(session, error, undone=undone)
-        return False
-    run.hook_failures = None
-    return True
+@transaction_required
+def ended(run: RunRow, *, now: datetime, due: datetime) -> None:
+    """A run has just been written as over. ``due``: when those whom it wakes are due, should the wake-up be lost."""
+    if run.parent_id is not None:
+        _tell_parent(run, due=due)
+    if run.awaits_key is not None:
+        _free(run, now=now, due=due)
 
 
-def _again_or_stuck(session: "Session", error: Exception, *, undone: bool) -> None:
-    run = session.run
-    failures = run.hook_failures = (run.hook_failures or 0) + 1
-    if failures < HOOK_ATTEMPTS_MAX:
-        run.status = RunStatus.RUNNING if run.status == RunStatus.WAITING else run.status
-        session.retry_hook(failures)
-        return
-    name = "on_compensated" if undone else "on_stuck"
-    cause = f"{run.error_code}: {run.error_detail}" if run.error_code else "no error"
-    given_up = HookFailed(f"{name} failed {failures} times: {type(error).__name__}: {error}. Before: {cause}")
-    session.tell(given_up)
-    session.occurred(given_up, ErrorClass.TECHNICAL, step=run.failed_step)
-    run.hook_failures = failures if undone else None
-    run.status, run.due_at, run.token = RunStatus.STUCK, None, None
+# See Note [Child before parent] in children.py.
+_PARENT = "UPDATE saga_run SET due_at = %(due)s WHERE id = %(id)s AND due_at > %(due)s"
 
 
-def awaits_hook(session: "Session") -> bool:
-    """Is everything undone in this stuck run, and only its hook missing?"""
-    return session.run.status == RunStatus.STUCK and session.run.hook_failures is not None
+def _tell_parent(run: RunRow, *, due: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_PARENT, {"id": run.parent_id, "due": due})
+    assert run.parent_id is not None  # noqa: S101  # the caller looked
+    # A parent that has turned around meanwhile calls this run back: it looks up, when it is woken.
+    chains.look_after_commit(run.parent_id, run.id)
 
 
-def begin_again(session: "Session") -> None:
-    """Let a run that awaits its hook end once more, for the cause that it had before the hook failed."""
-    run = session.run
-    cause = next((step for step in session.steps if step.name == run.failed_step), None)
-    if cause is not None and cause.error_code:
-        run.error_code, run.error_detail = cause.error_code, cause.error_detail
-    run.hook_failures, run.status = 0, RunStatus.COMPENSATING
+# See Note [Taking without waiting] in locks.py.
+_FREE = "DELETE FROM saga_lock WHERE run_id = %s RETURNING key, state"
+_HAND_OVER = """
+UPDATE saga_lock SET state = 'HELD', held_at = %(now)s WHERE id = (
+    SELECT id FROM saga_lock WHERE key = %(key)s AND state = 'WAITING' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+) RETURNING run_id
+"""
+_NEXT = """
+UPDATE saga_run SET due_at = %(due)s WHERE id = (
+    SELECT id FROM saga_run WHERE id = %(id)s AND due_at > %(due)s FOR NO KEY UPDATE SKIP LOCKED
+)
+"""
+
+
+def _free(run: RunRow, *, now: datetime, due: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_FREE, [run.id])
+        held = sorted(key for key, state in cursor.fetchall() if state == "HELD")
+        for key in held:
+            cursor.execute(_HAND_OVER, {"key": key, "now": now})
+            found = cursor.fetchone()
+            if found is not None:
+                # Not waited for: whoever has that run may be about to give up its place in this queue.
+                cursor.execute(_NEXT, {"id": found[0], "due": due})
+                chains.look_after_commit(found[0])

@@ -13,9 +13,11 @@ undo may come before its do); a pivot in doubt is a person's case, because nobod
 
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.saga import circuits
+from apps.saga.budgets import backoff
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Step
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
-from apps.saga.session import Session, backoff, error_code, error_detail
+from apps.saga.session import Session
+from apps.saga.telling import error_code, error_detail
 from apps.saga.terms import ErrorClass
 
 BUSINESS, TECHNICAL, UNKNOWN = ErrorClass.BUSINESS, ErrorClass.TECHNICAL, ErrorClass.UNKNOWN

@@ -28,6 +28,7 @@ from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
+from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -39,18 +40,21 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
 from apps.saga.terms import Breaker, ErrorClass, Sla
 from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
-from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
+from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
     "INLINE_RUNS",
     "PIVOT",
     "RETRIABLE",
+    "WINDOWS",
     "Action",
     "ActionState",
     "AlreadyPaused",
@@ -62,7 +66,9 @@ __all__ = [
     "CallStep",
     "Condition",
     "Definition",
+    "Ending",
     "ErrorClass",
+    "Failures",
     "Filter",
     "FoundRun",
     "FoundRuns",
@@ -75,11 +81,14 @@ __all__ = [
     "ItemState",
     "Kind",
     "LocalStep",
+    "Longest",
     "NoRuns",
     "NotPaused",
     "NotStuck",
     "NotWaiting",
+    "Pace",
     "PauseState",
+    "Place",
     "Preview",
     "Progress",
     "Resumed",
@@ -90,17 +99,22 @@ __all__ = [
     "SamePerson",
     "Selection",
     "Sla",
+    "Spread",
     "Stale",
     "Step",
+    "StepPace",
     "StepState",
+    "StepTerms",
     "TooManyRuns",
     "TooWide",
+    "Trouble",
     "UnknownAction",
     "UnknownIncident",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wait",
     "Wanted",
     "action_items",
     "action_state",
@@ -117,8 +131,10 @@ __all__ = [
     "interventions",
     "latest_actions",
     "lift_pause",
+    "pace",
     "pause",
     "pauses",
+    "places",
     "preview",
     "register",
     "registered",

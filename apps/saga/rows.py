@@ -41,6 +41,12 @@ class RunRow:
     hook_failures: int | None = None
     started_at: datetime
     finished_at: datetime | None = None
+    at_step: str = ""
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    parent_position: int | None = None
+    branch: str = ""
+    awaits_key: str | None = None
 
 
 # What may change of a run after it was written.
@@ -60,6 +66,8 @@ RUN_CHANGES = (
     "stale_outcomes",
     "hook_failures",
     "finished_at",
+    "at_step",
+    "awaits_key",
 )
 
 

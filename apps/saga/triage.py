@@ -13,12 +13,14 @@ from uuid import UUID
 
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction_required
-from apps.saga import audit, chains, edits, endings
-from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, AskStep, CallStep, UnknownDefinition, lookup
+from apps.saga import approvals, audit, chains, edits, hooks
+from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, LocalStep, UnknownDefinition, lookup
 from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
 from apps.saga.queries import RunState
 from apps.saga.rows import RunRow, StepRow
-from apps.saga.session import GRACE, UNDOABLE, Session
+from apps.saga.session import GRACE, Session
+from apps.saga.shapes import ChildrenStep
+from apps.saga.turning import turn
 
 
 class Action(StrEnum):
@@ -174,24 +176,26 @@ def _judge_compensate(session: Session, given: Mapping[str, Any]) -> str:
     if session.run.status not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK) or _goes_back(session):
         raise WrongState(f"The run is {_says(session.run.status)}: it does not go forward.")
     _check_free(session, pauses_matter=False)
-    row, kind = session.row, session.step.kind
-    if kind is RETRIABLE or any(step.kind == PIVOT and step.status == StepStatus.DONE for step in session.steps):
-        raise PastPivot("The run has passed its pivot: it can only go forward.")
-    if kind is PIVOT and _in_doubt(row):
-        raise PastPivot(f"Nobody knows whether {_where(session)}, the pivot, happened: retry asks, skip records it.")
-    names = [step.name.replace("_", " ") for step in session.steps[: session.position] if step.status in UNDOABLE]
+    _check_pivot(session)
+    names = [step.name.replace("_", " ") for step in session.steps[: session.position] if step.status in hooks.UNDOABLE]
     names += [_where(session)] if _takes_back_current(session) else []
     return f"undoes {', '.join(reversed(names))}" if names else "ends the run: nothing is to be undone"
 
 
-def _in_doubt(row: StepRow) -> bool:
-    return row.status in (StepStatus.UNKNOWN, StepStatus.WAITING, StepStatus.RUNNING)
+def _check_pivot(session: Session) -> None:
+    if session.can_turn:
+        return
+    before = all(step.kind == COMPENSABLE for step in session.steps[: session.position])
+    if session.step.kind is not PIVOT or not before:
+        raise PastPivot("The run has passed its pivot: it can only go forward.")
+    if session.row.status in (StepStatus.UNKNOWN, StepStatus.WAITING, StepStatus.RUNNING):
+        raise PastPivot(f"Nobody knows whether {_where(session)}, the pivot, happened: retry asks, skip records it.")
 
 
 def _takes_back_current(session: Session) -> bool:
     """May something of the current step have happened? Its undo may come before its do."""
-    tried = session.row.attempts > 0 and isinstance(session.step, AskStep | CallStep)
-    return session.step.kind is COMPENSABLE and (tried or _in_doubt(session.row))
+    row = session.row
+    return row.kind == COMPENSABLE and row.attempts > 0 and not isinstance(session.step, LocalStep)
 
 
 def _judge_skip(session: Session, given: Mapping[str, Any]) -> str:
@@ -201,6 +205,8 @@ def _judge_skip(session: Session, given: Mapping[str, Any]) -> str:
     _check_free(session)
     if run.hook_failures is not None:
         raise WrongState("The run has come to its end, which is being told: there is no step to skip.")
+    if isinstance(session.step, ChildrenStep) and row.attempts:
+        raise WrongState(f"The branches of {_where(session)} are runs of their own: act on them.")
     if run.status != RunStatus.STUCK and row.retry_at is None and row.waiting_until is None:
         raise WrongState(f"Nothing is wrong with {_where(session)}: the run goes on by itself.")
     if not _goes_back(session):
@@ -215,6 +221,8 @@ def _judge_handle(session: Session, given: Mapping[str, Any]) -> str:
     del given
     if session.run.status != RunStatus.STUCK:
         raise NotStuck(f"The run is {_says(session.run.status)}: only a stuck one is closed by a person.")
+    if session.run.parent_id is not None:
+        raise WrongState("The run is a branch of another one, which waits for it: retry it, or skip its step.")
     return "closes the run as it is: nothing more happens to it"
 
 
@@ -227,7 +235,7 @@ _JUDGES = {
 
 
 def _goes_back(session: Session) -> bool:
-    if session.run.status == RunStatus.COMPENSATING or endings.awaits_hook(session):
+    if session.run.status == RunStatus.COMPENSATING or hooks.awaits_hook(session):
         return True
     return not session.at_end and session.row.status == StepStatus.UNDOING
 
@@ -290,8 +298,8 @@ def _retry(session: Session, given: Mapping[str, Any], reason: str) -> None:
         Run.objects.filter(pk=run.id).update(data=run.data)  # the engine itself never changes it
     session.forgive()
     session.row.retry_at = session.row.waiting_until = None
-    if endings.awaits_hook(session):
-        endings.begin_again(session)
+    if hooks.awaits_hook(session):
+        hooks.begin_again(session)
     elif run.status == RunStatus.STUCK:
         run.status = RunStatus.COMPENSATING if _goes_back(session) else RunStatus.RUNNING
     run.due_at, run.token = session.now + GRACE, None
@@ -308,17 +316,17 @@ def _leave_attempt(session: Session) -> None:
 
 def _compensate(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del given
-    _leave_attempt(session)
-    if not session.run.error_code:  # else its own error is the cause
-        session.blame(UndoneByHand(reason))
-    row = session.touch()
-    row.retry_at = row.waiting_until = None
-    session.begin_undo(include_current=_takes_back_current(session))
+    run, cause = session.run, UndoneByHand(reason)
+    if run.error_code:  # its own error stays the cause
+        cause = UndoneByHand(run.error_detail)
+        cause.code = run.error_code  # type: ignore[misc]  # of this one alone
+    turn(session, cause)
 
 
 def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del reason
     _leave_attempt(session)
+    approvals.close(session)
     if not _goes_back(session):
         session.done(dict(given))
         return
@@ -328,7 +336,7 @@ def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
 
 def _handle(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del given, reason
-    session.close()
+    session.finish(RunStatus.HANDLED)
 
 
 _DEEDS = {Action.RETRY: _retry, Action.COMPENSATE: _compensate, Action.SKIP: _skip, Action.HANDLE: _handle}

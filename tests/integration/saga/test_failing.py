@@ -9,7 +9,7 @@ from django.utils import timezone
 from apps.common.errors import DomainError
 from apps.saga import engine
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
-from apps.saga.endings import HOOK_ATTEMPTS_MAX
+from apps.saga.hooks import HOOK_ATTEMPTS_MAX
 from apps.saga.models import Attempt, Run, RunStatus, Step
 from apps.saga.terms import ErrorClass
 from tests.integration.saga.test_engine import Refusal, Story, TellingHooks, answer, ask, call, known, local

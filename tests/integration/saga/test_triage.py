@@ -14,8 +14,8 @@ from apps.saga import engine, pauses, triage
 from apps.saga.audit import interventions
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.edits import InvalidInput
-from apps.saga.endings import HOOK_ATTEMPTS_MAX
 from apps.saga.engine import Resumed
+from apps.saga.hooks import HOOK_ATTEMPTS_MAX
 from apps.saga.models import Attempt, AttemptOutcome, Audit, Run, RunStatus, Step
 from apps.saga.triage import Action, NotRegistered, NotStuck, PastPivot, Stale, WrongState, wanted
 from tests.integration.saga.test_engine import Refusal, Story, answer, ask, call, local
