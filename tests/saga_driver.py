@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 from django.test.utils import override_settings
 from django.utils import timezone
 
@@ -22,7 +21,7 @@ from apps.messaging.models import Redelivery
 from apps.messaging.relay import relay_all
 from apps.messaging.transports import transport
 from apps.messaging.transports.base import Consumer
-from apps.saga import engine, triage
+from apps.saga import engine
 from apps.saga.models import LIVE, Run, RunStatus, Step
 
 ROUNDS_MAX = 300
@@ -81,12 +80,6 @@ def server_world() -> Iterator[None]:
                 member.close()
             _members.clear()
             transport.cache_clear()
-
-
-def retry(run_id: UUID, *, now: datetime) -> None:
-    """As a person does it."""
-    with transaction.atomic():
-        triage.apply(run_id, triage.wanted(triage.Action.RETRY), reason="the cause is gone", by="user:tests", now=now)
 
 
 def let_time_pass(run_id: UUID) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.common.errors import DomainError, NotFound
-from apps.common.transactions import transaction_required
+from apps.common.transactions import transaction, transaction_required
 from apps.saga import approvals, audit, chains, edits, hooks
 from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, LocalStep, UnknownDefinition, lookup
 from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
@@ -282,6 +282,12 @@ def apply(
         at=now, actor=by, action=what.action, use_case=run.use_case, step=step, run_id=run.id, reason=reason, detail=noted
     )
     return told
+
+
+@transaction
+def retry(run_id: UUID, *, now: datetime, by: str = "an operator", reason: str = "retried by hand") -> None:
+    """``apply`` a retry to one run, in a commit of its own."""
+    apply(run_id, Wanted(action=Action.RETRY), reason=reason, by=by, now=now)
 
 
 def _noted(session: Session, what: Wanted) -> dict[str, Any]:

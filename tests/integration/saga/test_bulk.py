@@ -26,10 +26,10 @@ from apps.saga.incidents import incident_id
 from apps.saga.models import Audit, BulkAction, BulkItem, Run, RunStatus
 from apps.saga.pauses import UnknownUseCase
 from apps.saga.selection import NoRuns, Selection, TooManyRuns, UnknownIncident
-from apps.saga.triage import Action, Stale, wanted
+from apps.saga.triage import Action, Stale, retry, wanted
 from tests.integration.saga.test_engine import Refusal, Story, local
 from tests.integration.saga.world import TOY, begin, registered, toy, until
-from tests.saga_driver import finish, retry
+from tests.saga_driver import finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WHY = "route B is open since 22:12"

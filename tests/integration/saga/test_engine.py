@@ -29,8 +29,8 @@ from apps.saga.engine import Progress, Resumed
 from apps.saga.models import Attempt, RunStatus, Step
 from apps.saga.models import Run as RunRow
 from apps.saga.sweeper import sweep
-from apps.saga.triage import NotStuck
-from tests.saga_driver import finish, let_time_pass, retry, work
+from apps.saga.triage import NotStuck, retry
+from tests.saga_driver import finish, let_time_pass, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -12,9 +12,10 @@ from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.hooks import HOOK_ATTEMPTS_MAX
 from apps.saga.models import Attempt, Run, RunStatus, Step
 from apps.saga.terms import ErrorClass
+from apps.saga.triage import retry
 from tests.integration.saga.test_engine import Refusal, Story, TellingHooks, answer, ask, call, known, local
 from tests.integration.saga.world import begin, registered
-from tests.saga_driver import finish, retry, work
+from tests.saga_driver import finish, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -15,9 +15,10 @@ from apps.saga.audit import interventions
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.incidents import ITSELF, IncidentQuestion, IncidentState, Occurred
 from apps.saga.models import Incident, IncidentTrend, Occurrence, Run, RunStatus
+from apps.saga.triage import retry
 from tests.integration.saga.test_engine import Refusal, Story, ask, local
 from tests.integration.saga.world import begin, registered, toy
-from tests.saga_driver import finish, retry
+from tests.saga_driver import finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = datetime(2026, 5, 1, 12, 3, tzinfo=UTC)

@@ -16,11 +16,12 @@ from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.definition import Run as RunView
 from apps.saga.engine import Resumed
 from apps.saga.models import LIVE, Audit, Run, RunStatus, Step
+from apps.saga.triage import retry
 from apps.saga.versions import Moved, NoMapping, UnknownVersion, move
 from tests.integration.messaging.world import together
 from tests.integration.saga.test_engine import Refusal, Story, answer, ask, call, local
 from tests.integration.saga.world import REASON, TOY, begin, registered, toy
-from tests.saga_driver import finish, let_time_pass, retry, work
+from tests.saga_driver import finish, let_time_pass, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MAPPING = {1: {"a": "a", "b": "b2", "c": "c"}}
