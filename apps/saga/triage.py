@@ -13,13 +13,13 @@ from uuid import UUID
 
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction, transaction_required
-from apps.saga import approvals, audit, chains, edits, hooks
+from apps.saga import audit, chains, edits, hooks
 from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, LocalStep, UnknownDefinition, lookup
 from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
 from apps.saga.queries import RunState
 from apps.saga.rows import RunRow, StepRow
 from apps.saga.session import GRACE, Session
-from apps.saga.shapes import ChildrenStep
+from apps.saga.shapes import ApprovalStep, ChildrenStep
 from apps.saga.turning import turn
 
 
@@ -205,8 +205,7 @@ def _judge_skip(session: Session, given: Mapping[str, Any]) -> str:
     _check_free(session)
     if run.hook_failures is not None:
         raise WrongState("The run has come to its end, which is being told: there is no step to skip.")
-    if isinstance(session.step, ChildrenStep) and row.attempts:
-        raise WrongState(f"The branches of {_where(session)} are runs of their own: act on them.")
+    _check_skippable(session)
     if run.status != RunStatus.STUCK and row.retry_at is None and row.waiting_until is None:
         raise WrongState(f"Nothing is wrong with {_where(session)}: the run goes on by itself.")
     if not _goes_back(session):
@@ -215,6 +214,13 @@ def _judge_skip(session: Session, given: Mapping[str, Any]) -> str:
     if given:
         raise WrongState(f"The run undoes {_where(session)}: an undo has no output.")
     return f"takes {_where(session)} as undone"
+
+
+def _check_skippable(session: Session) -> None:
+    if isinstance(session.step, ApprovalStep) and not _goes_back(session):
+        raise WrongState(f"{_where(session).capitalize()} is for those to decide whom it asks: an operator cannot do it.")
+    if isinstance(session.step, ChildrenStep) and session.row.attempts:
+        raise WrongState(f"The branches of {_where(session)} are runs of their own: act on them.")
 
 
 def _judge_handle(session: Session, given: Mapping[str, Any]) -> str:
@@ -332,7 +338,6 @@ def _compensate(session: Session, given: Mapping[str, Any], reason: str) -> None
 def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del reason
     _leave_attempt(session)
-    approvals.close(session)
     if not _goes_back(session):
         session.done(dict(given))
         return
