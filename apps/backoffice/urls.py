@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
+from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
@@ -17,6 +18,8 @@ def page_urls() -> list[URLPattern]:
         path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
         path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
         path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
+        path("approvals/", inside(approvals_view), name="backoffice_approvals"),
+        path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),
         path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
         path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),

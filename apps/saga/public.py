@@ -2,16 +2,31 @@
 
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
+from apps.saga.deciding import (
+    AlreadyDecided,
+    ApprovalOver,
+    Approvals,
+    ApprovalState,
+    Decider,
+    NotYours,
+    approval,
+    approvals_of,
+    decide,
+    find_approvals,
+)
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
+    REFUSE,
     RETRIABLE,
+    WAIT,
     AskStep,
     CallStep,
     Definition,
     Hooks,
     Kind,
     LocalStep,
+    Revise,
     Run,
     Step,
     register,
@@ -19,6 +34,7 @@ from apps.saga.definition import (
 )
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
+from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pauses import (
     AlreadyPaused,
@@ -31,8 +47,9 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
-from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
+from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
 from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
 from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
@@ -40,14 +57,25 @@ from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
 __all__ = [
     "COMPENSABLE",
     "PIVOT",
+    "REFUSE",
     "RETRIABLE",
+    "WAIT",
+    "AlreadyDecided",
     "AlreadyPaused",
+    "ApprovalOver",
+    "ApprovalState",
+    "ApprovalStep",
+    "Approvals",
     "AskStep",
     "AttemptState",
     "Attribute",
     "Breaker",
     "CallStep",
+    "Child",
+    "ChildState",
     "Condition",
+    "Decider",
+    "Decision",
     "Definition",
     "Filter",
     "FoundRun",
@@ -55,13 +83,19 @@ __all__ = [
     "Hooks",
     "Intervention",
     "InvalidAttribute",
+    "KeyHeld",
     "Kind",
     "LocalStep",
+    "LockView",
     "NotPaused",
     "NotStuck",
+    "NotYours",
+    "ParallelStep",
     "PauseState",
     "Progress",
+    "Question",
     "Resumed",
+    "Revise",
     "Run",
     "RunState",
     "RunsInNeed",
@@ -69,15 +103,21 @@ __all__ = [
     "Sla",
     "Step",
     "StepState",
+    "SubSagaStep",
+    "TimerStep",
     "TooWide",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
     "advance",
+    "approval",
+    "approvals_of",
     "as_json",
     "condition",
+    "decide",
     "drawing",
+    "find_approvals",
     "find_run",
     "find_runs",
     "interventions",

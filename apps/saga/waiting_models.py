@@ -42,6 +42,7 @@ class Approval(models.Model):
         indexes = [
             models.Index(fields=["-id"], name="saga_approval_open", condition=Q(status="OPEN")),
             models.Index(fields=["run_id"], name="saga_approval_run"),
+            models.Index(fields=["business_key"], name="saga_approval_business_key"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["run_id", "position"], name="saga_approval_once", condition=Q(status="OPEN")),
