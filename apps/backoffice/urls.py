@@ -7,7 +7,7 @@ from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
-from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_view
+from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_live, use_case_view
 
 
 def page_urls() -> list[URLPattern]:
@@ -22,6 +22,7 @@ def page_urls() -> list[URLPattern]:
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),
         path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
+        path("use-cases/<str:name>/live/", inside(use_case_live), name="backoffice_use_case_live"),
         path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),
         path("use-cases/<str:name>/resume/", inside(resume_view), name="backoffice_use_case_resume"),
     ]

@@ -36,6 +36,7 @@ from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
+from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -47,12 +48,14 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
 from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
-from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
+from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
@@ -60,6 +63,7 @@ __all__ = [
     "REFUSE",
     "RETRIABLE",
     "WAIT",
+    "WINDOWS",
     "AlreadyDecided",
     "AlreadyPaused",
     "ApprovalOver",
@@ -77,6 +81,8 @@ __all__ = [
     "Decider",
     "Decision",
     "Definition",
+    "Ending",
+    "Failures",
     "Filter",
     "FoundRun",
     "FoundRuns",
@@ -87,11 +93,14 @@ __all__ = [
     "Kind",
     "LocalStep",
     "LockView",
+    "Longest",
     "NotPaused",
     "NotStuck",
     "NotYours",
+    "Pace",
     "ParallelStep",
     "PauseState",
+    "Place",
     "Progress",
     "Question",
     "Resumed",
@@ -101,15 +110,20 @@ __all__ = [
     "RunsInNeed",
     "RunsNow",
     "Sla",
+    "Spread",
     "Step",
+    "StepPace",
     "StepState",
+    "StepTerms",
     "SubSagaStep",
     "TimerStep",
     "TooWide",
+    "Trouble",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wait",
     "advance",
     "approval",
     "approvals_of",
@@ -122,8 +136,10 @@ __all__ = [
     "find_runs",
     "interventions",
     "lift_pause",
+    "pace",
     "pause",
     "pauses",
+    "places",
     "register",
     "registered",
     "resume",

@@ -66,6 +66,8 @@ class TestExport:
         (read,) = rows_of(tmp_path, "saga_run")
         assert read.pop("month") == "2026-01"
         assert json.loads(read.pop("data")) == stored.pop("data") == run.data
+        for name in ("attributes", "renamed"):
+            assert json.loads(read.pop(name)) == stored.pop(name)
         assert read == {name: str(value) if value and name.endswith("id") else value for name, value in stored.items()}
         read_steps = [{name: row[name] for name in archive.columns(Step)} for row in rows_of(tmp_path, "saga_step")]
         for row, step in zip(read_steps, steps, strict=True):
@@ -115,7 +117,8 @@ class TestExport:
         run_at(MARCH)
         archive_runs(directory=tmp_path, now=NOW)
         folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")}
-        wanted = {f"{table.table}/month=2026-0{month}" for table in TABLES for month in (1, 3)}
+        tables = ("saga_run", "saga_step", "saga_attempt", "saga_approval")
+        wanted = {f"{table}/month=2026-0{month}" for table in tables for month in (1, 3)}
         assert folders == wanted
         assert not list(tmp_path.rglob("*.part"))
 
