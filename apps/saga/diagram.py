@@ -91,6 +91,7 @@ def _node(step: Step) -> str:
 _BOX_W, _BOX_H, _GAP = 176, 64, 44
 _LEFT, _TOP, _LANE = 92, 44, 66  # before the first box, above the boxes, down to the way back
 _RIGHT = 40  # behind the end: half of its word
+_PIVOT_RIGHT = 120  # when the words beside a last pivot stand there
 _END_R = 14
 _OPTIONAL = 64  # from the way back down to the steps that may be chosen
 _LINE_CHARACTERS = 22  # of a step's name, in one line of a box; a longer one takes two
@@ -215,7 +216,7 @@ def svg(definition: Definition) -> str:
     """The picture as one SVG element, with its words inside. It may stand in a page or alone."""
     count, below = len(definition.steps), _TOP + _BOX_H + _LANE + 44
     boxes = max(count, len(definition.optional_steps))
-    width = _x(boxes) + _END_R + _RIGHT
+    width = _x(boxes) + _END_R + (_PIVOT_RIGHT if definition.steps[-1].kind is PIVOT else _RIGHT)
     height = below + (_OPTIONAL + _BOX_H if definition.optional_steps else 0)
     title = f"{definition.use_case} version {definition.version}"
     y, start, end = _TOP + _BOX_H / 2, _LEFT - _GAP - _END_R, _x(count) + _END_R
