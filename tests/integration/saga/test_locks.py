@@ -297,6 +297,16 @@ class TestRaces:
             hints.work_off()
             assert run_of(second).status == RunStatus.WAITING
 
+    def test_a_key_whose_run_was_ended_by_hand_is_nobodys(self, story: Story, hints: Hints) -> None:
+        a_toy = locking(ask(story, "a"), story=story)
+        with registered(a_toy):
+            first, second = on(a_toy, "k"), on(a_toy, "k")
+            hints.work_off()
+            ended = {"status": RunStatus.COMPENSATED, "due_at": None, "finished_at": timezone.now()}
+            RunRow.objects.filter(pk=first).update(**ended)
+            engine.advance(second)
+            assert held() == {"k": second}
+
     def test_nobody_overtakes(self, story: Story, hints: Hints) -> None:
         a_toy = locking(ask(story, "a"), story=story)
         with registered(a_toy):
