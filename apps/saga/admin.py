@@ -207,12 +207,13 @@ class ApprovalAdmin(KeyedAdmin):
     list_filter_submit = True
     search_help_text = "How the id of an approval begins, or a whole business key"
     fields = readonly_fields = (
-        *("state", "asks", "run", "use_case", "step", "facts", "deciders", "delegates", "asked", "open_until"),
+        *("state", "asks", "run", "use_case", "step", "told", "deciders", "delegates", "asked", "open_until"),
         *("decided", "decided_by", "reason"),
     )
     says = "What runs have asked people, and what was decided."
     empty = "No run has asked anybody yet."
     state = column("State", lambda row: chip(_APPROVALS[ApprovalStatus(row.status)]))
+    told = column("Facts", lambda row: "; ".join(f"{name}: {text}" for name, text in row.facts) or "—")
     asks = column("Question", lambda row: link(address("backoffice_approval", row.pk), row.question[:100], wraps=True))
     run = column("Run", _run_link)
     asked = column("Asked", lambda row: moment(row.asked_at))

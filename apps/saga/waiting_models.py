@@ -27,7 +27,7 @@ class Approval(models.Model):
     step = models.CharField(max_length=100)
     business_key = models.CharField(max_length=200)
     question = models.TextField()
-    facts = models.JSONField(default=dict, help_text="What whoever decides has to know: names and texts.")
+    facts = models.JSONField(default=list, help_text="What whoever decides has to know: pairs of name and text, in order.")
     deciders = ArrayField(models.CharField(max_length=200), help_text="group:…, permission:… or scope:…")
     delegates = ArrayField(models.CharField(max_length=200), default=list, help_text="Who decides after the deadline.")
     delegated_at = models.DateTimeField(null=True, help_text="Since then the delegates decide, and nobody else.")

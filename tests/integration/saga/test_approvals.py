@@ -92,7 +92,7 @@ class TestDecide:
         with registered(a_toy):
             run_id = begin(a_toy, now=now)
             asked = only()
-            assert (asked.question, asked.facts) == ("Shall toy go on?", {"amount": "1.00"})
+            assert (asked.question, asked.facts) == ("Shall toy go on?", [["amount", "1.00"]])
             assert (asked.status, asked.until, asked.run_id) == ("OPEN", now + timedelta(days=3), run_id)
             assert RunRow.objects.get(pk=run_id).due_at == asked.until
             told = said(asked.pk)
