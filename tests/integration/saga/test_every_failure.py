@@ -4,7 +4,10 @@ After each: the run ended as it must, at the place where it was made to fail; wh
 and nothing was done after it was undone.
 """
 
+import os
+import random
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,10 +18,11 @@ from django.utils import timezone
 
 from apps.common.errors import UnknownOutcome
 from apps.saga import engine
-from apps.saga.deciding import decide
+from apps.saga.deciding import ApprovalOver, decide
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, LocalStep, Output, Revise, Run
-from apps.saga.models import LIVE, Approval, Lock, RunStatus, Step
+from apps.saga.models import LIVE, Approval, Lock, RunStatus
 from apps.saga.models import Run as RunRow
+from apps.saga.models import Step as StepRow
 from apps.saga.shapes import TimerStep
 from apps.saga.sweeper import sweep
 from tests.integration.saga.hints import Hints, assert_whole
@@ -45,6 +49,7 @@ PLACES = {
     "call r2": "r2",
     "do z": "z",
 }
+SEEDS = int(os.environ.get("SHAPES_SEEDS", "20"))  # more by hand: a seed that fails is the name of its test
 LEAVES = ("a", "x", "y", "p1", "p2", "p3", "choose", "r1", "r2")
 
 
@@ -90,15 +95,15 @@ class World:
             self._answer()
             self._decide()
             past = timezone.now() - timedelta(seconds=1)
-            Step.objects.filter(retry_at__isnull=False).update(retry_at=past)
-            Step.objects.filter(waiting_until__isnull=False, shape="timer").update(waiting_until=past)
+            StepRow.objects.filter(retry_at__isnull=False).update(retry_at=past)
+            StepRow.objects.filter(waiting_until__isnull=False, shape="timer").update(waiting_until=past)
             RunRow.objects.filter(lease_until__isnull=False).update(lease_until=past)
             RunRow.objects.filter(due_at__isnull=False).update(due_at=past)
             sweep()
         raise AssertionError(f"the run never ends: {run.status} at {run.at_step}")
 
     def _answer(self) -> None:
-        for run_id, position, undo in Step.objects.filter(shape="ask", waiting_until__isnull=False).values_list(
+        for run_id, position, undo in StepRow.objects.filter(shape="ask", waiting_until__isnull=False).values_list(
             "run_id", "position", "undo_attempts"
         ):
             with transaction.atomic():
@@ -113,8 +118,8 @@ class World:
         for pk in Approval.objects.filter(status="OPEN").values_list("pk", flat=True):
             try:
                 decide(pk, approve=True, by=BOSS, reason="looks good", now=timezone.now())
-            except RuntimeError:
-                continue  # the colleague presses the button again
+            except (RuntimeError, ApprovalOver):
+                continue  # the colleague presses the button again, or reads that it is over
 
 
 @pytest.fixture(name="world")
@@ -234,7 +239,7 @@ class TestTurnedAroundAnywhere:
                 world._answer()
                 world._decide()
                 past = timezone.now() - timedelta(seconds=1)
-                Step.objects.filter(waiting_until__isnull=False, shape="timer").update(waiting_until=past)
+                StepRow.objects.filter(waiting_until__isnull=False, shape="timer").update(waiting_until=past)
                 RunRow.objects.filter(due_at__isnull=False).update(due_at=past)
                 sweep()
         RunRow.objects.filter(pk=run_id).update(deadline_at=timezone.now() - timedelta(seconds=1))
@@ -245,3 +250,63 @@ class TestTurnedAroundAnywhere:
             assert run.error_code == "R530"
             clean(world)
         finished(world)
+
+
+class TestWhateverOrder:
+    """Messages come twice, late, or never; time jumps; people say no; two runs want the same key."""
+
+    @pytest.mark.parametrize("seed", range(SEEDS))
+    def test_each_run_ends_whole(self, world: World, seed: int) -> None:
+        chance = random.Random(seed)
+        for place in chance.sample(sorted(PLACES), chance.randrange(3)):
+            error = chance.choice([Refusal("no"), RuntimeError("broken"), RuntimeError("broken")])
+            world.story.plan[place] = [error] * chance.choice([1, 1, 2])
+        runs = [world.start() for _ in range(2)]
+        for _ in range(chance.randrange(20, 120)):
+            disturb(world, chance, runs)
+        found = [world.end(run_id) for run_id in runs]
+        for run in found:
+            assert run.status in (RunStatus.COMPLETED, RunStatus.COMPENSATED), (run.status, run.error_code)
+            branches = RunRow.objects.filter(parent_id=run.pk)
+            assert set(branches.values_list("status", flat=True)) <= {run.status}
+            assert effects_of(world, run) == (EFFECTS if run.status == RunStatus.COMPLETED else set())
+        finished(world)
+
+
+EFFECTS = {"a", "x", "y", "p1", "p2", "p3", "choose", "r1", "r2", "z", "m"}
+
+
+def effects_of(world: World, run: RunRow) -> set[str]:
+    """What is done and not undone, by the rows of the run and of its branches."""
+    family = [run.pk, *RunRow.objects.filter(parent_id=run.pk).values_list("pk", flat=True)]
+    done = StepRow.objects.filter(run_id__in=family, status="DONE")
+    return set(done.exclude(shape__in=["timer", "approval", "child", "parallel"]).values_list("name", flat=True))
+
+
+def disturb(world: World, chance: random.Random, runs: list[UUID]) -> None:
+    """One thing happens."""
+    hints, past = world.hints.waiting, timezone.now() - timedelta(seconds=1)
+    what = chance.random()
+    if what < 0.6 and hints:
+        hints.rotate(chance.randrange(len(hints)))
+        hint = hints.popleft()
+        if chance.random() < 0.15:
+            return  # it is lost
+        for _ in range(1 + (chance.random() < 0.2)):
+            hint()
+    elif what < 0.7:
+        world._answer()
+    elif what < 0.78:
+        for pk in Approval.objects.filter(status="OPEN").values_list("pk", flat=True):
+            with suppress(RuntimeError, ApprovalOver):
+                decide(pk, approve=chance.random() < 0.9, by=BOSS, reason="as I like", now=timezone.now())
+    elif what < 0.9:
+        due = RunRow.objects.filter(due_at__isnull=False)
+        due.filter(pk__in=[pk for pk in due.values_list("pk", flat=True) if chance.random() < 0.5]).update(due_at=past)
+        StepRow.objects.filter(retry_at__isnull=False).update(retry_at=past)
+        StepRow.objects.filter(waiting_until__isnull=False, shape="timer").update(waiting_until=past)
+        sweep()
+    elif what < 0.97:
+        engine.advance(chance.choice(list(RunRow.objects.values_list("pk", flat=True))), undo=chance.random() < 0.5)
+    else:
+        RunRow.objects.filter(pk=chance.choice(runs), finished_at=None).update(deadline_at=past)
