@@ -23,6 +23,10 @@ def page_urls() -> list[URLPattern]:
         path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
+        *(
+            path(f"runs/<uuid:run_id>/{word}/", inside(act.run_view), {"action": action}, name=f"backoffice_run_{word}")
+            for word, action in (("edit", "retry"), ("compensate", "compensate"), ("skip", "skip"), ("handled", "handle"))
+        ),
         path("triage/", inside(triage.list_view), name="backoffice_triage"),
         path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),
         path("triage/act/", inside(act.act_view), name="backoffice_triage_act"),

@@ -7,7 +7,7 @@ from apps.saga.bulk import approve as approve_action
 from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
-from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
 from apps.saga.deciding import (
     AlreadyDecided,
     ApprovalOver,
@@ -170,6 +170,7 @@ __all__ = [
     "incidents",
     "interventions",
     "latest_actions",
+    "latest_of_incidents",
     "lift_pause",
     "pace",
     "pause",
