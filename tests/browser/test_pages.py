@@ -164,7 +164,7 @@ class TestRetry:
     def test_asks_why_before_it_does_anything(self, open_page: OpenPage, runs: dict[str, Run], size: str) -> None:
         page = open_page(size=size)
         page.goto(run_address(runs["stuck"]))
-        page.get_by_role("link", name="Retry now…").click()
+        page.get_by_role("link", name="Retry now…", exact=True).click()
         expect(page.get_by_text("If you retry now")).to_be_visible()
         shoot(page, f"retry_{size}")
         assert_no_sideways_scroll(page)
