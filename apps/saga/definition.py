@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
 
 COMPENSABLE, PIVOT, RETRIABLE = Kind.COMPENSABLE, Kind.PIVOT, Kind.RETRIABLE
+ELSEWHERE = "pipe"  # the shape of a step in another service; see apps/saga/pipes.py
 _ORDER = {COMPENSABLE: 0, PIVOT: 1, RETRIABLE: 2}
 
 
@@ -72,6 +73,9 @@ class Step:
 
     partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
     breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away
+
+    def registered(self) -> None:
+        """A definition with this step has become known."""
 
 
 class LocalStep(Step):
@@ -150,12 +154,12 @@ _DO = {LocalStep: ("handle",), AskStep: ("ask", "on_answer"), CallStep: ("call",
 
 def shape_class(step: Step) -> type[Step]:
     """LocalStep, AskStep or CallStep."""
-    return next(shape for shape in _UNDO if isinstance(step, shape))
+    return next((shape for shape in _UNDO if isinstance(step, shape)), type(step))
 
 
 def _lacks(step: Step, methods: Mapping[type[Step], tuple[str, ...]]) -> list[str]:
     shape = shape_class(step)
-    return [method for method in methods[shape] if getattr(type(step), method) is getattr(shape, method)]
+    return [method for method in methods.get(shape, ()) if getattr(type(step), method) is getattr(shape, method)]
 
 
 class Hooks:
@@ -186,6 +190,11 @@ class Definition:
     keep_days: int | None = None
 
     @cached_property
+    def is_choreographed(self) -> bool:
+        """Do its steps live in other services, which hand a run on by themselves?"""
+        return any(step.shape == ELSEWHERE for step in self.steps)
+
+    @cached_property
     def first_problem(self) -> str:
         """What is wrong with it, looked for once: every start asks. Empty when nothing is."""
         return next(iter(self.problems()), "")
@@ -200,6 +209,8 @@ class Definition:
         kinds = [step.kind for step in self.steps]
         if kinds != sorted(kinds, key=lambda kind: _ORDER[kind]) or kinds.count(PIVOT) > 1:
             found.append("its kinds are not compensable*, then at most one pivot, then retriable*")
+        if self.is_choreographed and any(step.shape != ELSEWHERE for step in self.steps):
+            found.append("some of its steps are pipes and some are not: a saga is handed on by services, or by us")
         for step in self.steps:
             found += [f"step {step.name} has no {missing}" for missing in _lacks(step, _DO)]
             if step.kind is COMPENSABLE:
@@ -226,6 +237,8 @@ def register(definition: Definition) -> Definition:
     known = _registry.setdefault((definition.use_case, definition.version), definition)
     if known is not definition:
         raise ValueError(f"{definition.use_case} version {definition.version} is registered twice")
+    for step in definition.steps:
+        step.registered()
     return definition
 
 

@@ -106,7 +106,7 @@ def _box(at: int, step: Step) -> list[str]:
     css = "b p" if step.kind is PIVOT else "b" if step.kind is COMPENSABLE else "b r"
     lines = _lines(step.name)
     first = _TOP + (22 if len(lines) == 1 else 16)
-    told = " ".join((type(step).__doc__ or _words(step.name)).split())
+    told = " ".join((step.__doc__ or _words(step.name)).split())
     return [
         f"<g><title>{escape(f'{_words(step.name)}: {told}')}</title>",
         f'<rect x="{x}" y="{_TOP}" width="{_BOX_W}" height="{_BOX_H}" rx="8" class="{css}"/>',

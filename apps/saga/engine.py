@@ -27,6 +27,7 @@ from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
 from apps.saga import attributes, chains, circuits, claims, pauses
 from apps.saga.calls import Claim, Outcome, talk
+from apps.saga.choreography import settle as choreography
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import failed, no_answer, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
@@ -95,9 +96,14 @@ def start(
         started_at=now,
     )
     session = Session.create(definition, run, now=now)
+    if definition.is_choreographed:
+        choreography.name(run)
     if pause is not None:
         session.hold(pause.id)
         session.flush()
+        return run_id
+    if definition.is_choreographed:
+        choreography.begin(session)
         return run_id
     if run_inline_for_ms > 0 and not pauses.is_known(definition.use_case, session.step.name):
         with session.at_work():
@@ -220,6 +226,9 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
         return Progress.OVER
     if run.held_by is not None:
         return Progress.PARKED
+    if session.definition.is_choreographed:
+        choreography.act(session)
+        return Progress.PARKED if run.status in LIVE else Progress.OVER
     undoing = run.status == RunStatus.COMPENSATING
     if undoing != undo:  # a wake-up of the other direction: say which one it is
         return Progress.UNDOING if undoing else Progress.MOVED

@@ -13,6 +13,7 @@ from django.db.models import Q
 
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
+from apps.saga.pipe_models import PipeFact, PipeRun
 
 __all__ = [
     "IN_ERROR",
@@ -23,6 +24,8 @@ __all__ = [
     "Audit",
     "Circuit",
     "Pause",
+    "PipeFact",
+    "PipeRun",
     "Run",
     "RunStatus",
     "Step",

@@ -148,6 +148,11 @@ class Session:
         self._touched.add(self.position)
         return self.row
 
+    def touch_at(self, position: int) -> StepRow:
+        """The row of any step, to be written."""
+        self._touched.add(position)
+        return self.steps[position]
+
     def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""
         row = self.touch()
@@ -253,6 +258,14 @@ class Session:
             code=self.run.error_code,
             detail=self.run.error_detail,
         )
+
+    def everything_undone(self) -> None:
+        """Nothing is left to be undone: the run is over, and its owner is told."""
+        self._undo_from(-1)
+
+    def complete(self) -> None:
+        """Every step is done."""
+        self._finish(RunStatus.COMPLETED)
 
     def stick(self, error: Exception) -> None:
         """The run can go neither forward nor back: a person must look at it. Never silent."""

@@ -1,0 +1,316 @@
+"""A choreographed run is what its facts say: its rows are written from them, and what a service did not do is done.
+
+Note [Facts and rows]
+Whoever works on such a run holds its row lock, like the engine. Rows are written from facts each time, wholly, so a fact
+may come at any time and twice. What a person changed meanwhile (a step skipped, a run turned round) differs from what
+the old facts said: it becomes a fact of its own before anything else.
+"""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from apps.messaging.public import publish_raw
+from apps.observability import ids
+from apps.saga import circuits
+from apps.saga.choreography import sending, store
+from apps.saga.choreography.errors import GlobalIdTaken
+from apps.saga.choreography.facts import BY_HAND, Fact, What
+from apps.saga.choreography.fold import BACKWARD, State, View
+from apps.saga.choreography.plan import Case, Do, Plan, plan
+from apps.saga.choreography.sending import Letterhead, Sent
+from apps.saga.models import RunStatus, StepStatus
+from apps.saga.pipes import PipeHooks, PipeStep
+from apps.saga.rows import AttemptRow, RunRow, StepRow
+from apps.saga.session import ERROR_CHARACTERS_MAX, Session
+
+ROUNDS_MAX = 4  # of deciding and doing: what is done leads to waiting
+_STATUS = {
+    State.WAITING: StepStatus.PENDING,
+    State.ASKED: StepStatus.WAITING,
+    State.RETRYING: StepStatus.WAITING,
+    State.DONE: StepStatus.DONE,
+    State.REFUSED: StepStatus.FAILED,
+    State.DEAD: StepStatus.FAILED,
+    State.UNDO_ASKED: StepStatus.UNDOING,
+    State.UNDO_RETRYING: StepStatus.UNDOING,
+    State.UNDONE: StepStatus.UNDONE,
+    State.UNDO_DEAD: StepStatus.UNDOING,
+}
+
+
+# --- Ways in ----------------------------------------------------------------------------------------------------------
+def name(run: RunRow) -> None:
+    """Claim the global id of a run that begins here. Raises GlobalIdTaken."""
+    if not store.claim(str(run.global_id), "", run.id):
+        raise GlobalIdTaken(f"There is a run of {run.global_id} already.")
+
+
+def begin(session: Session) -> None:
+    """Send the first message of a new run, in the caller's commit."""
+    Work(session, []).settle()
+
+
+def act(session: Session) -> None:
+    """The run is due: do what a service did not. The caller flushes."""
+    Work(session, store.facts_of(session.run.id)).settle()
+
+
+class Work:
+    """A run at hand, with its facts. Its row is locked, or it is new."""
+
+    def __init__(self, session: Session, facts: list[Fact]) -> None:
+        self.session, self.facts = session, facts
+        self._wants_undo = session.run.status == RunStatus.COMPENSATING
+        self._asked_for: dict[str, str] | None = None
+        self._notice_people()
+
+    @property
+    def steps(self) -> list[PipeStep]:
+        """The steps of the use case."""
+        return [step for step in self.session.definition.steps if isinstance(step, PipeStep)]
+
+    @property
+    def view(self) -> View:
+        """The saga as the facts have it."""
+        return View(self.facts, steps=len(self.session.steps))
+
+    def add(self, fact: Fact, *, key: str = "", envelope: str = "") -> bool:
+        """One fact more. False when it is known."""
+        is_endless = len(self.facts) >= store.FACTS_MAX and fact.what in (What.RETRYING, What.ASKED, What.SEEK)
+        if is_endless or not store.add(self.session.run.id, fact, key=key, envelope=envelope):
+            return False
+        self.facts.append(fact)
+        return True
+
+    def _notice_people(self) -> None:
+        """What a person did to the rows; see Note [Facts and rows]."""
+        view = self.view
+        for row in self.session.steps:
+            state = view.states[row.position]
+            if row.status == StepStatus.DONE and state in (State.ASKED, State.RETRYING, State.DEAD):
+                self._by_hand(row.position, undo=False)
+            elif row.status == StepStatus.UNDONE and state in (State.UNDO_ASKED, State.UNDO_RETRYING, State.UNDO_DEAD):
+                self._by_hand(row.position, undo=True)
+
+    def _by_hand(self, position: int, *, undo: bool) -> None:
+        what = What.UNDONE if undo else What.DONE
+        self.add(
+            Fact(
+                position=position, undo=undo, message_id=store.new_id(), what=what, at=self.session.now, code=BY_HAND,
+                reason="A person said so.",
+            )
+        )  # fmt: skip
+
+    def turn_round(self, *, code: str, reason: str) -> None:
+        """Undo it, because somebody asked for that. The session is flushed when this returns."""
+        self._wants_undo, self._asked_for = True, {"code": code, "reason": reason, "kind": "outside"}
+        self.settle()
+
+    # --- Settling -----------------------------------------------------------------------------------------------------
+    def settle(self) -> None:
+        """Write the rows, and do what is to be done. The session is flushed when this returns."""
+        session = self.session
+        with session.at_work():
+            before = session.run.status
+            for _ in range(ROUNDS_MAX):
+                view = self.view
+                decision = plan(self._case(view))
+                _write_steps(session, view, decision)
+                self._blame(view, decision)
+                if not self._apply(view, decision, before=before):
+                    break
+            view = self.view
+        tries = [row for step in session.steps for row, _ in _all_attempts(view, step.position)]
+        store.write_attempts(session.run.id, tries)
+
+    def _case(self, view: View) -> Case:
+        rows = self.session.steps
+        forgiven = [(row.attempts_forgiven, row.undo_attempts_forgiven) for row in rows]
+        return Case(view=view, steps=self.steps, forgiven=forgiven, now=self.session.now, wants_undo=self._wants_undo)
+
+    def _apply(self, view: View, decision: Plan, *, before: str) -> bool:
+        """True when something was done, and the next thing is to be decided."""
+        session, run = self.session, self.session.run
+        run.token = None
+        if decision.do is Do.COMPLETE:
+            self._complete(before)
+            return False
+        if decision.do is Do.COMPENSATED:
+            run.cursor = 0
+            if before != RunStatus.COMPENSATED:
+                session.everything_undone()
+            return False
+        run.cursor, run.finished_at = decision.position, None
+        if decision.do is Do.STICK:
+            self._stick(decision, before)
+            return False
+        run.status = RunStatus.COMPENSATING if decision.undo else RunStatus.RUNNING
+        if decision.do is Do.NOTHING:
+            if not decision.undo and not decision.is_retry:
+                run.status = RunStatus.WAITING
+            run.due_at = decision.until
+            return False
+        if decision.do is not Do.SEEK and circuits.hold(session, undo=decision.undo):
+            return False
+        self._send(view, decision)
+        return True
+
+    def _complete(self, before: str) -> None:
+        session = self.session
+        session.run.cursor = len(session.steps)
+        if before == RunStatus.COMPLETED:
+            return
+        session.run.failed_step = session.run.error_code = session.run.error_detail = ""
+        session.complete()
+        hooks = session.definition.hooks
+        if isinstance(hooks, PipeHooks):
+            session.run.cursor -= 1  # what a hook is handed is the last step's
+            hooks.on_completed(session.view())
+            session.run.cursor += 1
+
+    def _stick(self, decision: Plan, before: str) -> None:
+        error = decision.error
+        assert error is not None  # noqa: S101  # whoever is stuck has a reason
+        if before == RunStatus.STUCK:
+            self.session.blame(error)
+            self.session.run.status, self.session.run.due_at = RunStatus.STUCK, None
+        else:
+            self.session.stick(error)
+
+    def _blame(self, view: View, decision: Plan) -> None:
+        """The run's trouble, as far as there is one: what turned it round, or what the step is tried again for."""
+        run = self.session.run
+        cause = view.cause if view.is_backward else None
+        at = decision.position
+        if cause is None and decision.do is Do.NOTHING and at < len(self.session.steps):
+            way = view.way(at, undo=False)
+            is_new = way.latest(What.ASKED, What.DONE)
+            failed = way.latest(What.RETRYING, What.LETTER, What.DEAD)
+            cause = failed if failed is not None and (is_new is None or failed.at >= is_new.at) else None
+        if decision.error is not None:
+            self.session.run.cursor = at
+            self.session.blame(decision.error)
+        elif cause is not None:
+            run.failed_step = self.session.steps[cause.position].name
+            run.error_code, run.error_detail = cause.code, cause.reason
+        elif not view.is_backward and not self._wants_undo:
+            run.failed_step = run.error_code = run.error_detail = ""
+
+    # --- Sending ------------------------------------------------------------------------------------------------------
+    def _send(self, view: View, decision: Plan) -> None:
+        sent = self._message(view, decision)
+        what = What.SEEK if sent.meta.get("seek-end") is True else What.ASKED
+        error = sent.meta.get("error") or {}
+        position = decision.position
+        publish_raw(topic=sent.topic, key=sent.key, meta=sent.meta, body=sent.body)
+        fact = Fact(
+            position=position,
+            undo=decision.undo,
+            message_id=UUID(sent.meta["message-id"]),
+            what=what,
+            at=self.session.now,
+            code=str(error.get("code") or ""),
+            reason=str(error.get("reason") or ""),
+        )
+        self.add(fact, key=sent.key, envelope=_text(sent))
+
+    def _message(self, view: View, decision: Plan) -> Sent:
+        run, position = self.session.run, decision.position
+        if decision.do is Do.AGAIN:
+            found = store.kept(run.id, position=position, undo=decision.undo)
+            if found is not None:
+                kind = "compensate" if decision.undo else "in"
+                meta = found.meta
+                if not decision.undo:  # the letter of one that was buried has its error in it
+                    meta = {name: value for name, value in meta.items() if name != "error"}
+                return sending.again(f"{self.steps[position].service}.{kind}", found.key, meta, found.body)
+        if decision.undo:
+            seek = decision.do is Do.SEEK
+            return sending.undo(self._head(), position, self._given_back(position), error=self._why(view), seek=seek)
+        return sending.ask(self._head(), position, run.data if position == 0 else self.session.steps[position - 1].output)
+
+    def _head(self) -> Letterhead:
+        run = self.session.run
+        global_id, branch = store.name_of(run.id)
+        known = store.kept(run.id)
+        return Letterhead(
+            global_id=global_id,
+            branch=branch,
+            use_case=run.use_case,
+            version=run.version,
+            services=[step.service for step in self.steps],
+            key=known.key if known else "",
+            trace=str(known.meta.get("trace") or "") if known else ids.current().get("trace", ""),
+            carried=known.meta if known else None,
+        )
+
+    def _given_back(self, position: int) -> Any:
+        """What a step gave back, which is what its undo is told: as it was handed on."""
+        if position + 1 < len(self.steps):
+            found = store.kept(self.session.run.id, position=position + 1)
+            if found is not None:
+                return found.body
+        return self.session.steps[position].output or None
+
+    def _why(self, view: View) -> dict[str, str]:
+        run = self.session.run
+        if self._asked_for is not None:
+            return self._asked_for
+        cause = view.cause
+        code, reason = (cause.code, cause.reason) if cause is not None else (run.error_code, run.error_detail)
+        return {"code": code or "GIVEN_UP", "reason": reason[:1_000], "kind": "outside"}
+
+
+def _text(sent: Sent) -> str:
+    return json.dumps({"meta": sent.meta, "body": sent.body}, ensure_ascii=False)
+
+
+# --- The rows of the steps ----------------------------------------------------------------------------------------------
+def _all_attempts(view: View, position: int) -> list[tuple[AttemptRow, Any]]:
+    return view.attempts(position, undo=False) + view.attempts(position, undo=True)
+
+
+def _write_steps(session: Session, view: View, decision: Plan) -> None:
+    for row in session.steps:
+        before = replace(row)
+        _write_step(row, view, decision)
+        if _values(row) != _values(before):
+            session.touch_at(row.position)
+
+
+def _values(row: StepRow) -> list[Any]:
+    return [getattr(row, name) for name in StepRow.__slots__]
+
+
+def _write_step(row: StepRow, view: View, decision: Plan) -> None:
+    state = view.states[row.position]
+    do, undo = view.attempts(row.position, undo=False), view.attempts(row.position, undo=True)
+    row.status = _STATUS[state]
+    row.attempts, row.undo_attempts = len(do), len(undo)
+    row.started_at = do[0][0].started_at if do else None
+    row.finished_at = _end(view, row.position, do) if state not in (State.WAITING, State.ASKED, State.RETRYING) else None
+    row.undo_started_at = undo[0][0].started_at if undo else None
+    undone = view.way(row.position, undo=True).latest(What.UNDONE)
+    row.undone_at = (undone.finished_at or undone.at) if undone is not None else None
+    row.error_code, row.error_detail = _trouble(view, row.position, state)
+    waits = decision.do is Do.NOTHING and decision.position == row.position
+    row.waiting_until = decision.until if waits and not decision.is_retry else None
+    row.retry_at = decision.until if waits and decision.is_retry else None
+
+
+def _end(view: View, position: int, tries: list[tuple[AttemptRow, Any]]) -> datetime | None:
+    done = view.way(position, undo=False).latest(What.DONE)
+    if done is not None:
+        return done.finished_at or done.at
+    return tries[-1][0].finished_at if tries else None
+
+
+def _trouble(view: View, position: int, state: State) -> tuple[str, str]:
+    if state in (State.WAITING, State.DONE, State.UNDONE):
+        return "", ""
+    is_undo = state in BACKWARD and state is not State.REFUSED
+    fact = view.way(position, undo=is_undo).latest(What.REFUSED, What.DEAD, What.LETTER, What.RETRYING)
+    return (fact.code, fact.reason[:ERROR_CHARACTERS_MAX]) if fact is not None else ("", "")
