@@ -107,22 +107,26 @@ class _OneWay:
     """What is known of a step and a way."""
 
     asked: set[str] = field(default_factory=set)  # message ids
-    ended: dict[str, str] = field(default_factory=dict)  # message id -> outcome
+    ended: dict[str, set[str]] = field(default_factory=dict)  # message id -> outcomes, one unless a service is odd
     retrying: dict[str, int] = field(default_factory=dict)  # message id -> attempt
-    letters: dict[str, str] = field(default_factory=dict)  # message id -> code
+    letters: dict[str, set[str]] = field(default_factory=dict)  # message id -> codes
 
     def add(self, fact: Fact) -> None:
         if fact.what == "asked":
             self.asked.add(fact.message_id)
         elif fact.what == "letter":
-            self.letters[fact.message_id] = fact.code
+            self.letters.setdefault(fact.message_id, set()).add(fact.code)
         elif fact.what == "RETRYING":
             self.retrying[fact.message_id] = max(fact.attempt, self.retrying.get(fact.message_id, 0))
         else:
-            self.ended[fact.message_id] = fact.what
+            self.ended.setdefault(fact.message_id, set()).add(fact.what)
 
     def has(self, outcome: str) -> bool:
-        return outcome in self.ended.values()
+        return any(outcome in outcomes for outcomes in self.ended.values())
+
+    def is_buried_as(self, code: str) -> bool:
+        """Is there a dead letter with this code?"""
+        return any(code in codes for codes in self.letters.values())
 
     @property
     def open(self) -> set[str]:
@@ -184,12 +188,12 @@ class Saga:
 
     def _is_unpublished(self, position: int, do: _OneWay) -> bool:
         following = self._way(position + 1, Way.DO)
-        return Code.NOT_PUBLISHED in do.letters.values() and position + 1 < len(self.steps) and not following.asked
+        return do.is_buried_as(Code.NOT_PUBLISHED) and position + 1 < len(self.steps) and not following.asked
 
     @staticmethod
     def _is_refused_undo(undo: _OneWay) -> bool:
         """The compensation came too late, and the saga goes on as if it had not been asked."""
-        return Code.NO_WAY_BACK in undo.letters.values() and not (undo.open or undo.has("UNDONE"))
+        return undo.is_buried_as(Code.NO_WAY_BACK) and not (undo.open or undo.has("UNDONE"))
 
     @property
     def status(self) -> str:

@@ -190,6 +190,8 @@ def _backward(case: Case) -> Plan:
         return _still_seeking(case, position, step)
     if not TURNED & set(view.states):
         return Plan(do=Do.SEEK, position=view.furthest, undo=True)
+    if way.is_refused_undo:  # it says that there is no way back, and what came after it is undone
+        return Plan(do=Do.STICK, position=position, undo=True, error=ServiceFailed(way.letters[-1]))
     behind = position + 1
     turned = view.way(behind, undo=True).latest(What.UNDONE) or view.way(behind, undo=False).latest(What.REFUSED)
     deadline = turned.at + step.answer_within if turned is not None and turned.code != BY_HAND else case.now
