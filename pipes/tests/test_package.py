@@ -26,6 +26,11 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def readme_example(number: int) -> str:
+    """The Python of the README."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[number]
+
+
 class TestImports:
     @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
     def test_only_the_standard_library_and_each_client_in_its_place(self, path: Path) -> None:
@@ -78,6 +83,26 @@ class TestWheel:
             assert "pipes = lastro_pipes.cli:main" in wheel.read(entry).decode()
         wanted = {str(path.relative_to(ROOT)) for path in MODULES} | {"lastro_pipes/py.typed"}
         assert wanted <= names
+        self.installs(next(tmp_path.glob("*.whl")), tmp_path / "venv")
+
+    def installs(self, wheel: Path, venv: Path) -> None:
+        """In an environment of its own, with nothing else: the command is there, and says what is missing."""
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check"]
+        subprocess.run([*pip, str(wheel)], check=True)
+        target = venv.parent / "stock.py"
+        target.write_text(readme_example(0))
+        environment = {"PATH": "/usr/bin:/bin", "PIPES_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+        done = subprocess.run(
+            [str(venv / "bin" / "pipes"), "check", "stock:Reserve"],
+            cwd=target.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "pip install 'lastro-pipes[kafka]'" in done.stderr
 
     def test_each_client_is_an_extra(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

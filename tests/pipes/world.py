@@ -1,7 +1,7 @@
 """Three services of a shop, as the SDK runs them, and the state manager, on wires that a test may cut and cross.
 
-Each reader has a queue: one per service, one for the state manager. What is in them is delivered in whatever order, twice or
-never; the services' desks and stores, the consumer, the inbox and the outbox are the real ones.
+Each reader has a queue: one per service, one for the state manager. What is in them is delivered in whatever order, twice
+or never; the services' desks and stores, the consumer, the inbox and the outbox are the real ones.
 """
 
 import random
@@ -98,7 +98,7 @@ def registered(definition: Definition) -> Iterator[Definition]:
 
 @dataclass
 class Service:
-    """A service as the SDK runs it. ``plan``: what each attempt of a do does (the last word lasts), ``undo_plan`` of an undo."""
+    """A service as the SDK runs it. ``plan``: what each attempt of a do does (the last word lasts), ``undo_plan`` so."""
 
     address: str
     kind: Kind = Kind.COMPENSABLE

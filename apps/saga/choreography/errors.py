@@ -6,7 +6,7 @@ from apps.common.errors import DomainError
 class UnknownSaga(DomainError):
     """No choreographed run has this id; one that has just begun may not have been heard of yet."""
 
-    code, status, retryable = "R570", 404, True
+    code, retryable = "R570", True
 
 
 class NotChoreographed(DomainError):

@@ -28,7 +28,7 @@ class NoReport(Exception):
 class ServiceFailed(DomainError):
     """The step failed in its service. The run carries the service's own code and reason."""
 
-    code = "R577"
+    code = "R575"
 
     def __init__(self, fact: Fact) -> None:
         super().__init__(fact.reason)
