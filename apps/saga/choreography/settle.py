@@ -12,18 +12,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from apps.common.errors import DomainError
 from apps.messaging.public import publish_raw
 from apps.observability import ids
-from apps.saga import circuits
+from apps.saga import children, circuits, turning
 from apps.saga.choreography import sending, store
 from apps.saga.choreography.errors import GlobalIdTaken
 from apps.saga.choreography.facts import BY_HAND, Fact, What
 from apps.saga.choreography.fold import BACKWARD, State, View
-from apps.saga.choreography.plan import Case, Do, Plan, plan
+from apps.saga.choreography.plan import Case, Do, Plan, past_the_pivot, plan
 from apps.saga.choreography.sending import Letterhead, Sent
 from apps.saga.models import RunStatus, StepStatus
 from apps.saga.pipes import PipeHooks, PipeStep
-from apps.saga.rows import AttemptRow, RunRow, StepRow
+from apps.saga.rows import AttemptRow, StepRow
 from apps.saga.session import ERROR_CHARACTERS_MAX, Session
 
 ROUNDS_MAX = 4  # of deciding and doing: what is done leads to waiting
@@ -42,20 +43,48 @@ _STATUS = {
 
 
 # --- Ways in ----------------------------------------------------------------------------------------------------------
-def name(run: RunRow) -> None:
-    """Claim the global id of a run that begins here. Raises GlobalIdTaken."""
+def begin(session: Session) -> None:
+    """Write a new run, and send its first message in the caller's commit, unless something is in its way.
+
+    Raises GlobalIdTaken.
+    """
+    run = session.run
     if not store.claim(str(run.global_id), "", run.id):
         raise GlobalIdTaken(f"There is a run of {run.global_id} already.")
-
-
-def begin(session: Session) -> None:
-    """Send the first message of a new run, in the caller's commit."""
-    Work(session, []).settle()
+    if run.held_by is None and not run.awaits_key:
+        Work(session, []).settle()
+    else:
+        session.flush()
 
 
 def act(session: Session) -> None:
     """The run is due: do what a service did not. The caller flushes."""
-    Work(session, store.facts_of(session.run.id)).settle()
+    run = session.run
+    _name(session)
+    work = Work(session, store.facts_of(run.id))
+    if why := _why_turn(work):
+        work.turn_round(code=why.code, reason=why.detail)
+    else:
+        work.settle()
+
+
+def _name(session: Session) -> None:
+    """A run that another one began as its branch has the global id of that, and needs a name of its own in it."""
+    run = session.run
+    if not store.is_named(run.id) and not store.claim(str(run.global_id), "", run.id):
+        store.claim(str(run.global_id), str(run.id), run.id)
+
+
+def _why_turn(work: "Work") -> DomainError | None:
+    """Its deadline has passed, or its parent calls it back, and it can be undone."""
+    run, now = work.session.run, work.session.now
+    if run.status == RunStatus.COMPENSATING or work.view.is_backward or past_the_pivot(work.view, work.steps) is not None:
+        return None
+    if run.parent_id is not None and children.is_called_back(run):
+        return children.CalledBack()
+    if run.deadline_at is not None and run.deadline_at <= now:
+        return turning.DeadlinePassed(f"It was not done by {run.deadline_at:%Y-%m-%d %H:%M:%S} UTC.")
+    return None
 
 
 class Work:

@@ -49,6 +49,11 @@ def name_of(run_id: UUID) -> tuple[str, str]:
     return row.global_id, row.branch
 
 
+def is_named(run_id: UUID) -> bool:
+    """Is it known what the run is called by in messages?"""
+    return PipeRun.objects.filter(pk=run_id).exists()
+
+
 def claim(global_id: str, branch: str, run_id: UUID) -> bool:
     """Make this the saga's run. False when it has one: then that one is committed, and can be read."""
     with connection.cursor() as cursor:
