@@ -86,11 +86,13 @@ def use_case(hooks: PipeHooks | None = None, *, version: int = 1, name: str = US
 @contextmanager
 def registered(definition: Definition) -> Iterator[Definition]:
     """The use case is known, and its topics are heard, while the block runs."""
+    before = set(definitions._registry)
     definitions.register(definition)
     try:
         yield definition
     finally:
-        definitions._registry.pop((definition.use_case, definition.version))
+        for key in set(definitions._registry) - before:
+            definitions._registry.pop(key, None)
         inbox._listeners.pop(GROUP, None)
         inbox._topics.pop(GROUP, None)
         inbox._elsewhere.clear()

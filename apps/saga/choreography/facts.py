@@ -13,6 +13,7 @@ from uuid import UUID
 
 IN, COMPENSATE, ERROR, EVENT = "in", "compensate", "error", "event"
 ADDRESS = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+){1,2}")
+BRANCH = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 STEP_SCHEMA, UNDO_SCHEMA, REPORT_SCHEMA = "pipes.step.v1", "pipes.undo.v1", "pipes.step_reported.v1"
 NO_WAY_BACK, NOT_PUBLISHED = "P004", "P006"  # codes of dead letters; see pipes/PROTOCOL.md, section 10
 BY_HAND = "BY_HAND"  # the code of what a person decided here

@@ -124,6 +124,7 @@ def _new_run(run_id: UUID, definition: Definition, notice: Notice, heard: Overhe
         else {},
         due_at=now + GRACE,
         started_at=now,
+        deadline_at=now + definition.deadline if definition.deadline is not None else None,
     )
 
 

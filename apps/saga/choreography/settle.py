@@ -18,7 +18,7 @@ from apps.observability import ids
 from apps.saga import children, circuits, turning
 from apps.saga.choreography import sending, store
 from apps.saga.choreography.errors import GlobalIdTaken
-from apps.saga.choreography.facts import BY_HAND, Fact, What
+from apps.saga.choreography.facts import BRANCH, BY_HAND, Fact, What
 from apps.saga.choreography.fold import BACKWARD, State, View
 from apps.saga.choreography.plan import Case, Do, Plan, past_the_pivot, plan
 from apps.saga.choreography.sending import Letterhead, Sent
@@ -71,8 +71,9 @@ def act(session: Session) -> None:
 def _name(session: Session) -> None:
     """A run that another one began as its branch has the global id of that, and needs a name of its own in it."""
     run = session.run
-    if not store.is_named(run.id) and not store.claim(str(run.global_id), "", run.id):
-        store.claim(str(run.global_id), str(run.id), run.id)
+    if not store.is_named(run.id):
+        names = ["", *([run.branch] if BRANCH.fullmatch(run.branch) else []), str(run.id)]
+        next(name for name in names if store.claim(str(run.global_id), name, run.id))
 
 
 def _why_turn(work: "Work") -> DomainError | None:
