@@ -6,7 +6,7 @@ service did not: it asks again, undoes, or calls a person. Nothing here is on a 
 """
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from apps.messaging.public import listens, read_elsewhere
 from apps.saga.choreography.facts import ADDRESS, COMPENSATE, ERROR, EVENT, IN
@@ -63,6 +63,10 @@ class PipeStep(Step):
         listens(topics, group=GROUP, function=hear)
         # Where the broker keeps records per group, the first message of all waits for a service that comes later.
         read_elsewhere(topics[:2], group=self.service)
+
+    def written(self) -> dict[str, Any]:
+        """The service: messages that are on their way name it."""
+        return {"service": self.service}
 
     def delay(self, tries: int) -> timedelta:
         """How long after its so-manieth dead letter the step is asked again."""

@@ -2,6 +2,9 @@
 
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
+from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
+from apps.saga.choreography.verbs import compensate as compensate_elsewhere
+from apps.saga.choreography.verbs import run_of as choreographed_run
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -32,6 +35,7 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
@@ -46,6 +50,7 @@ __all__ = [
     "RETRIABLE",
     "WINDOWS",
     "AlreadyPaused",
+    "AlreadyUndone",
     "AskStep",
     "AttemptState",
     "Attribute",
@@ -58,16 +63,21 @@ __all__ = [
     "Filter",
     "FoundRun",
     "FoundRuns",
+    "GlobalIdTaken",
     "Hooks",
     "Intervention",
     "InvalidAttribute",
     "Kind",
     "LocalStep",
     "Longest",
+    "NotChoreographed",
     "NotPaused",
     "NotStuck",
     "Pace",
+    "PastThePivot",
     "PauseState",
+    "PipeHooks",
+    "PipeStep",
     "Place",
     "Progress",
     "Resumed",
@@ -83,6 +93,7 @@ __all__ = [
     "StepTerms",
     "TooWide",
     "Trouble",
+    "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
@@ -90,6 +101,8 @@ __all__ = [
     "Wait",
     "advance",
     "as_json",
+    "choreographed_run",
+    "compensate_elsewhere",
     "condition",
     "drawing",
     "find_run",

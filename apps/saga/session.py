@@ -319,14 +319,6 @@ class Session:
             detail=self.run.error_detail,
         )
 
-    def everything_undone(self) -> None:
-        """Nothing is left to be undone: the run is over, and its owner is told."""
-        self._undo_from(-1)
-
-    def complete(self) -> None:
-        """Every step is done."""
-        self._finish(RunStatus.COMPLETED)
-
     def stick(self, error: Exception) -> None:
         """The run can go neither forward nor back: a person must look at it. Never silent."""
         self.blame(error)

@@ -171,7 +171,7 @@ class Work:
         if decision.do is Do.COMPENSATED:
             run.cursor = 0
             if before != RunStatus.COMPENSATED:
-                session.everything_undone()
+                session._undo_from(-1)  # nothing is left: the run is over, and its owner is told
             return False
         run.cursor, run.finished_at = decision.position, None
         if decision.do is Do.STICK:
@@ -194,7 +194,7 @@ class Work:
         if before == RunStatus.COMPLETED:
             return
         session.run.failed_step = session.run.error_code = session.run.error_detail = ""
-        session.complete()
+        session._finish(RunStatus.COMPLETED)
         hooks = session.definition.hooks
         if isinstance(hooks, PipeHooks):
             session.run.cursor -= 1  # what a hook is handed is the last step's
