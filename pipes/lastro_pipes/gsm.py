@@ -107,6 +107,7 @@ class _OneWay:
     """What is known of a step and a way."""
 
     asked: set[str] = field(default_factory=set)  # message ids
+    seeks: set[str] = field(default_factory=set)  # undos that look for the end, and undo nothing yet
     ended: dict[str, set[str]] = field(default_factory=dict)  # message id -> outcomes, one unless a service is odd
     retrying: dict[str, int] = field(default_factory=dict)  # message id -> attempt
     letters: dict[str, set[str]] = field(default_factory=dict)  # message id -> codes
@@ -123,6 +124,11 @@ class _OneWay:
 
     def has(self, outcome: str) -> bool:
         return any(outcome in outcomes for outcomes in self.ended.values())
+
+    @property
+    def is_known(self) -> bool:
+        """Was anything heard of it?"""
+        return bool(self.asked or self.ended or self.retrying or self.letters)
 
     def is_buried_as(self, code: str) -> bool:
         """Is there a dead letter with this code?"""
@@ -155,8 +161,11 @@ class Saga:
         if len(fact.steps) > len(self.steps):  # a service that is not ours may leave away what lies behind it
             self.steps = fact.steps
         self.use_case = self.use_case or fact.use_case
-        if not (fact.what == "asked" and fact.seeks_end):  # it looks for the end, and undoes nothing yet
-            self._way(fact.position, fact.way).add(fact)
+        way = self._way(fact.position, fact.way)
+        if fact.what == "asked" and fact.seeks_end:
+            way.seeks.add(fact.message_id)
+        else:
+            way.add(fact)
 
     def _way(self, position: int, way: Way) -> _OneWay:
         return self._ways.setdefault((position, way), _OneWay())
@@ -166,11 +175,18 @@ class Saga:
         do, undo = self._way(position, Way.DO), self._way(position, Way.UNDO)
         if undo.has("UNDONE"):
             return UNDONE
-        if undo.is_dead and not self._is_refused_undo(undo):
+        if undo.open & set(undo.retrying):
+            return UNDO_RETRYING
+        refused = self._is_refused_undo(undo)
+        if (undo.is_known or undo.seeks) and not refused and self._is_undo_handed_on(position):
+            return UNDONE  # A service that reports nothing, or a person who passed it over.
+        if undo.is_dead and not refused:
             return UNDO_DEAD
-        if undo.open:
-            return UNDO_RETRYING if undo.open & set(undo.retrying) else UNDO_ASKED
-        return self._forward(position, do)
+        return UNDO_ASKED if undo.open else self._forward(position, do)
+
+    def _is_undo_handed_on(self, position: int) -> bool:
+        earlier = [self._way(before, Way.UNDO) for before in range(position)]
+        return any(way.asked or way.has("UNDONE") for way in earlier)
 
     def _forward(self, position: int, do: _OneWay) -> str:
         if do.has("REFUSED"):
@@ -178,7 +194,7 @@ class Saga:
         if do.has("DONE"):
             return DEAD if self._is_unpublished(position, do) else DONE
         # A step that reports nothing is done when the next one was asked.
-        if any(self._way(later, Way.DO).asked for later in range(position + 1, len(self.steps))):
+        if any(self._way(later, Way.DO).is_known for later in range(position + 1, len(self.steps))):
             return DONE
         if do.is_dead:
             return DEAD
@@ -188,7 +204,7 @@ class Saga:
 
     def _is_unpublished(self, position: int, do: _OneWay) -> bool:
         following = self._way(position + 1, Way.DO)
-        return do.is_buried_as(Code.NOT_PUBLISHED) and position + 1 < len(self.steps) and not following.asked
+        return do.is_buried_as(Code.NOT_PUBLISHED) and position + 1 < len(self.steps) and not following.is_known
 
     @staticmethod
     def _is_refused_undo(undo: _OneWay) -> bool:

@@ -109,21 +109,27 @@ class View:
         undo = self.way(position, undo=True)
         if undo.has(What.UNDONE):
             return State.UNDONE
+        if undo.is_retrying:
+            return State.UNDO_RETRYING
+        if undo.facts and not undo.is_refused_undo and self._is_undo_handed_on(position):
+            return State.UNDONE  # A service that reports nothing, or a person who passed it over.
         if undo.is_dead and not undo.is_refused_undo:
             return State.UNDO_DEAD
-        if undo.open:
-            return State.UNDO_RETRYING if undo.is_retrying else State.UNDO_ASKED
-        return self._forward(position, steps)
+        return State.UNDO_ASKED if undo.open else self._forward(position, steps)
+
+    def _is_undo_handed_on(self, position: int) -> bool:
+        earlier = (self.way(before, undo=True) for before in range(position))
+        return any(way.of(What.ASKED, What.UNDONE) for way in earlier)
 
     def _forward(self, position: int, steps: int) -> State:
         do = self.way(position, undo=False)
         if do.has(What.REFUSED):
             return State.REFUSED
-        later_asked = any(self.way(later, undo=False).has(What.ASKED) for later in range(position + 1, steps))
+        later_asked = any(self.way(later, undo=False).facts for later in range(position + 1, steps))
         if do.has(What.DONE):
             unsaid = any(fact.code == NOT_PUBLISHED for fact in do.letters) and position + 1 < steps
             by_hand = any(fact.code == BY_HAND for fact in do.of(What.DONE))
-            next_asked = unsaid and self.way(position + 1, undo=False).has(What.ASKED)
+            next_asked = unsaid and bool(self.way(position + 1, undo=False).facts)
             return State.DEAD if unsaid and not next_asked and not by_hand else State.DONE
         if later_asked:
             return State.DONE  # A service that reports nothing.

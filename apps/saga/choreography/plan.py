@@ -156,6 +156,9 @@ def is_hopeless(letter: Fact) -> bool:
 
 
 def _later(case: Case, position: int, fact: Fact, step: PipeStep, tries: int, *, undo: bool) -> Plan:
+    again = case.view.way(position, undo=undo).latest(What.ASKED, What.SEEK)
+    if again is not None and again.at > fact.at:  # it was sent again, and looks for the end before anybody answers
+        return _wait_or_again(case, position, again, undo=undo)
     retry_at = fact.at + step.delay(tries)
     if case.now < retry_at:
         return Plan(do=Do.NOTHING, position=position, undo=undo, until=retry_at, is_retry=True)

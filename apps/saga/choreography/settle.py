@@ -319,6 +319,8 @@ def _write_step(row: StepRow, view: View, decision: Plan) -> None:
     state = view.states[row.position]
     do, undo = view.attempts(row.position, undo=False), view.attempts(row.position, undo=True)
     row.status = _STATUS[state]
+    if view.is_compensated:  # what a service that reports nothing must have done, since those before it are undone
+        row.status = {State.ASKED: StepStatus.FAILED, State.DONE: StepStatus.UNDONE}.get(state, row.status)
     row.attempts, row.undo_attempts = len(do), len(undo)
     row.started_at = do[0][0].started_at if do else None
     row.finished_at = _end(view, row.position, do) if state not in (State.WAITING, State.ASKED, State.RETRYING) else None
