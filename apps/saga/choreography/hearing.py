@@ -12,14 +12,19 @@ from apps.common.transactions import transaction_required
 from apps.messaging.public import Meta, Overheard
 from apps.saga.choreography import facts, store
 from apps.saga.choreography.facts import Notice, Unusable, What
+from apps.saga.choreography.plan import ServiceFailed
 from apps.saga.choreography.settle import Work
 from apps.saga.definition import Definition, registered
 from apps.saga.models import RunStatus
 from apps.saga.pipes import GROUP, PipeStep
 from apps.saga.rows import RunRow
 from apps.saga.session import GRACE, Session
+from apps.saga.terms import ErrorClass
 
 logger = logging.getLogger(__name__)
+
+# What an incident is made of. A dead letter is told by the report before it, and once a commit.
+_ERRORS = {What.RETRYING: ErrorClass.TECHNICAL, What.LETTER: ErrorClass.TECHNICAL, What.REFUSED: ErrorClass.BUSINESS}
 
 
 @transaction_required
@@ -45,6 +50,9 @@ def _take(session: Session, notice: Notice, heard: Overheard) -> None:
     keeps = notice.is_asking or notice.what is What.LETTER
     envelope = json.dumps({"meta": heard.meta, "body": heard.body}, ensure_ascii=False) if keeps else ""
     is_new = work.add(notice.fact(position, now=session.now), key=heard.key, envelope=envelope)
+    if is_new and notice.what in _ERRORS:
+        fact = notice.fact(position, now=session.now)
+        session.occurred(ServiceFailed(fact), _ERRORS[notice.what], step=session.steps[position].name)
     _learn(session, notice, position, heard.body)
     if notice.what is What.IGNORED and is_new:
         session.run.late_answers += 1
@@ -58,10 +66,10 @@ def _learn(session: Session, notice: Notice, position: int, body: Any) -> None:
             session.run.data = as_object(body)
             store.set_data(session.run.id, session.run.data)
         elif position > 0 and not session.steps[position - 1].output:
-            session.touch_at(position - 1).output = as_object(body)
+            session.touch(position - 1).output = as_object(body)
     elif notice.what is What.DONE and notice.output:
         try:
-            session.touch_at(position).output = as_object(json.loads(notice.output))
+            session.touch(position).output = as_object(json.loads(notice.output))
         except ValueError:
             logger.warning("a report's output is no JSON")
 

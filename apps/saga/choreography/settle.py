@@ -7,39 +7,36 @@ the old facts said: it becomes a fact of its own before anything else.
 """
 
 import json
-from dataclasses import replace
-from datetime import datetime
+import logging
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from django.db import Error as DatabaseError
+from django.db import connection
+
 from apps.common.errors import DomainError
+from apps.common.transactions import kept_savepoint
 from apps.messaging.public import publish_raw
 from apps.observability import ids
 from apps.saga import children, circuits, turning
 from apps.saga.choreography import sending, store
 from apps.saga.choreography.errors import GlobalIdTaken
 from apps.saga.choreography.facts import BRANCH, BY_HAND, Fact, What
-from apps.saga.choreography.fold import BACKWARD, State, View
-from apps.saga.choreography.plan import Case, Do, Plan, past_the_pivot, plan
+from apps.saga.choreography.fold import State, View
+from apps.saga.choreography.plan import Case, Do, NoReport, Plan, past_the_pivot, plan
+from apps.saga.choreography.rows import all_attempts, write_steps
 from apps.saga.choreography.sending import Letterhead, Sent
+from apps.saga.edits import InvalidInput, merged
+from apps.saga.hooks import HOOK_ATTEMPTS_MAX, HookFailed
 from apps.saga.models import RunStatus, StepStatus
 from apps.saga.pipes import PipeHooks, PipeStep
-from apps.saga.rows import AttemptRow, StepRow
-from apps.saga.session import ERROR_CHARACTERS_MAX, Session
+from apps.saga.session import Session
+from apps.saga.terms import ErrorClass
+
+logger = logging.getLogger(__name__)
 
 ROUNDS_MAX = 4  # of deciding and doing: what is done leads to waiting
-_STATUS = {
-    State.WAITING: StepStatus.PENDING,
-    State.ASKED: StepStatus.WAITING,
-    State.RETRYING: StepStatus.WAITING,
-    State.DONE: StepStatus.DONE,
-    State.REFUSED: StepStatus.FAILED,
-    State.DEAD: StepStatus.FAILED,
-    State.UNDO_ASKED: StepStatus.UNDOING,
-    State.UNDO_RETRYING: StepStatus.UNDOING,
-    State.UNDONE: StepStatus.UNDONE,
-    State.UNDO_DEAD: StepStatus.UNDOING,
-}
 
 
 # --- Ways in ----------------------------------------------------------------------------------------------------------
@@ -125,6 +122,14 @@ class Work:
             elif row.status == StepStatus.UNDONE and state in (State.UNDO_ASKED, State.UNDO_RETRYING, State.UNDO_DEAD):
                 self._by_hand(row.position, undo=True)
 
+    def pass_over(self, output: dict[str, Any], *, undo: bool) -> None:
+        """A person says that the current step is done, or undone. The session is flushed when this returns."""
+        at = self.session.position
+        self._by_hand(at, undo=undo)
+        if not undo:
+            self.session.touch(at).output = output
+        self.settle()
+
     def _by_hand(self, position: int, *, undo: bool) -> None:
         what = What.UNDONE if undo else What.DONE
         self.add(
@@ -133,6 +138,24 @@ class Work:
                 reason="A person said so.",
             )
         )  # fmt: skip
+
+    def again(self, patch: Mapping[str, Any]) -> None:
+        """Send the current step's message again now, its body changed. The session is flushed when this returns."""
+        run, at = self.session.run, self.session.position
+        found = store.kept(run.id, position=at)
+        body = found.body if found is not None else run.data if at == 0 else self.session.steps[at - 1].output
+        if not isinstance(body, dict):
+            raise InvalidInput("The step's message has no object as its body.", field="input")
+        changed = merged(body, patch)
+        with self.session.at_work():
+            if found is None:
+                sent = sending.ask(self._head(), at, changed)
+            else:
+                sent = sending.again(
+                    f"{self.steps[at].service}.in", found.key, _without_error(found.meta), merged(body, patch)
+                )
+            self._publish(sent, at, undo=False)
+        self.settle()
 
     def turn_round(self, *, code: str, reason: str) -> None:
         """Undo it, because somebody asked for that. The session is flushed when this returns."""
@@ -145,16 +168,28 @@ class Work:
         session = self.session
         with session.at_work():
             before = session.run.status
+            if before == RunStatus.HANDLED:
+                self._write_what_was_heard()
+                return
             for _ in range(ROUNDS_MAX):
                 view = self.view
                 decision = plan(self._case(view))
-                _write_steps(session, view, decision)
+                write_steps(session, view, decision)
                 self._blame(view, decision)
                 if not self._apply(view, decision, before=before):
                     break
             view = self.view
-        tries = [row for step in session.steps for row, _ in _all_attempts(view, step.position)]
-        store.write_attempts(session.run.id, tries)
+        self._write_attempts(view)
+
+    def _write_what_was_heard(self) -> None:
+        """A person closed the run: what comes of it still is told, and nothing is done."""
+        view = self.view
+        write_steps(self.session, view, Plan(do=Do.COMPLETE, position=len(self.session.steps)))
+        self._write_attempts(view)
+
+    def _write_attempts(self, view: View) -> None:
+        tries = [row for step in self.session.steps for row, _ in all_attempts(view, step.position)]
+        store.write_attempts(self.session.run.id, tries)
 
     def _case(self, view: View) -> Case:
         rows = self.session.steps
@@ -194,12 +229,8 @@ class Work:
         if before == RunStatus.COMPLETED:
             return
         session.run.failed_step = session.run.error_code = session.run.error_detail = ""
-        session._finish(RunStatus.COMPLETED)
-        hooks = session.definition.hooks
-        if isinstance(hooks, PipeHooks):
-            session.run.cursor -= 1  # what a hook is handed is the last step's
-            hooks.on_completed(session.view())
-            session.run.cursor += 1
+        if _completion_is_told(session):
+            session.finish(RunStatus.COMPLETED)
 
     def _stick(self, decision: Plan, before: str) -> None:
         error = decision.error
@@ -208,7 +239,7 @@ class Work:
             self.session.blame(error)
             self.session.run.status, self.session.run.due_at = RunStatus.STUCK, None
         else:
-            self.session.stick(error)
+            self.session.stick(error, ErrorClass.UNKNOWN if isinstance(error, NoReport) else ErrorClass.TECHNICAL)
 
     def _blame(self, view: View, decision: Plan) -> None:
         """The run's trouble, as far as there is one: what turned it round, or what the step is tried again for."""
@@ -232,13 +263,15 @@ class Work:
     # --- Sending ------------------------------------------------------------------------------------------------------
     def _send(self, view: View, decision: Plan) -> None:
         sent = self._message(view, decision)
+        self._publish(sent, decision.position, undo=decision.undo)
+
+    def _publish(self, sent: Sent, position: int, *, undo: bool) -> None:
         what = What.SEEK if sent.meta.get("seek-end") is True else What.ASKED
         error = sent.meta.get("error") or {}
-        position = decision.position
         publish_raw(topic=sent.topic, key=sent.key, meta=sent.meta, body=sent.body)
         fact = Fact(
             position=position,
-            undo=decision.undo,
+            undo=undo,
             message_id=UUID(sent.meta["message-id"]),
             what=what,
             at=self.session.now,
@@ -253,9 +286,7 @@ class Work:
             found = store.kept(run.id, position=position, undo=decision.undo)
             if found is not None:
                 kind = "compensate" if decision.undo else "in"
-                meta = found.meta
-                if not decision.undo:  # the letter of one that was buried has its error in it
-                    meta = {name: value for name, value in meta.items() if name != "error"}
+                meta = found.meta if decision.undo else _without_error(found.meta)
                 return sending.again(f"{self.steps[position].service}.{kind}", found.key, meta, found.body)
         if decision.undo:
             seek = decision.do is Do.SEEK
@@ -294,55 +325,34 @@ class Work:
         return {"code": code or "GIVEN_UP", "reason": reason[:1_000], "kind": "outside"}
 
 
+def _without_error(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The letter of one that was buried has its error in it."""
+    return {name: value for name, value in meta.items() if name != "error"}
+
+
 def _text(sent: Sent) -> str:
     return json.dumps({"meta": sent.meta, "body": sent.body}, ensure_ascii=False)
 
 
-# --- The rows of the steps ----------------------------------------------------------------------------------------------
-def _all_attempts(view: View, position: int) -> list[tuple[AttemptRow, Any]]:
-    return view.attempts(position, undo=False) + view.attempts(position, undo=True)
-
-
-def _write_steps(session: Session, view: View, decision: Plan) -> None:
-    for row in session.steps:
-        before = replace(row)
-        _write_step(row, view, decision)
-        if _values(row) != _values(before):
-            session.touch_at(row.position)
-
-
-def _values(row: StepRow) -> list[Any]:
-    return [getattr(row, name) for name in StepRow.__slots__]
-
-
-def _write_step(row: StepRow, view: View, decision: Plan) -> None:
-    state = view.states[row.position]
-    do, undo = view.attempts(row.position, undo=False), view.attempts(row.position, undo=True)
-    row.status = _STATUS[state]
-    if view.is_compensated:  # what a service that reports nothing must have done, since those before it are undone
-        row.status = {State.ASKED: StepStatus.FAILED, State.DONE: StepStatus.UNDONE}.get(state, row.status)
-    row.attempts, row.undo_attempts = len(do), len(undo)
-    row.started_at = do[0][0].started_at if do else None
-    row.finished_at = _end(view, row.position, do) if state not in (State.WAITING, State.ASKED, State.RETRYING) else None
-    row.undo_started_at = undo[0][0].started_at if undo else None
-    undone = view.way(row.position, undo=True).latest(What.UNDONE)
-    row.undone_at = (undone.finished_at or undone.at) if undone is not None else None
-    row.error_code, row.error_detail = _trouble(view, row.position, state)
-    waits = decision.do is Do.NOTHING and decision.position == row.position
-    row.waiting_until = decision.until if waits and not decision.is_retry else None
-    row.retry_at = decision.until if waits and decision.is_retry else None
-
-
-def _end(view: View, position: int, tries: list[tuple[AttemptRow, Any]]) -> datetime | None:
-    done = view.way(position, undo=False).latest(What.DONE)
-    if done is not None:
-        return done.finished_at or done.at
-    return tries[-1][0].finished_at if tries else None
-
-
-def _trouble(view: View, position: int, state: State) -> tuple[str, str]:
-    if state in (State.WAITING, State.DONE, State.UNDONE):
-        return "", ""
-    is_undo = state in BACKWARD and state is not State.REFUSED
-    fact = view.way(position, undo=is_undo).latest(What.REFUSED, What.DEAD, What.LETTER, What.RETRYING)
-    return (fact.code, fact.reason[:ERROR_CHARACTERS_MAX]) if fact is not None else ("", "")
+def _completion_is_told(session: Session) -> bool:
+    """Call the owner's hook. False: it failed, and is called again later; see Note [A hook that fails] in hooks.py."""
+    run, owner = session.run, session.definition.hooks
+    if not isinstance(owner, PipeHooks):
+        return True
+    run.cursor = len(session.steps) - 1  # what a hook is handed is the last step's
+    try:
+        with kept_savepoint():
+            owner.on_completed(session.view())
+    except Exception as error:
+        if isinstance(error, DatabaseError) and not connection.is_usable():
+            raise
+        logger.warning("the hook of %s %s failed", run.use_case, run.business_key, exc_info=error)
+        run.status, run.hook_failures = RunStatus.RUNNING, (run.hook_failures or 0) + 1
+        if run.hook_failures < HOOK_ATTEMPTS_MAX:
+            session.retry_hook(run.hook_failures)
+        else:
+            run.hook_failures = None
+            session.stick(HookFailed(f"on_completed failed {HOOK_ATTEMPTS_MAX} times: {type(error).__name__}: {error}"))
+        return False
+    run.cursor, run.hook_failures = len(session.steps), None
+    return True
