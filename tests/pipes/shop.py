@@ -39,19 +39,26 @@ CLASSES = {STOCK: "stock:Reserve", CARDS: "cards:Charge", PARCELS: "parcels:Book
 GSM_GROUPS = (GROUP, "saga.gsm")
 
 
-class Impatient(PipeStep):
-    """A step that is asked again soon, and given up soon."""
+class Nagging(PipeStep):
+    """A step that is asked again soon, and hardly ever given up."""
 
-    attempts_max = 3
-    answer_within = timedelta(seconds=3)
+    attempts_max = undo_attempts_max = 50
+    answer_within = timedelta(seconds=2)
 
 
-def impatient(hooks: TellingHooks) -> Definition:
-    """The example's use case."""
+class Hasty(Nagging):
+    """A step that is asked again soon, and given up then. Its undo is not."""
+
+    attempts_max = 2
+
+
+def purchase(name: str, step: type[PipeStep], hooks: TellingHooks) -> Definition:
+    """The example's use case, with the patience of such a step in its middle, and some more beside it."""
+    beside = Nagging if step is Hasty else step
     return Definition(
-        "shop.buy",
+        name,
         1,
-        tuple(Impatient(service) for service in SERVICES),
+        (beside(STOCK), step(CARDS), beside(PARCELS)),
         hooks=hooks,
         owner="tests",
         description="A purchase.",
@@ -62,8 +69,8 @@ def impatient(hooks: TellingHooks) -> Definition:
 class Shop:
     """See the module."""
 
-    def __init__(self, folder: Path, broker: str, definition: Definition) -> None:
-        self.folder, self.broker, self.definition = folder, broker, definition
+    def __init__(self, folder: Path, broker: str) -> None:
+        self.folder, self.broker = folder, broker
         self.prefix = f"t{secrets.token_hex(4)}."
         self.gate = folder / "gate"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -226,11 +233,11 @@ class Shop:
         assert found is not None
         return found
 
-    def buy(self, **body: Any) -> UUID:
+    def buy(self, definition: Definition, **body: Any) -> UUID:
         """Start a purchase, in a commit of its own."""
         given = {"sku": "lamp", "amount": "49.90", "kg": 2, "address": "Rua A, 1", **body}
         with transaction.atomic():
-            return engine.start(self.definition, subject_id=uuid4(), business_key="order 1", data=given, now=timezone.now())
+            return engine.start(definition, subject_id=uuid4(), business_key="order 1", data=given, now=timezone.now())
 
 
 def _values(topic: DesiredTopic) -> dict[str, Any]:

@@ -93,9 +93,10 @@ def registered(definition: Definition) -> Iterator[Definition]:
     finally:
         for key in set(definitions._registry) - before:
             definitions._registry.pop(key, None)
-        inbox._listeners.pop(GROUP, None)
-        inbox._topics.pop(GROUP, None)
-        inbox._elsewhere.clear()
+        if not any(each.is_choreographed for each in definitions.registered()):
+            inbox._listeners.pop(GROUP, None)
+            inbox._topics.pop(GROUP, None)
+            inbox._elsewhere.clear()
 
 
 @dataclass
