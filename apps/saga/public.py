@@ -8,6 +8,9 @@ from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
 from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
+from apps.saga.choreography.verbs import compensate as compensate_elsewhere
+from apps.saga.choreography.verbs import run_of as choreographed_run
 from apps.saga.deciding import (
     AlreadyDecided,
     ApprovalOver,
@@ -56,6 +59,7 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
@@ -78,6 +82,7 @@ __all__ = [
     "ActionState",
     "AlreadyDecided",
     "AlreadyPaused",
+    "AlreadyUndone",
     "ApprovalExpired",
     "ApprovalOver",
     "ApprovalState",
@@ -100,6 +105,7 @@ __all__ = [
     "Filter",
     "FoundRun",
     "FoundRuns",
+    "GlobalIdTaken",
     "Hooks",
     "IncidentQuestion",
     "IncidentState",
@@ -113,13 +119,17 @@ __all__ = [
     "LockView",
     "Longest",
     "NoRuns",
+    "NotChoreographed",
     "NotPaused",
     "NotStuck",
     "NotWaiting",
     "NotYours",
     "Pace",
     "ParallelStep",
+    "PastThePivot",
     "PauseState",
+    "PipeHooks",
+    "PipeStep",
     "Place",
     "Preview",
     "Progress",
@@ -146,6 +156,7 @@ __all__ = [
     "Trouble",
     "UnknownAction",
     "UnknownIncident",
+    "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
@@ -160,6 +171,8 @@ __all__ = [
     "approve_action",
     "as_json",
     "cancel_action",
+    "choreographed_run",
+    "compensate_elsewhere",
     "condition",
     "decide",
     "drawing",

@@ -140,7 +140,7 @@ def _version(number: int, definition: Definition | None, counted: Counter[str]) 
 
 
 def _terms(step: Step) -> StepTerms:
-    paragraph = " ".join((type(step).__doc__ or "").split("\n\n")[0].split())
+    paragraph = " ".join((step.__doc__ or "").split("\n\n")[0].split())
     return StepTerms(
         name=step.name,
         kind=step.kind.value,
