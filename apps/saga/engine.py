@@ -20,8 +20,8 @@ from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.utils import timezone
 
+from apps.common import clock
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
@@ -114,11 +114,11 @@ def advance(run_id: UUID, *, undo: bool = False, calls: bool = True, now: dateti
 
     Without ``calls`` a call is not made here but handed to a worker of its own.
     """
-    found = _work(run_id, undo=undo, calls=calls, now=now or timezone.now())
+    found = _work(run_id, undo=undo, calls=calls, now=now or clock.now())
     if not isinstance(found, Claim):
         return found
     outcome = talk(found)
-    return _settle(found, outcome, now=timezone.now())
+    return _settle(found, outcome, now=clock.now())
 
 
 def is_past(run_id: UUID, position: int) -> bool:
@@ -261,27 +261,35 @@ def _do(session: Session, *, calls: bool) -> Progress | Claim:
 def _segments(session: Session, *, until: float | None) -> None:
     """Do local steps, and the ask that ends them, up to the pivot or the next call."""
     first = session.position
+    failure = _segment(session, until=until, before=len(session.steps))
+    while failure is not None:
+        failing = session.position
+        if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
+            session.roll_back(first, failing)
+            failed(session, failure)
+            return
+        session.forget(first, failing)
+        # What worked is done again. The world may have changed meanwhile: then an earlier step is the one that fails.
+        sooner = _segment(session, until=None, before=failing) if failing > first else None
+        if sooner is None:
+            session.begin_attempt()
+            failed(session, failure)
+            return
+        failure = sooner
+
+
+def _segment(session: Session, *, until: float | None, before: int) -> Exception | None:
+    """Do local steps under one savepoint; the error of the one that failed, with which all of them are rolled back."""
     try:
         with kept_savepoint():
-            _do_local(session, until=until, before=len(session.steps))
-        return
+            _do_local(session, until=until, before=before)
     except DatabaseError as error:
         if not connection.is_usable():
             raise
-        failure: Exception = error
+        return error
     except Exception as error:
-        failure = error
-    failing = session.position
-    if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
-        session.roll_back(first, failing)
-        failed(session, failure)
-        return
-    session.forget(first, failing)
-    if failing > first:
-        with kept_savepoint():
-            _do_local(session, until=None, before=failing)
-    session.begin_attempt()
-    failed(session, failure)
+        return error
+    return None
 
 
 def _do_local(session: Session, *, until: float | None, before: int) -> None:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.utils import timezone
-
+from apps.common import clock
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
@@ -151,7 +150,7 @@ class Session:
     def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""
         row = self.touch()
-        moment = timezone.now()
+        moment = clock.now()
         if undo:
             row.undo_attempts += 1
             row.undo_started_at = row.undo_started_at or moment
@@ -170,7 +169,7 @@ class Session:
         if attempt is None:  # begun in an earlier one, so it is only ended here
             attempt = self._attempts[key] = AttemptRow(position=key[0], undo=undo, number=key[2])
         attempt.outcome = outcome
-        attempt.finished_at = None if outcome is AttemptOutcome.ASKED else timezone.now()
+        attempt.finished_at = None if outcome is AttemptOutcome.ASKED else clock.now()
         if error is not None:
             attempt.error_code, attempt.error_detail = error_code(error)[:50], error_detail(error)
 
@@ -178,7 +177,7 @@ class Session:
         """The current step is done: the run goes to the next one, or is complete."""
         row = self.touch()
         row.status, row.output = StepStatus.DONE, output or {}
-        row.finished_at, row.waiting_until, row.retry_at = timezone.now(), None, None
+        row.finished_at, row.waiting_until, row.retry_at = clock.now(), None, None
         row.error_code = row.error_detail = ""
         self.run.failed_step = self.run.error_code = self.run.error_detail = ""
         self.run.status, self.run.cursor, self.run.token = RunStatus.RUNNING, self.run.cursor + 1, None
@@ -197,7 +196,7 @@ class Session:
         row = self.touch()
         row.status, row.waiting_until = status, None
         row.error_code, row.error_detail = error_code(error)[:50], error_detail(error)
-        row.finished_at = timezone.now()
+        row.finished_at = clock.now()
         self.run.token = None
         self.blame(error)
 
@@ -232,7 +231,7 @@ class Session:
     def undone(self) -> None:
         """The current step is undone: go to the one before it that was done, or finish."""
         row = self.touch()
-        row.status, row.undone_at = StepStatus.UNDONE, timezone.now()
+        row.status, row.undone_at = StepStatus.UNDONE, clock.now()
         row.waiting_until, row.retry_at = None, None
         self.run.token, self.run.due_at = None, self.now + GRACE
         self._undo_from(self.position - 1)
@@ -263,14 +262,14 @@ class Session:
         )
 
     def _finish(self, status: RunStatus) -> None:
-        self.run.status, self.run.finished_at = status, timezone.now()
+        self.run.status, self.run.finished_at = status, clock.now()
         self.run.due_at, self.run.token = None, None
 
     def roll_back(self, first: int, end: int) -> None:
         """Steps first…end-1 worked, and their effects were rolled back with their savepoint: nothing to undo."""
         for position in range(first, end):
             row = self.steps[position]
-            row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, timezone.now()
+            row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, clock.now()
             self._touched.add(position)
             if attempt := self._attempts.get((position, False, row.attempts)):
                 attempt.outcome = AttemptOutcome.ROLLED_BACK
