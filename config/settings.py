@@ -75,7 +75,7 @@ def _database() -> dict[str, Any]:
         options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
     # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
     options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
-    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
+    base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     if not url:
@@ -150,6 +150,7 @@ if not EMBEDDED and SCHEMA_REGISTRY_PASSWORD in DEFAULT_PASSWORDS:
 RABBITMQ_URL = env.text("RABBITMQ_URL")
 if RABBITMQ_URL:
     _refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)
+RABBITMQ_CA_FILE = env.text("RABBITMQ_CA_FILE")  # PEM, for amqps://; empty: the system's authorities
 # Topics are made by `manage.py topics --apply`. Retention in days, by the last word of the topic's name.
 TOPIC_PARTITIONS = env.whole("TOPIC_PARTITIONS", 12, least=1)
 TOPIC_REPLICATION_FACTOR = env.whole("TOPIC_REPLICATION_FACTOR", 1, least=1)

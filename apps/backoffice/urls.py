@@ -6,7 +6,7 @@ from django.urls import URLPattern, path
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
-from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_view
+from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_live, use_case_view
 
 
 def page_urls() -> list[URLPattern]:
@@ -19,6 +19,7 @@ def page_urls() -> list[URLPattern]:
         path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),
         path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
+        path("use-cases/<str:name>/live/", inside(use_case_live), name="backoffice_use_case_live"),
         path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),
         path("use-cases/<str:name>/resume/", inside(resume_view), name="backoffice_use_case_resume"),
     ]

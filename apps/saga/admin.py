@@ -17,6 +17,7 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.common.admin import KeyedAdmin, Look, address, chip, column, link, moment, short
+from apps.saga.admin_filters import LED_TO
 from apps.saga.definition import registered
 from apps.saga.filters import STATES, Filter, in_state
 from apps.saga.models import Audit, Pause, Run, RunStatus, Step
@@ -37,6 +38,7 @@ class NeedsFilter(admin.SimpleListFilter):
             ("stuck", "Stuck"),
             ("undoing", "Undoing for long"),
             ("overdue", "Overdue: nobody wakes it"),
+            ("open", "Not over yet"),
             ("live", "On the way"),
             ("in_error", "In error: retried, undoing or stuck"),
             ("held", "Held by a pause"),
@@ -84,7 +86,7 @@ class RunAdmin(ModelAdmin):
     change_list_template = "backoffice/runs.html"
     list_display = ("state", "business", "use_case", "current_step", "started", "age", "error")
     list_display_links = ("business",)
-    list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter))
+    list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter), *LED_TO)
     list_filter_submit = True
     list_per_page = 50
     ordering = ("-id",)

@@ -13,15 +13,20 @@ from django.db.models import Q
 
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
+from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
 __all__ = [
     "IN_ERROR",
     "LIVE",
     "OPEN",
+    "Approval",
+    "ApprovalStatus",
     "Attempt",
     "AttemptOutcome",
     "Audit",
     "Circuit",
+    "Lock",
+    "LockState",
     "Pause",
     "Run",
     "RunStatus",
@@ -94,6 +99,16 @@ class Run(models.Model):
     )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
+    at_step = models.CharField(
+        max_length=100, blank=True, default="", db_default="", help_text="Name of the step to do, or to undo."
+    )
+    deadline_at = models.DateTimeField(null=True, help_text="Before the pivot it is undone when this moment passes.")
+    parent_id = models.UUIDField(null=True, help_text="The run of whose step this one is a branch.")
+    parent_position = models.PositiveSmallIntegerField(null=True)
+    branch = models.CharField(max_length=100, blank=True, default="", db_default="")
+    awaits_key = models.CharField(  # noqa: DJ001  # empty and null differ
+        max_length=200, null=True, help_text="The key that it waits for; empty: it holds all of them; null: it has none."
+    )
 
     class Meta:
         indexes = [
@@ -114,6 +129,7 @@ class Run(models.Model):
                 name="saga_run_attributes",
                 condition=~Q(attributes={}),  # a use case that declares none does not pay for it
             ),
+            models.Index(fields=["parent_id"], name="saga_run_parent", condition=Q(parent_id__isnull=False)),
             models.Index(fields=["business_key"], name="saga_run_business_key"),
             models.Index(fields=["idempotency_key"], name="saga_run_idempotency", condition=~Q(idempotency_key="")),
             models.Index(fields=["global_id"], name="saga_run_global_id"),
@@ -129,6 +145,11 @@ class Run(models.Model):
             models.CheckConstraint(
                 name="saga_run_held_since",
                 condition=Q(held_by__isnull=True, held_at__isnull=True) | Q(held_by__isnull=False, held_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="saga_run_parent_step",
+                condition=Q(parent_id__isnull=True, parent_position__isnull=True)
+                | Q(parent_id__isnull=False, parent_position__isnull=False),
             ),
         ]
 

@@ -20,6 +20,7 @@ from apps.saga.definition import (
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
+from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -31,16 +32,19 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.terms import Breaker, Sla
 from apps.saga.triage import NotStuck, retry
-from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
+from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
     "PIVOT",
     "RETRIABLE",
+    "WINDOWS",
     "AlreadyPaused",
     "AskStep",
     "AttemptState",
@@ -49,6 +53,8 @@ __all__ = [
     "CallStep",
     "Condition",
     "Definition",
+    "Ending",
+    "Failures",
     "Filter",
     "FoundRun",
     "FoundRuns",
@@ -57,9 +63,12 @@ __all__ = [
     "InvalidAttribute",
     "Kind",
     "LocalStep",
+    "Longest",
     "NotPaused",
     "NotStuck",
+    "Pace",
     "PauseState",
+    "Place",
     "Progress",
     "Resumed",
     "Run",
@@ -67,13 +76,18 @@ __all__ = [
     "RunsInNeed",
     "RunsNow",
     "Sla",
+    "Spread",
     "Step",
+    "StepPace",
     "StepState",
+    "StepTerms",
     "TooWide",
+    "Trouble",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wait",
     "advance",
     "as_json",
     "condition",
@@ -82,8 +96,10 @@ __all__ = [
     "find_runs",
     "interventions",
     "lift_pause",
+    "pace",
     "pause",
     "pauses",
+    "places",
     "register",
     "registered",
     "resume",

@@ -40,6 +40,12 @@ class RunRow:
     stale_outcomes: int = 0
     started_at: datetime
     finished_at: datetime | None = None
+    at_step: str = ""
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    parent_position: int | None = None
+    branch: str = ""
+    awaits_key: str | None = None
 
 
 # What may change of a run after it was written.
@@ -58,6 +64,8 @@ RUN_CHANGES = (
     "late_answers",
     "stale_outcomes",
     "finished_at",
+    "at_step",
+    "awaits_key",
 )
 
 

@@ -10,8 +10,20 @@ from apps.common import clock
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import attributes, storage
-from apps.saga.definition import Definition, LocalStep, Run, Step, lookup
+from apps.saga import attributes, chains, endings, storage
+from apps.saga.definition import (
+    COMPENSABLE,
+    PIVOT,
+    AskStep,
+    CallStep,
+    Definition,
+    LocalStep,
+    Output,
+    Revise,
+    Run,
+    Step,
+    lookup,
+)
 from apps.saga.models import LIVE, Attempt, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.rows import AttemptRow, RunRow, StepRow
 
@@ -40,6 +52,10 @@ def error_detail(error: Exception) -> str:
     return text.encode(errors="replace").decode()
 
 
+class InvalidRevision(RuntimeError):
+    """A step has revised what follows it into a list that its definition does not allow: a bug."""
+
+
 class Session:
     """One run under its row lock. Every change goes through here and is written by ``flush``."""
 
@@ -47,8 +63,12 @@ class Session:
         self.run, self.steps, self.definition, self.now = run, steps, definition, now
         self._new = new
         self._run_before = None if new else storage.changes(run)
+        self._was_over = run.finished_at is not None
         self._collected: Collected | None = None
         self._touched: set[int] = set()
+        self._before_revision: list[StepRow] | None = (
+            None  # the steps as they are in the database, once a step revised them
+        )
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
 
     @classmethod
@@ -83,7 +103,7 @@ class Session:
     @property
     def step(self) -> Step:
         """The definition of the current step."""
-        return self.definition.steps[self.position]
+        return self.definition.by_name[self.row.name]
 
     @property
     def row(self) -> StepRow:
@@ -134,12 +154,21 @@ class Session:
 
     def was_in_doubt(self) -> bool:
         """May an earlier attempt of the current step have happened, although nobody said so?"""
-        if self.row.attempts <= 1 or isinstance(self.step, LocalStep):
+        if self.row.attempts <= 1 or not isinstance(self.step, AskStep | CallStep):
             return False
         earlier = Attempt.objects.filter(
             run_id=self.run.id, position=self.position, undo=False, number__lt=self.row.attempts
         )
         return earlier.filter(outcome__in=DOUBTFUL).exists()
+
+    @property
+    def can_turn(self) -> bool:
+        """Can everything be undone that the run has done, and may have done? For a run that goes forward."""
+        row = self.row
+        if row.kind == COMPENSABLE:
+            return True
+        untouched = row.attempts == 0 or (row.kind == PIVOT and isinstance(self.step, LocalStep))
+        return untouched and all(earlier.kind == COMPENSABLE for earlier in self.steps[: self.position])
 
     # --- Changing ---------------------------------------------------------------------------------------------------
     def touch(self) -> StepRow:
@@ -173,8 +202,11 @@ class Session:
         if error is not None:
             attempt.error_code, attempt.error_detail = error_code(error)[:50], error_detail(error)
 
-    def done(self, output: dict[str, object] | None) -> None:
-        """The current step is done: the run goes to the next one, or is complete."""
+    def done(self, output: Output) -> None:
+        """The current step is done: the run goes to the next one, or is complete. Raises InvalidRevision."""
+        if isinstance(output, Revise):
+            self._revise(output.then)
+            output = dict(output.output or {})
         row = self.touch()
         row.status, row.output = StepStatus.DONE, output or {}
         row.finished_at, row.waiting_until, row.retry_at = clock.now(), None, None
@@ -185,11 +217,33 @@ class Session:
         if self.at_end:
             self._finish(RunStatus.COMPLETED)
 
+    def _revise(self, then: tuple[str, ...]) -> None:
+        """From here on these steps follow."""
+        kept = self.steps[: self.position + 1]
+        problem = self.definition.revision_problem([*(row.name for row in kept), *then])
+        if problem:
+            raise InvalidRevision(f"{self.row.name} revises what follows it, and {problem}")
+        if self._before_revision is None:
+            self._before_revision = self.steps
+        named = [self.definition.by_name[name] for name in then]
+        self.steps = kept + [
+            StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)
+            for position, step in enumerate(named, start=len(kept))
+        ]
+        if not self._new:
+            chains.wake_soon_after_commit(self.run.id)  # its chain has as many links as it had steps
+
     def wait(self, until: datetime) -> None:
         """The current step has asked: park the run."""
         row = self.touch()
         row.status, row.waiting_until, row.retry_at = StepStatus.WAITING, until, None
         self.run.status, self.run.due_at, self.run.token = RunStatus.WAITING, until, None
+
+    def wait_undo(self, until: datetime) -> None:
+        """The undo of the current step has asked: park the run."""
+        row = self.touch()
+        row.status, row.waiting_until = StepStatus.UNDOING, until
+        self.run.due_at = until
 
     def fail(self, error: Exception, *, status: StepStatus) -> None:
         """Write down why the current step did not succeed."""
@@ -215,6 +269,12 @@ class Session:
         """A pause is in the way of the current step: nobody wakes the run until it is lifted."""
         self.run.held_by, self.run.held_at = pause_id, self.now
         self.run.due_at, self.run.token = None, None
+
+    def reopen(self, error: Exception) -> None:
+        """A run that was complete turns around: the whole of which it is a branch does."""
+        self.run.finished_at = None
+        self.run.error_code, self.run.error_detail = error_code(error)[:50], error_detail(error)
+        self.begin_undo(include_current=False)
 
     def blame(self, error: Exception) -> None:
         """The run is in trouble, because of its current step, until this one is done after all."""
@@ -283,6 +343,9 @@ class Session:
                 del self._attempts[position, False, row.attempts]
                 row.attempts -= 1
             row.status, row.output, row.finished_at, row.waiting_until = StepStatus.PENDING, {}, None, None
+        if self._before_revision is not None:
+            self.steps, self._before_revision = self._before_revision, None
+            self._touched = {position for position in self._touched if position < len(self.steps)}
         self.run.cursor, self.run.status = first, RunStatus.RUNNING
         self.run.due_at, self.run.finished_at = self.now + GRACE, None
 
@@ -292,16 +355,34 @@ class Session:
         run, attempts = self.run, self._attempts.values()
         if run.due_at is not None or run.status not in LIVE:  # it goes on, or is over: no pause holds it any more
             run.held_by = run.held_at = None
+        run.at_step = "" if run.finished_at is not None or self.at_end else self.row.name
+        self._keep_deadline()
         if self.definition.attributes:
             outputs = {step.name: step.output for step in self.steps if step.output}
             run.attributes = attributes.collect(self.definition.attributes, run.data, outputs)
         if self._new:
             storage.insert(self.run, self.steps, attempts, self._collected)
-        elif self._touched or attempts or storage.changes(self.run) != self._run_before:
+        elif (
+            self._before_revision is not None or self._touched or attempts or storage.changes(self.run) != self._run_before
+        ):
+            if self._before_revision is not None:
+                storage.replace_steps(self.run.id, self.steps)
             steps = [self.steps[position] for position in sorted(self._touched)]
             storage.update(self.run, steps, attempts, self._collected)
-        self._new, self._touched, self._attempts = False, set(), {}
+        self._new, self._touched, self._attempts, self._before_revision = False, set(), {}, None
         self._run_before = storage.changes(self.run)
+        is_over = run.finished_at is not None
+        if is_over and not self._was_over and (run.parent_id is not None or run.awaits_key is not None):
+            endings.ended(run, now=self.now, due=self.now + GRACE)
+        self._was_over = is_over
+
+    def _keep_deadline(self) -> None:
+        """A run that will be undone at its deadline wakes by itself at that moment."""
+        run = self.run
+        if run.deadline_at is None or run.due_at is None or not self.now < run.deadline_at < run.due_at:
+            return
+        if run.token is None and run.status in (RunStatus.RUNNING, RunStatus.WAITING) and self.can_turn:
+            run.due_at = run.deadline_at
 
 
 def outcome_of(error: Exception) -> AttemptOutcome:

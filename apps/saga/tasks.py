@@ -44,6 +44,19 @@ def _advance(run_id: UUID) -> None:
             return
 
 
+@shared_task(name="saga.look")
+def look(*, run_id: str, **_newer_args: Any) -> None:
+    """Look at a run for which something has come: a branch ended, a key is free, its parent calls it back."""
+    run = UUID(run_id)
+    progress = engine.advance(run, calls=False, wait=True)
+    if progress is Progress.UNDOING:
+        progress = engine.advance(run, undo=True, wait=True)
+    if progress is Progress.UNDOING:
+        chains.wake_undo(run)
+    elif progress is Progress.MOVED:
+        _advance(run)
+
+
 @shared_task(name="saga.do_step", throws=(TurnedAround,))
 def do_step(*, run_id: str, position: int, **_newer_args: Any) -> None:
     """Do the step at this position if the run has come to it. Ends the chain when the run must wait or is over."""

@@ -1,17 +1,9 @@
 """How a state looks: one tone, one icon and one word, the same everywhere. Colour is the third sign, never the only one."""
 
-from dataclasses import dataclass
-
 from apps.backoffice.components.formats import sentence
+from apps.common.looks import Look
 
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """``tone`` names the colours (ok, run, warn, bad, undo, idle, unk), ``icon`` the shape, ``word`` what is said."""
-
-    tone: str
-    icon: str
-    word: str
+__all__ = ["LOOKS", "Look", "look"]
 
 
 def _ok(word: str) -> Look:
@@ -119,6 +111,12 @@ LOOKS: dict[str, dict[str, Look]] = {
         "CANCELLED": _undo("Cancelled"),
         "NUMBER_VOIDED": _undo("Number voided"),
         "ABANDONED": _undo("Abandoned"),
+    },
+    "hold": {
+        "OPEN": _waiting("Held"),
+        "POSTED": _ok("Posted"),
+        "VOIDED": _undo("Let go"),
+        "EXPIRED": _idle("Expired", "clock"),
     },
     "reservation": {
         "RESERVED": _running("Reserved"),

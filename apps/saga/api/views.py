@@ -74,6 +74,8 @@ class RunView(APIView):
             **{field.name: getattr(run, field.name) for field in fields(run)},
             "late_answers": state.late_answers,
             "steps": state.steps,
+            "children": state.children,
+            "locks": state.locks,
             "messages": messaging.messages_of(run.global_id, since=run.started_at, until=until),
             "interventions": audit.interventions(run_id=run.run_id),
         }

@@ -57,7 +57,7 @@ class TestRetry:
         assert url(stuck) in chief.get(reverse("admin:backoffice_run", args=[stuck.pk])).content.decode()
         html = chief.get(reverse("admin:backoffice_run", args=[live.pk])).content.decode()
         assert url(live) not in html
-        assert "Retry: not while it goes on by itself" in html
+        assert "Retry now: not while it goes on by itself" in html
 
     def test_needs_the_permission(self, stuck: Run, newcomer: Client, client: Client) -> None:
         assert newcomer.post(url(stuck), {"reason": "the lock is gone"}).status_code == 403
