@@ -116,11 +116,11 @@ def is_past(run_id: UUID, position: int) -> bool:
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, undo = _parse_key(step_key)
+    run_id, position, redone, undo = _parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
-    if not _expects(session, position, undo=undo):
+    if not _expects(session, position, redone, undo=undo):
         session.run.late_answers += 1
         session.flush()
         logger.warning("late answer for %s refused: nobody waits", step_key)
@@ -131,8 +131,10 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     return Resumed.ACCEPTED
 
 
-def _expects(session: Session, position: int, *, undo: bool) -> bool:
+def _expects(session: Session, position: int, redone: int, *, undo: bool) -> bool:
     if session.position != position or session.at_end or not isinstance(session.step, AskStep):
+        return False
+    if session.row.redone != redone:  # an answer to what was undone since
         return False
     if undo:
         return session.run.status == RunStatus.COMPENSATING and session.row.status == StepStatus.UNDOING
@@ -141,15 +143,17 @@ def _expects(session: Session, position: int, *, undo: bool) -> bool:
     return asked and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
-def _parse_key(step_key: str) -> tuple[UUID | None, int, bool]:
+def _parse_key(step_key: str) -> tuple[UUID | None, int, int, bool]:
+    """The run, the step's position, how often it has begun anew, and whether it is of an undo."""
     run_text, _, rest = step_key.partition(":")
-    position = rest.removesuffix(":undo")
+    place = rest.removesuffix(":undo")
+    position, _, redone = place.partition("~")
     try:
-        if position.isascii() and position.isdigit():
-            return UUID(run_text), int(position), rest != position
+        if position.isascii() and position.isdigit() and (place == position or (redone.isascii() and redone.isdigit())):
+            return UUID(run_text), int(position), int(redone or 0), rest != place
     except ValueError:
         pass  # not an id of ours, or thousands of digits
-    return None, 0, False
+    return None, 0, 0, False
 
 
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:

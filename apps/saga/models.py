@@ -13,6 +13,7 @@ from django.db.models import Q
 
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
+from apps.saga.fork_models import Fork
 from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "AttemptOutcome",
     "Audit",
     "Circuit",
+    "Fork",
     "Lock",
     "LockState",
     "Pause",
@@ -180,6 +182,9 @@ class Step(models.Model):
     finished_at = models.DateTimeField(null=True)
     undo_started_at = models.DateTimeField(null=True)
     undone_at = models.DateTimeField(null=True)
+    redone = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often it begins anew after its undo, under new keys."
+    )
 
     def __str__(self) -> str:
         return self.name

@@ -113,7 +113,7 @@ class Session:
     def view(self, *, undo: bool = False) -> Run:
         """What the current step is handed."""
         run, row = self.run, self.row
-        key = f"{run.id}:{row.position}"
+        key = f"{run.id}:{row.position}" + (f"~{row.redone}" if row.redone else "")
         return Run(
             id=run.id,
             global_id=run.global_id,
@@ -128,6 +128,7 @@ class Session:
             attempt=row.undo_attempts if undo else row.attempts,
             now=self.now,
             renamed=run.renamed,
+            redone={step.name: step.redone for step in self.steps if step.redone},
         )
 
     @contextmanager
@@ -175,6 +176,10 @@ class Session:
         """The row of the current step, to be written."""
         self._touched.add(self.position)
         return self.row
+
+    def touch_all(self, *positions: int) -> None:
+        """The rows of these steps, to be written."""
+        self._touched.update(positions)
 
     def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""

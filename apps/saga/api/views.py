@@ -178,12 +178,14 @@ def _picture(text: str, renderer: type[_PictureRenderer]) -> HttpResponse:
 
 
 # --- Pauses -------------------------------------------------------------------------------------------------------------
-def _operator(request: Request) -> str:
+def operator(request: Request) -> str:
+    """Who acts. Raises the refusal of a caller without the scope."""
     caller: Caller = require_scope(request, OPERATE)
     return f"account:{caller.account_id}"
 
 
-def _read(request: Request, shape: type[serializers.Shape]) -> dict[str, Any]:
+def read(request: Request, shape: type[serializers.Shape]) -> dict[str, Any]:
+    """The body's values. Raises InvalidRequest, ValidationError."""
     if not isinstance(request.data, dict):
         raise InvalidRequest("The body is not an object.")
     serializer = shape(data=request.data)
@@ -210,8 +212,8 @@ class PauseUseCaseView(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Begin no new run: they wait, or are refused with R513. Runs that have begun go on."""
-        by = _operator(request)
-        values = _read(request, serializers.PauseUseCaseSerializer)
+        by = operator(request)
+        values = read(request, serializers.PauseUseCaseSerializer)
         pauses.pause(name, reason=values["reason"], refuses=values["mode"] == "refuse", by=by, now=timezone.now())
         return _told(name)
 
@@ -227,8 +229,8 @@ class ResumeUseCaseView(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Let new runs begin, and those that wait go on at once."""
-        by = _operator(request)
-        values = _read(request, serializers.ResumeSerializer)
+        by = operator(request)
+        values = read(request, serializers.ResumeSerializer)
         pauses.lift(name, reason=values["reason"], pause_id=values.get("pause_id"), by=by, now=timezone.now())
         return _told(name)
 
@@ -244,8 +246,8 @@ class PauseStepView(APIView):
     )
     def post(self, request: Request, name: str, step: str) -> Response:
         """Begin this step in no run; what is under way ends. The runs wait before it, and nothing fails."""
-        by = _operator(request)
-        values = _read(request, serializers.PauseStepSerializer)
+        by = operator(request)
+        values = read(request, serializers.PauseStepSerializer)
         pauses.pause(name, step, reason=values["reason"], holds_undo=values["holds_undo"], by=by, now=timezone.now())
         return _told(name)
 
@@ -261,7 +263,7 @@ class ResumeStepView(APIView):
     )
     def post(self, request: Request, name: str, step: str) -> Response:
         """Let the runs that wait before this step go on at once, also when its breaker paused it."""
-        by = _operator(request)
-        values = _read(request, serializers.ResumeSerializer)
+        by = operator(request)
+        values = read(request, serializers.ResumeSerializer)
         pauses.lift(name, step, reason=values["reason"], pause_id=values.get("pause_id"), by=by, now=timezone.now())
         return _told(name)
