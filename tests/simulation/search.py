@@ -4,7 +4,6 @@
 """
 
 import argparse
-import itertools
 import multiprocessing
 import os
 import queue
@@ -21,26 +20,18 @@ FAILURES_MAX = 20  # then it stops: they mostly have one cause
 @contextmanager
 def _database() -> Iterator[None]:
     """A database of this process's own, a copy of the one that the tests copy."""
-    import psycopg
     from django.db import connections
     from psycopg import sql
 
-    from tests.conftest import _admin_connection, _build_template
+    from tests.conftest import TEMPLATE_LOCK, _admin_connection, _build_template
 
     template = _build_template()
     name = f"simulation_{os.getpid()}"
     values = connections["default"].settings_dict
     values["OPTIONS"] = {key: value for key, value in values["OPTIONS"].items() if key != "pool"}
     with _admin_connection() as admin:
-        made = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        for attempt in itertools.count():  # two processes cannot copy at the same moment
-            try:
-                admin.execute(made)
-                break
-            except psycopg.errors.ObjectInUse:
-                if attempt == 100:
-                    raise
-                time.sleep(0.2)
+        admin.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])  # two cannot copy it at the same moment
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
     values["NAME"] = name
     try:
         yield

@@ -211,9 +211,8 @@ class TestRefused:
                 again(run_id, "a")
 
     def test_a_step_or_a_run_that_there_is_not(self, story: Story) -> None:
-        with registered(made := toy(local(story, "a", PIVOT), story=story)):
-            with pytest.raises(UnknownStep):
-                again(begin(made), "z")
+        with registered(made := toy(local(story, "a", PIVOT), story=story)), pytest.raises(UnknownStep):
+            again(begin(made), "z")
         with pytest.raises(NotFound):
             again(uuid4(), "a")
 
