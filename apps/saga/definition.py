@@ -15,7 +15,7 @@ from uuid import UUID
 from django.core import checks
 
 from apps.saga.attributes import Attribute
-from apps.saga.terms import Breaker, Sla
+from apps.saga.terms import Breaker, ErrorClass, Sla
 
 
 class Kind(StrEnum):
@@ -88,6 +88,11 @@ class Step:
     undo_attempts_max: ClassVar[int] = 16  # an undo that gives up needs a person, so it tries for longer
     retry_delay: ClassVar[timedelta] = timedelta(seconds=1)  # doubled with every attempt, plus up to a quarter
     retry_delay_max: ClassVar[timedelta] = timedelta(minutes=5)
+    # The budget of time beside that of attempts: from the first attempt on, time in a pause not counted. None: no limit.
+    retry_within: ClassVar[timedelta | None] = None
+    undo_retry_within: ClassVar[timedelta | None] = None
+    # What errors of these types ask for, where it is not what apps/saga/failing.py says; the nearest type decides.
+    errors: ClassVar[Mapping[type[Exception], ErrorClass]] = {}
 
     partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
     breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away

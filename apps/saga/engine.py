@@ -24,15 +24,16 @@ from django.db import connection
 from apps.common import clock
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import chains, circuits, claims, locks, parking, pauses, turning
+from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
-from apps.saga.failing import failed, undo_failed
+from apps.saga.failing import class_of, declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunModel
 from apps.saga.session import Session
 from apps.saga.shapes import ChildrenStep, WaitingStep
+from apps.saga.terms import ErrorClass
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +167,14 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
                 step.on_undo_answer(session.view(undo=True), answer)
             else:
                 output = step.on_answer(session.view(), answer)
-    except DomainError as refusal:
+    except Exception as error:
+        # What is neither a refusal nor named by the step is the messenger's trouble, who brings the answer again.
+        if not isinstance(error, DomainError) and declared_class(step, error) is None:
+            raise
         if undo:
-            undo_failed(session, refusal)
+            undo_failed(session, error)
         else:
-            failed(session, refusal, answered=True)
+            failed(session, error, answered=True)
         return
     session.end_attempt(AttemptOutcome.ANSWERED, undo=undo)
     circuits.succeeded(session)
@@ -226,6 +230,9 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
             return Progress.PARKED
         parking.over(session)
         return _progress(session)
+    if run.hook_failures is not None:
+        hooks.end_again(session)
+        return _undo_progress(session) if undoing else _progress(session)
     if circuits.hold(session, undo=undoing):
         return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
@@ -258,7 +265,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     failure = _segment(session, until=until, before=None)
     while failure is not None:
         failing = session.position
-        if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
+        if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
             session.roll_back(first, failing)
             failed(session, failure)
             return

@@ -14,6 +14,7 @@ from django.db.models import Q
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
 from apps.saga.fork_models import Fork
+from apps.saga.triage_models import BulkAction, BulkItem, Incident, IncidentTrend, Occurrence
 from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
 __all__ = [
@@ -25,10 +26,15 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "Audit",
+    "BulkAction",
+    "BulkItem",
     "Circuit",
     "Fork",
+    "Incident",
+    "IncidentTrend",
     "Lock",
     "LockState",
+    "Occurrence",
     "Pause",
     "Run",
     "RunStatus",
@@ -46,6 +52,7 @@ class RunStatus(models.TextChoices):
     COMPLETED = "COMPLETED", "Completed"
     COMPENSATED = "COMPENSATED", "Undone"
     STUCK = "STUCK", "Stuck: needs a person"
+    HANDLED = "HANDLED", "Handled by a person"
 
 
 LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
@@ -99,6 +106,9 @@ class Run(models.Model):
     rescues = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How often the sweeper had to wake it because nobody else had in time."
     )
+    hook_failures = models.PositiveSmallIntegerField(
+        null=True, help_text="The run came to an end, and its hook failed so often; null when no hook is awaited."
+    )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
     at_step = models.CharField(
@@ -142,7 +152,7 @@ class Run(models.Model):
                 name="saga_run_live_is_due",
                 condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING"], due_at__isnull=False, held_by__isnull=True)
                 | Q(status__in=["RUNNING", "COMPENSATING"], due_at__isnull=True, held_by__isnull=False)
-                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK"], due_at__isnull=True, held_by__isnull=True),
+                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK", "HANDLED"], due_at__isnull=True, held_by__isnull=True),
             ),
             models.CheckConstraint(
                 name="saga_run_held_since",

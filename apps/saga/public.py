@@ -3,6 +3,12 @@
 from apps.saga.adoption import Adopted, AdoptOutcome, KeyTaken, Legacy, adopt, adopt_many
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
+from apps.saga.bulk import INLINE_RUNS, ApprovalExpired, NotWaiting, SamePerson, UnknownAction
+from apps.saga.bulk import approve as approve_action
+from apps.saga.bulk import cancel as cancel_action
+from apps.saga.bulk import request as request_action
+from apps.saga.bulk import work as work_on_action
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -18,9 +24,11 @@ from apps.saga.definition import (
     register,
     registered,
 )
+from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
+from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
@@ -39,20 +47,25 @@ from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_r
 from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
-from apps.saga.terms import Breaker, Sla
-from apps.saga.triage import NotStuck, retry
+from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
+from apps.saga.terms import Breaker, ErrorClass, Sla
+from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
 from apps.saga.values import InvalidValues
 from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
+    "INLINE_RUNS",
     "PIVOT",
     "RETRIABLE",
     "WINDOWS",
+    "Action",
+    "ActionState",
     "AdoptOutcome",
     "Adopted",
     "AlreadyPaused",
+    "ApprovalExpired",
     "AskStep",
     "AttemptState",
     "Attribute",
@@ -61,6 +74,7 @@ __all__ = [
     "Condition",
     "Definition",
     "Ending",
+    "ErrorClass",
     "Failures",
     "Filter",
     "ForkState",
@@ -69,9 +83,13 @@ __all__ = [
     "FoundRun",
     "FoundRuns",
     "Hooks",
+    "IncidentQuestion",
+    "IncidentState",
     "Intervention",
     "InvalidAttribute",
+    "InvalidInput",
     "InvalidValues",
+    "ItemState",
     "KeyTaken",
     "Keys",
     "Kind",
@@ -79,38 +97,52 @@ __all__ = [
     "LocalStep",
     "Longest",
     "NeverReached",
+    "NoRuns",
     "NotFailed",
     "NotOver",
     "NotPaused",
     "NotReopened",
     "NotStuck",
+    "NotWaiting",
     "Pace",
     "PauseState",
     "Place",
+    "Preview",
     "Progress",
     "Resumed",
     "Run",
     "RunState",
     "RunsInNeed",
     "RunsNow",
+    "SamePerson",
+    "Selection",
     "Sla",
     "Spread",
+    "Stale",
     "Step",
     "StepPace",
     "StepState",
     "StepTerms",
+    "TooManyRuns",
     "TooWide",
     "Trouble",
+    "UnknownAction",
+    "UnknownIncident",
     "UnknownStep",
     "UnknownUseCase",
     "UnsafeReset",
     "UseCasePaused",
     "UseCaseState",
     "Wait",
+    "Wanted",
+    "action_items",
+    "action_state",
     "adopt",
     "adopt_many",
     "advance",
+    "approve_action",
     "as_json",
+    "cancel_action",
     "condition",
     "drawing",
     "find_run",
@@ -118,17 +150,21 @@ __all__ = [
     "fork",
     "fork_state",
     "forks_of",
+    "incident",
+    "incidents",
     "interventions",
+    "latest_actions",
     "lift_pause",
     "pace",
     "pause",
     "pauses",
     "places",
+    "preview",
     "register",
     "registered",
+    "request_action",
     "reset",
     "resume",
-    "retry",
     "run_input",
     "run_state",
     "run_state_by_key",
@@ -136,7 +172,12 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "subjects_of",
+    "token_of_state",
+    "trends",
     "use_case",
     "use_cases",
+    "wanted",
     "witness",
+    "work_on_action",
 ]

@@ -88,6 +88,7 @@ class RunState:
     idempotency_key: str = ""
     held_by: UUID | None = None
     held_at: datetime | None = None
+    cursor: int = 0
     deadline_at: datetime | None = None
     parent_id: UUID | None = None
     branch: str = ""
@@ -192,6 +193,7 @@ def _state(run: Run) -> RunState:
         idempotency_key=run.idempotency_key,
         held_by=run.held_by,
         held_at=run.held_at,
+        cursor=run.cursor,
         deadline_at=run.deadline_at,
         parent_id=run.parent_id,
         branch=run.branch,

@@ -118,14 +118,14 @@ def _check_step(row: StepRow) -> None:
 
 def _begin_anew(session: Session, at: int) -> None:
     run = session.run
-    for row in session.steps[at:]:
+    for run.cursor in range(at, len(session.steps)):
+        row = session.touch()
         row.redone += row.status == StepStatus.UNDONE
         row.status, row.output = StepStatus.PENDING, {}
         row.attempts_forgiven, row.undo_attempts_forgiven = row.attempts, row.undo_attempts
         row.error_code = row.error_detail = ""
         row.retry_at = row.waiting_until = None
         row.finished_at = row.undo_started_at = row.undone_at = None
-        session.touch_all(row.position)
     run.status, run.cursor, run.due_at = RunStatus.RUNNING, at, session.now + GRACE
     run.failed_step = run.error_code = run.error_detail = ""
-    run.token = run.finished_at = None
+    run.token = run.finished_at = run.hook_failures = None

@@ -38,6 +38,7 @@ class RunRow:
     renamed: dict[str, str] = field(default_factory=dict)
     late_answers: int = 0
     stale_outcomes: int = 0
+    hook_failures: int | None = None
     started_at: datetime
     finished_at: datetime | None = None
     at_step: str = ""
@@ -63,6 +64,7 @@ RUN_CHANGES = (
     "attributes",
     "late_answers",
     "stale_outcomes",
+    "hook_failures",
     "finished_at",
     "at_step",
     "awaits_key",

@@ -24,7 +24,7 @@ from apps.common.transactions import durable, kept_savepoint
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
 from apps.saga.definition import AskStep, CallStep, Definition, LocalStep, Revise, Run, Step
-from apps.saga.session import error_code, error_detail
+from apps.saga.telling import error_code, error_detail
 
 TIME_MAX = timedelta(seconds=5)  # of the whole fork: its locks are in everybody's way meanwhile
 LOCK_WAIT_MAX = timedelta(seconds=1)  # for one lock: the real runs come first

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 from django.conf import settings
 from django.utils import timezone
 
-from apps.saga import chains, engine, forks, months, retention
+from apps.saga import bulk, chains, engine, forks, incidents, months, retention
 from apps.saga.engine import Progress
 from apps.saga.sweeper import sweep as sweep_due
 
@@ -83,9 +83,31 @@ def sweep(**_newer_args: Any) -> None:
     sweep_due()
 
 
+@shared_task(name="saga.triage")
+def triage(**_newer_args: Any) -> None:
+    """Count the errors of the last second, and go on with actions that nobody works on."""
+    while incidents.fold() == incidents.FOLD_MAX:
+        continue
+    bulk.go_on(now=timezone.now())
+
+
+@shared_task(name="saga.work_action")
+def work_action(*, action_id: str, **_newer_args: Any) -> None:
+    """Settle some runs of an action, and ask for a task that settles the next ones."""
+    if bulk.work(UUID(action_id), now=timezone.now()) == bulk.CHUNK_RUNS:
+        bulk.wake(UUID(action_id))
+
+
+@shared_task(name="saga.tidy_incidents")
+def tidy_incidents(**_newer_args: Any) -> None:
+    """Handle incidents that are over by themselves, and find runs in trouble that belong to none."""
+    incidents.tidy(now=timezone.now())
+    incidents.adopt()
+
+
 @shared_task(name="saga.archive")
 def archive(**_newer_args: Any) -> None:
-    """Open the months ahead; export and delete the finished runs that are older than they are kept for."""
+    """Open the months ahead; export and delete the finished runs that are old enough."""
     now = timezone.now()
     months.open_ahead(now=now)
     forks.forget_old(now=now)

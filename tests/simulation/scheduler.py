@@ -65,6 +65,7 @@ class Schedule:
             (self.pause, 3),
             (self.lift, 8 if self._paused else 1),
             (self.retry, 3),
+            (self.compensate, 2),
         ]
 
     # --- The schedule -----------------------------------------------------------------------------------------------
@@ -316,6 +317,17 @@ class Schedule:
         if self.world.runs:
             run_id = self.world.chance.choice(self.world.runs)
             self._intervene(f"retry {self.world.name(run_id)}", lambda: triage.retry(run_id, now=self.world.clock()))
+
+    def compensate(self) -> None:
+        """Somebody wants a run undone that may well be fine."""
+        if self.world.runs:
+            run_id = self.world.chance.choice(self.world.runs)
+            self._intervene(f"compensate {self.world.name(run_id)}", lambda: self._compensate(run_id))
+
+    def _compensate(self, run_id: UUID) -> None:
+        with transaction.atomic():
+            what = triage.wanted(triage.Action.COMPENSATE)
+            triage.apply(run_id, what, reason=REASON, by=OPERATOR, now=self.world.clock())
 
     def _intervene(self, what: str, deed: Callable[[], Any]) -> None:
         try:

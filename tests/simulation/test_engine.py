@@ -15,8 +15,9 @@ from django.utils import timezone
 
 from apps.saga import claims, engine, storage
 from apps.saga.definition import RETRIABLE
+from apps.saga.hooks import UNDOABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
-from apps.saga.session import UNDOABLE, Session
+from apps.saga.session import Session
 from tests.simulation import world
 from tests.simulation.partner import Forgetful
 from tests.simulation.scheduler import Schedule, prepare
@@ -63,6 +64,7 @@ EVERYTHING = (
         "pause ",
         "lift ",
         "retry run",
+        "compensate run",
     ),
     *("undo wakes", "soon wakes", "chain wakes", "the sweeper sweeps", "s pass", "R501"),
 )
@@ -153,7 +155,7 @@ def _undo_forwards(session: Session, position: int) -> None:
         session._touched.add(waiting[0])
     else:
         session.run.cursor = 0
-        session._finish(RunStatus.COMPENSATED)
+        session.finish(RunStatus.COMPENSATED)
 
 
 def _give_up(session: Session, error: Exception) -> None:

@@ -14,10 +14,12 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import short_id
 from apps.backoffice.components.verdicts import run_verdict
+from apps.common.errors import DomainError
 from apps.saga import public as saga
 
 REASON_CHARACTERS_MAX = 500
 PERMISSION = "saga.change_run"
+_RETRY = saga.wanted(saga.Action.RETRY)
 
 
 class RetryForm(forms.Form):
@@ -61,14 +63,27 @@ def _retry(request: HttpRequest, user: User, run: saga.RunState, *, reason: str)
         return page
     # First the entry, then the deed, which is a commit of its own: a note without a deed is better than the reverse.
     _note(user, run, f"Retry asked for: {reason}")
-    try:
-        saga.retry(run.run_id, now=timezone.now())
-    except saga.NotStuck as refusal:
-        _note(user, run, f"Retry not done: {refusal.detail}")
-        messages.warning(request, f"Nothing done: {refusal.detail}")
-        return page
-    messages.success(request, "The run goes on.")
+    refusal, waits = _do(run, reason=reason, by=f"user:{user.get_username()}")
+    if refusal:
+        _note(user, run, f"Retry not done: {refusal}")
+        messages.warning(request, f"Nothing done: {refusal}")
+    elif waits:
+        messages.success(request, "A second person must approve it: see Triage, Approvals.")
+    else:
+        messages.success(request, "The run goes on.")
     return page
+
+
+def _do(run: saga.RunState, *, reason: str, by: str) -> tuple[str, bool]:
+    """Why it was not done, empty if it was; and whether it waits for a second person."""
+    which, now, seen = saga.Selection(run_ids=(run.run_id,)), timezone.now(), saga.token_of_state(run)
+    try:
+        action_id = saga.request_action(which, _RETRY, reason=reason, by=by, now=now, expected=seen)
+    except DomainError as refusal:
+        return refusal.detail, False
+    saga.work_on_action(action_id, now=now)
+    (item,), _ = saga.action_items(action_id, limit=1)
+    return item.detail if item.code else "", saga.action_state(action_id).waits
 
 
 def _note(user: User, run: saga.RunState, text: str) -> None:

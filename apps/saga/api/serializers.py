@@ -85,7 +85,9 @@ class FoundRunSerializer(Shape):
     version = serializers.IntegerField()
     business_key = serializers.CharField()
     idempotency_key = serializers.CharField()
-    status = serializers.ChoiceField(choices=["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK"])
+    status = serializers.ChoiceField(
+        choices=["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"]
+    )
     step = serializers.CharField(help_text="Where it is; empty when it is over.")
     failed_step = serializers.CharField()
     error_code = serializers.CharField()
@@ -194,6 +196,7 @@ class LockSerializer(Shape):
 class SagaRunSerializer(FoundRunSerializer):
     """A run with its steps, attempts, messages and interventions. Inputs and outputs are not told: they may be personal."""
 
+    token = serializers.CharField(help_text="Its state: what an action on it may demand as expected.")
     late_answers = serializers.IntegerField()
     steps = RunStepSerializer(many=True)
     children = ChildSerializer(many=True)

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('saga', '0005_governance'),
+        ('saga', '0006_triage'),
     ]
 
     operations = [
