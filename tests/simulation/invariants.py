@@ -8,14 +8,14 @@ from uuid import UUID
 
 from django.db import connection
 
-from apps.saga.definition import COMPENSABLE, PIVOT, Definition, LocalStep
+from apps.saga.definition import COMPENSABLE, PIVOT, Definition, LocalStep, lookup
 from apps.saga.models import Attempt, Run, Step
 from tests.simulation.steps import AMOUNT, BY_US
 from tests.simulation.world import Violation, World
 
 UNOWNED = """
 SELECT r.id, r.status, r.due_at FROM saga_run r LEFT JOIN saga_pause p ON p.id = r.held_by
-WHERE r.id = ANY(%s) AND r.status IN ('RUNNING', 'WAITING', 'COMPENSATING') AND r.due_at IS NULL
+WHERE r.business_key = %s AND r.status IN ('RUNNING', 'WAITING', 'COMPENSATING') AND r.due_at IS NULL
   AND (p.id IS NULL OR p.released_at IS NOT NULL)
 """
 POSTED = "SELECT tracekey, sum(amount) FROM ledger_transaction WHERE tracekey = ANY(%s) AND debitcredit = 'D' GROUP BY 1"
@@ -23,6 +23,9 @@ UNEVEN = """
 SELECT tracekey FROM ledger_transaction WHERE tracekey = ANY(%s)
 GROUP BY 1 HAVING sum(CASE debitcredit WHEN 'D' THEN -amount ELSE amount END) <> 0
 """
+
+
+TELLING = ("local", "ask", "call")  # the shapes whose steps have effects, and publish each of them
 
 
 def _demand(true: object, what: str) -> None:
@@ -38,7 +41,7 @@ def _rows(sql: str, *params: Any) -> list[tuple[Any, ...]]:
 
 def always(world: World) -> None:
     """At every moment: no live run without a due wake-up, unless a pause holds it that will let it go."""
-    lost = _rows(UNOWNED, world.runs)
+    lost = _rows(UNOWNED, world.business_key)
     _demand(not lost, f"a live run that nobody will wake: {lost}")
 
 
@@ -55,10 +58,12 @@ class Facts:
     told: list[tuple[int, str, int]] = field(default_factory=list)  # position, direction, attempt: as committed
 
 
-def at_the_end(world: World, definition: Definition) -> None:
+def at_the_end(world: World) -> None:
     """When every run is over."""
     always(world)
-    runs = list(Run.objects.filter(pk__in=world.runs).order_by("pk"))
+    runs = list(Run.objects.filter(business_key=world.business_key).order_by("pk"))
+    for run in runs:
+        world.know(run.pk)
     steps, tries = defaultdict(list), defaultdict(lambda: defaultdict(list))
     for step in Step.objects.filter(run_id__in=world.runs).order_by("position"):
         steps[step.run_id].append(step)
@@ -71,7 +76,9 @@ def at_the_end(world: World, definition: Definition) -> None:
     for call, count in Counter(world.calls).items():
         _demand(count == 1, f"two owners of one attempt: {call}")
     for run in runs:
-        facts = Facts(run, definition, world, steps[run.pk], tries[run.pk], effects[run.pk], told[run.pk])
+        facts = Facts(
+            run, lookup(run.use_case, run.version), world, steps[run.pk], tries[run.pk], effects[run.pk], told[run.pk]
+        )
         for check in CHECKS:
             try:
                 check(facts)
@@ -107,6 +114,8 @@ def _every_effect_once(facts: Facts) -> None:
     log = Counter(facts.world.partner.log)
     for step in facts.steps:
         key = f"{facts.run.pk}:{step.position}"
+        if step.shape not in TELLING:
+            continue  # a timer has none, and branches are looked at as runs
         if isinstance(facts.definition.steps[step.position], LocalStep):
             done, undone = facts.effects[step.position, "do"], facts.effects[step.position, "undo"]
         else:
@@ -159,6 +168,8 @@ def _outbox_is_what_was_committed(facts: Facts) -> None:
     """Each commit that says of a step that it was done, or asked for, has its message in the outbox, and no other has."""
     committed = Counter[tuple[int, str, int]]()
     for (position, undo), attempts in facts.tries.items():
+        if facts.steps[position].shape not in TELLING:
+            continue
         asked = facts.steps[position].shape == "ask"
         for attempt in attempts:
             if _was_told(attempt, asked=asked):
@@ -184,7 +195,22 @@ def _ledger_is_even(facts: Facts) -> None:
     _demand(net == expected, f"the ledger holds {net} of it instead of {expected}")
 
 
+def _branches_are_as_their_step(facts: Facts) -> None:
+    """A step with branches is done when the newest run of each is, and nothing of them is left when it is undone."""
+    for step in facts.steps:
+        if step.shape != "parallel":
+            continue
+        newest: dict[str, str] = {}
+        children = Run.objects.filter(parent_id=facts.run.pk, parent_position=step.position).order_by("pk")
+        for branch, status in children.values_list("branch", "status"):
+            newest[branch] = status
+        wanted = {"COMPLETED"} if step.status == "DONE" else {"COMPENSATED"}
+        _demand(set(newest.values()) <= wanted, f"{step.name} is {step.status}, and its branches are {newest}")
+        _demand(step.status != "DONE" or len(newest) > 1, f"{step.name} is done without its branches: {newest}")
+
+
 CHECKS = (
+    _branches_are_as_their_step,
     _is_over,
     _every_effect_once,
     _undone_is_what_was_done,

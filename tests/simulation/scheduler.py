@@ -17,7 +17,7 @@ from apps.saga.definition import RETRIABLE, Definition
 from apps.saga.models import LIVE, Pause, Run, RunStatus
 from apps.saga.sweeper import sweep
 from tests.simulation import invariants
-from tests.simulation.steps import ACCOUNTS, EVENT, SimAsk, journey
+from tests.simulation.steps import ACCOUNTS, EVENT, journey
 from tests.simulation.world import Violation, World
 
 RUNS_MAX = 2
@@ -75,7 +75,7 @@ class Schedule:
         with ExitStack() as stack:
             stack.enter_context(world.in_charge())
             definitions.register(self.definition)
-            stack.callback(definitions._registry.pop, (self.definition.use_case, 1))
+            stack.callback(self._forget_definitions)
             world.tell(" ".join(f"{step.name}:{step.kind}" for step in self.definition.steps))
             for _ in range(chance.randint(1, RUNS_MAX)):
                 self.begin()
@@ -83,7 +83,12 @@ class Schedule:
                 self.act()
             invariants.always(world)
             self.come_home()
-            invariants.at_the_end(world, self.definition)
+            invariants.at_the_end(world)
+
+    def _forget_definitions(self) -> None:
+        """The journey's, and those of its branches."""
+        for key in [key for key in definitions._registry if key[0].startswith(self.definition.use_case)]:
+            del definitions._registry[key]
 
     def act(self) -> None:
         """One thing happens."""
@@ -111,7 +116,7 @@ class Schedule:
         raise Violation(f"these runs never end: {[(world.name(run_id), status) for run_id, status, _ in still]}")
 
     def _still_open(self) -> list[tuple[UUID, str, datetime | None]]:
-        found = Run.objects.filter(pk__in=self.world.runs, status__in=[*LIVE, RunStatus.STUCK])
+        found = Run.objects.filter(business_key=self.world.business_key, status__in=[*LIVE, RunStatus.STUCK])
         return list(found.order_by("pk").values_list("pk", "status", "due_at"))
 
     def _deliver_all(self) -> None:
@@ -125,9 +130,11 @@ class Schedule:
 
     def _help(self, run_id: UUID) -> None:
         """An operator has talked to the partner, and lets a stuck run go on."""
-        for position, step in enumerate(self.definition.steps):
+        run = Run.objects.get(pk=run_id)
+        for position, step in enumerate(definitions.lookup(run.use_case, run.version).steps):
             if step.kind is RETRIABLE:
                 self.world.partner.forgive(f"{run_id}:{position}")
+        self.world.know(run_id)
         self._intervene(f"retry {self.world.name(run_id)}", lambda: triage.retry(run_id, now=self.world.clock()))
 
     def _lift_all(self) -> None:
@@ -147,7 +154,7 @@ class Schedule:
                     engine.start(
                         self.definition,
                         subject_id=subject,
-                        business_key=f"simulated {world.seed}",
+                        business_key=world.business_key,
                         data={},
                         now=world.clock(),
                         run_inline_for_ms=inline_ms,
@@ -182,35 +189,37 @@ class Schedule:
         """A message from long ago, of any kind."""
         world = self.world
         if world.runs:
-            kind = world.chance.choice(["chain", "soon", "undo"])
-            where = world.chance.randrange(len(self.definition.steps))
-            self._wake((kind, world.chance.randrange(len(world.runs)), where))
+            kind = world.chance.choice(["chain", "soon", "undo", "look"])
+            steps = len(self.definition.steps)
+            self._wake((kind, world.chance.randrange(len(world.runs)), world.chance.randrange(steps), steps))
 
-    def _wake(self, item: tuple[str, int, int]) -> None:
-        kind, index, position = item
+    def _wake(self, item: tuple[str, int, int, int]) -> None:
+        kind, index, position, steps = item
         run_id = self.world.runs[index]
 
         def work() -> None:
             if kind == "soon":
                 tasks._advance(run_id)
+            elif kind == "look":
+                tasks.look(run_id=str(run_id))
             elif kind == "undo":
                 tasks.undo(run_id=str(run_id))
             else:
-                self._chain(index, position)
+                self._chain(index, position, steps)
 
         self._process(f"{kind} wakes run {index}{f' at {position}' if kind == 'chain' else ''}", work)
 
-    def _chain(self, index: int, position: int) -> None:
+    def _chain(self, index: int, position: int, steps: int) -> None:
         """As Celery would: the next task of the chain, or its errback, or its end."""
         try:
             tasks.do_step(run_id=str(self.world.runs[index]), position=position)
         except tasks.TurnedAround:
-            self.world.wake_ups.append(("undo", index, 0))
+            self.world.wake_ups.append(("undo", index, 0, 0))
         except Ignore:
             pass
         else:
-            if position + 1 < len(self.definition.steps):
-                self.world.wake_ups.append(("chain", index, position + 1))
+            if position + 1 < steps:
+                self.world.wake_ups.append(("chain", index, position + 1, steps))
 
     def wake_sleeper(self) -> None:
         """An owner that stalled while it talked goes on, whoever owns the step by now."""
@@ -235,9 +244,7 @@ class Schedule:
 
     def lose_request(self) -> None:
         """Not one that nobody would repeat: a broker keeps it until it is taken."""
-        waits = [step for step in self.definition.steps if isinstance(step, SimAsk) and step.undo_waits]
-        repeated = {step.position for step in waits}
-        found = [each for each in self.world.requests if each["what"] == "do" or each["position"] in repeated]
+        found = [each for each in self.world.requests if each["repeated"]]
         if found:
             self.world.requests.remove(self.world.chance.choice(found))
             self.world.tell("a request is lost")

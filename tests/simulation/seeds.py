@@ -7,6 +7,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.ledger.reconciliation import check_balances
+from apps.saga.models import Run, RunStatus
 from tests.simulation.scheduler import Schedule, prepare
 from tests.simulation.world import World
 
@@ -38,8 +39,15 @@ def simulate(seed: int, *, change: Callable[[Schedule], None] = lambda _: None) 
         schedule.run()
     except Exception as error:
         connection.close()  # whatever was open in it
+        _bury(world)
         return world, Failure(seed, f"{type(error).__name__}: {error}", tuple(world.trace))
     return world, None
+
+
+def _bury(world: World) -> None:
+    """What a failed schedule leaves behind must not be woken by the next ones."""
+    left = Run.objects.filter(business_key=world.business_key)
+    left.update(status=RunStatus.STUCK, due_at=None, held_by=None, held_at=None)
 
 
 def search(

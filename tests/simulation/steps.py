@@ -4,8 +4,9 @@ A local step does everything anew whenever it is called: if the engine did it tw
 twice. What leaves the database carries the step's key, as the engine's contract asks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from apps.ledger import public as ledger
 from apps.messaging.contracts.base import Message
 from apps.messaging.public import publish
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, AskStep, CallStep, Definition, Kind, LocalStep, Run
+from apps.saga.shapes import Child, ParallelStep, TimerStep
 from apps.saga.terms import Breaker
 from tests.simulation.world import Killed, World
 
@@ -48,14 +50,15 @@ class Told(Message):
     number: int
     step_key: str
     reply_key: str
+    repeated: bool
 
 
 class _Common:
     """What the three shapes share. Its attributes are the instance's: every schedule has steps of its own."""
 
-    def __init__(self, world: World, position: int, kind: Kind) -> None:
-        self.world, self.position, self.kind = world, position, kind
-        self.name = f"{self.shape}_{position}"  # type: ignore[attr-defined]
+    def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
+        self.world, self.kind = world, kind
+        self.name = f"{prefix}{self.shape}_{position}"  # type: ignore[attr-defined]
         self.attempts_max = world.chance.randint(1, 4)
         self.undo_attempts_max = world.chance.randint(2, 5)
 
@@ -66,18 +69,24 @@ class _Common:
         if found == "technical":
             raise RuntimeError("broken")
 
-    def _tell(self, run: Run, what: str, *, waits: bool) -> None:
+    def _tell(self, run: Run, what: str, *, waits: bool, repeated: bool = True) -> None:
         told = Told(
             world=self.world.id,
             run_id=str(run.id),
-            position=self.position,
+            position=position_of(run),
             what=what,
             number=run.attempt,
             step_key=run.step_key,
             reply_key=run.reply_key if waits else "",
+            repeated=repeated,
         )
         publish(told, key=str(run.id))
         self.world.has_published = True
+
+
+def position_of(run: Run) -> int:
+    """Of the step within its run: a branch is a run of its own."""
+    return int(run.step_key.split(":")[1].partition("~")[0])
 
 
 class SimLocal(_Common, LocalStep):
@@ -102,15 +111,15 @@ class SimLocal(_Common, LocalStep):
         tracekey = uuid7()
         entry = ledger.Entry.transfer(tracekey=tracekey, debit=debit, credit=credit, amount=AMOUNT, eventcode=EVENT)
         ledger.post(entry, now=run.now)
-        self.world.posted[tracekey] = (run.id, self.position, what)
+        self.world.posted[tracekey] = (run.id, position_of(run), what)
         return str(tracekey)
 
 
 class SimAsk(_Common, AskStep):
     """Asks the partner by message."""
 
-    def __init__(self, world: World, position: int, kind: Kind) -> None:
-        super().__init__(world, position, kind)
+    def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
+        super().__init__(world, position, kind, prefix)
         self.undo_waits = world.happens(0.6)
 
     def ask(self, run: Run) -> None:
@@ -124,7 +133,7 @@ class SimAsk(_Common, AskStep):
 
     def ask_undo(self, run: Run) -> bool:
         self._fail(run, "ask_undo", TECHNICAL)
-        self._tell(run, "undo", waits=True)
+        self._tell(run, "undo", waits=True, repeated=self.undo_waits)
         return self.undo_waits
 
     def on_undo_answer(self, run: Run, answer: dict[str, Any]) -> None:
@@ -186,6 +195,27 @@ class SimCall(_Common, CallStep):
         return answer
 
 
+class SimTimer(_Common, TimerStep):
+    """Waits a little."""
+
+    def until(self, run: Run) -> datetime:
+        self._fail(run, "until", TECHNICAL)
+        return run.now + timedelta(seconds=3)
+
+
+class SimParallel(_Common, ParallelStep):
+    """Two or three branches, each a run of one step."""
+
+    def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
+        super().__init__(world, position, kind, prefix)
+        branches = world.chance.randint(2, 3)
+        self.steps = tuple(world.chance.choice(SHAPES)(world, at, kind, f"{self.name}_") for at in range(branches))
+
+    def branches(self, run: Run) -> Mapping[str, Child]:
+        self._fail(run, "branches", TECHNICAL)
+        return super().branches(run)
+
+
 def _taken(answer: dict[str, Any]) -> dict[str, Any]:
     if answer["status"] != "done":
         raise Refused(answer.get("why"))
@@ -201,11 +231,17 @@ def journey(world: World) -> Definition:
     chance = world.chance
     kinds = [COMPENSABLE] * chance.randint(0, 3) + [PIVOT] * chance.randint(0, 1) + [RETRIABLE] * chance.randint(0, 2)
     kinds = kinds if len(kinds) > 1 else [COMPENSABLE, *kinds, RETRIABLE]
-    steps = tuple(chance.choice(SHAPES)(world, position, kind) for position, kind in enumerate(sorted(kinds, key=_order)))
+    steps = tuple(_shape(world, kind)(world, position, kind) for position, kind in enumerate(sorted(kinds, key=_order)))
     for step in steps:
-        if not isinstance(step, SimLocal) and world.happens(0.15):
+        if isinstance(step, SimAsk | SimCall) and world.happens(0.15):
             step.breaker, step.partner = BREAKER, "partner"  # type: ignore[misc]
     return Definition(f"simulated.s{world.seed}.{world.id}", 1, steps)
+
+
+def _shape(world: World, kind: Kind) -> type[_Common]:
+    if kind is not PIVOT and world.happens(0.12):
+        return SimParallel
+    return SimTimer if world.happens(0.05) else world.chance.choice(SHAPES)
 
 
 _order = [COMPENSABLE, PIVOT, RETRIABLE].index

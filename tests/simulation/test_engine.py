@@ -53,20 +53,9 @@ class TestTheSimulation:
 
 EVERYTHING = (
     *("is lost", "(comes again)", "dies at a statement", "dies after the commit", "dies before", "dies after"),
-    *(
-        "technical",
-        "refuses",
-        "unknown, done",
-        "unknown, not done",
-        "sleeps before",
-        "sleeps after",
-        "wakes up",
-        "pause ",
-        "lift ",
-        "retry run",
-        "compensate run",
-    ),
-    *("undo wakes", "soon wakes", "chain wakes", "the sweeper sweeps", "s pass", "R501"),
+    *("technical", "refuses", "unknown, done", "unknown, not done", "sleeps before", "sleeps after", "wakes up"),
+    *("undo wakes", "look wakes", "soon wakes", "chain wakes", "the sweeper sweeps", "s pass", "R501"),
+    *("pause ", "lift ", "retry run", "compensate run", "parallel_", "timer_"),
 )
 
 

@@ -8,7 +8,7 @@ The engine, its verbs, the outbox, the ledger and PostgreSQL are the real ones.
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,13 @@ TICK = timedelta(milliseconds=1)  # between two looks at the clock, so that what
 FAULTS_MAX = 14  # of a schedule: then the steps work, so that the runs end
 SLEEPS = {"sleeps before": 0.1, "sleeps after": 0.1}
 STATEMENTS_MAX = 12  # a process dies at one of its first statements: a unit of work has few
+
+
+TRANSPORTS = (
+    *((chains, name) for name in ("wake", "wake_soon", "wake_undo", "look", "wake_group")),
+    (wakeup, "relay_after_commit"),
+    (engine, "talk"),
+)
 
 
 class Killed(BaseException):
@@ -62,13 +69,14 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed, self.id = seed, uuid7().hex
+        self.business_key = f"simulated {self.id}"
         self.chance = random.Random(seed)
         self.clock = FakeClock()
         self.partner = Partner()
         self.trace: list[str] = []
         self.healed = False  # the end of the schedule: nothing fails, nothing is lost
         self.faults = 0
-        self.wake_ups: list[tuple[str, int, int]] = []  # chain, soon or undo; the run's number; the position
+        self.wake_ups: list[tuple[str, int, int, int]] = []  # chain, soon, undo or look; the run's number; position, steps
         self.requests: list[dict[str, Any]] = []  # on their way to the partner
         self.answers: list[tuple[str, dict[str, Any]]] = []  # on their way back: reply key, answer
         self.runs: list[UUID] = []
@@ -104,20 +112,18 @@ class World:
         return ""
 
     # --- What travels -----------------------------------------------------------------------------------------------
-    def _wake(self, kind: str, run_id: UUID, position: int = 0) -> None:
-        if run_id in self.runs:  # else of a run whose start has not returned: it is sent when it has
-            self.wake_ups.append((kind, self.runs.index(run_id), position))
-        else:
-            self._of_new_runs.append((kind, run_id, position))
+    def _wake(self, kind: str, run_id: UUID, position: int = 0, steps: int = 0) -> None:
+        self.know(run_id)
+        self.wake_ups.append((kind, self.runs.index(run_id), position, steps))
 
-    _of_new_runs: list[tuple[str, UUID, int]]
+    def _wake_group(self, begun: Iterable[chains.Begun]) -> None:
+        for each in begun:
+            self._wake("chain" if each.calls else "soon", each.run_id, 0, each.calls)
 
     def know(self, run_id: UUID) -> None:
-        """A run has been started."""
-        self.runs.append(run_id)
-        for kind, started, position in self._of_new_runs:
-            self._wake(kind, started, position)
-        self._of_new_runs = []
+        """A run has been started, by somebody or by a step of another one."""
+        if run_id not in self.runs:
+            self.runs.append(run_id)
 
     def relay(self) -> None:
         """Take what is committed in the outbox: it is on its way. (What waits there of other schedules is taken too.)"""
@@ -198,19 +204,21 @@ class World:
         """The engine runs by this world's clock and chance, and its wake-ups come here instead of to Celery."""
         before = random.getstate()
         random.seed(self.seed)  # the jitter of the engine's delays
-        kept = chains.wake, chains.wake_soon, chains.wake_undo, wakeup.relay_after_commit, engine.talk
-        self._of_new_runs = []
+        kept = [(holder, name, getattr(holder, name)) for holder, name in TRANSPORTS]
         logger, level = logging.getLogger("apps"), logging.getLogger("apps").level
         logger.setLevel(logging.CRITICAL)  # it warns of every fault, and faults are what this is made of
-        chains.wake = lambda run_id, position, _steps: self._wake("chain", run_id, position)
+        chains.wake = lambda run_id, position, steps: self._wake("chain", run_id, position, steps)
         chains.wake_soon = lambda run_id: self._wake("soon", run_id)
         chains.wake_undo = lambda run_id: self._wake("undo", run_id)
+        chains.look = lambda *run_ids: [self._wake("look", run_id) for run_id in run_ids]
+        chains.wake_group = self._wake_group
         wakeup.relay_after_commit = lambda: None  # we relay
         engine.talk = self._talk
         try:
             with clock.running_by(self.clock):
                 yield
         finally:
-            chains.wake, chains.wake_soon, chains.wake_undo, wakeup.relay_after_commit, engine.talk = kept
+            for holder, name, original in kept:
+                setattr(holder, name, original)
             logger.setLevel(level)
             random.setstate(before)
