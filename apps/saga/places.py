@@ -60,6 +60,7 @@ class _Cell(NamedTuple):
     use_case: str
     version: int
     cursor: int
+    step: str
     undo: bool
     runs: int
     asking: int
@@ -80,12 +81,13 @@ _SQL = """
 WITH terms (use_case, version, slow_before, late_before) AS (
     SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[], %(slow)s::timestamptz[], %(late)s::timestamptz[])
 ), here AS MATERIALIZED (
-    SELECT id, use_case, version, cursor, status, error_code, token, held_by, started_at, status = 'COMPENSATING' AS undo,
-        row_number() OVER (PARTITION BY use_case, version, cursor, status = 'COMPENSATING' ORDER BY id) AS place
+    SELECT id, use_case, version, cursor, at_step, status, error_code, token, held_by, started_at,
+        status = 'COMPENSATING' AS undo,
+        row_number() OVER (PARTITION BY use_case, version, cursor, at_step, status = 'COMPENSATING' ORDER BY id) AS place
     FROM saga_run
     WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK') AND (%(all)s OR use_case = %(use_case)s)
 ), cells AS (
-    SELECT here.use_case, here.version, cursor, undo, count(*) AS runs,
+    SELECT here.use_case, here.version, cursor, at_step, undo, count(*) AS runs,
         count(*) FILTER (WHERE held_by IS NULL AND (status = 'WAITING' OR token IS NOT NULL)) AS asking,
         count(*) FILTER (WHERE NOT undo AND status <> 'STUCK' AND held_by IS NULL AND error_code <> '') AS in_error,
         count(*) FILTER (WHERE held_by IS NOT NULL) AS held,
@@ -94,9 +96,9 @@ WITH terms (use_case, version, slow_before, late_before) AS (
         count(*) FILTER (WHERE started_at < late_before) AS late,
         max(started_at) FILTER (WHERE place = %(oldest)s + 1) AS bound
     FROM here LEFT JOIN terms ON terms.use_case = here.use_case AND terms.version = here.version
-    GROUP BY here.use_case, here.version, cursor, undo
+    GROUP BY here.use_case, here.version, cursor, at_step, undo
 ), longest AS (
-    SELECT DISTINCT ON (here.use_case, here.version, here.cursor, here.undo)
+    SELECT DISTINCT ON (here.use_case, here.version, here.cursor, here.at_step, here.undo)
         here.*, now_at.since, now_at.attempt
     FROM here CROSS JOIN LATERAL (
         SELECT coalesce(
@@ -110,13 +112,13 @@ WITH terms (use_case, version, slow_before, late_before) AS (
         FROM saga_step step WHERE step.run_id = here.id
     ) now_at
     WHERE here.place <= %(oldest)s
-    ORDER BY here.use_case, here.version, here.cursor, here.undo, now_at.since, here.id
+    ORDER BY here.use_case, here.version, here.cursor, here.at_step, here.undo, now_at.since, here.id
 )
-SELECT cells.use_case, cells.version, cells.cursor, cells.undo, runs, asking, in_error, held, stuck, slow, late, bound,
-    longest.id, since, attempt
+SELECT cells.use_case, cells.version, cells.cursor, cells.at_step, cells.undo, runs, asking, in_error, held, stuck, slow,
+    late, bound, longest.id, since, attempt
 FROM cells JOIN longest ON longest.use_case = cells.use_case AND longest.version = cells.version
-    AND longest.cursor = cells.cursor AND longest.undo = cells.undo
-ORDER BY 1, 2, 3, 4
+    AND longest.cursor = cells.cursor AND longest.at_step = cells.at_step AND longest.undo = cells.undo
+ORDER BY 1, 2, 3, 4, 5
 """
 
 
@@ -155,7 +157,7 @@ def _place(cell: _Cell, run: Run) -> Place:
         use_case=cell.use_case,
         version=cell.version,
         position=cell.cursor,
-        step=_name(definition, cell.cursor),
+        step=cell.step or _name(definition, cell.cursor),
         undo=cell.undo,
         runs=cell.runs,
         asking=cell.asking,

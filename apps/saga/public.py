@@ -8,17 +8,32 @@ from apps.saga.bulk import approve as approve_action
 from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
-from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.deciding import (
+    AlreadyDecided,
+    ApprovalOver,
+    Approvals,
+    ApprovalState,
+    Decider,
+    NotYours,
+    approval,
+    approvals_of,
+    decide,
+    find_approvals,
+)
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
+    REFUSE,
     RETRIABLE,
+    WAIT,
     AskStep,
     CallStep,
     Definition,
     Hooks,
     Kind,
     LocalStep,
+    Revise,
     Run,
     Step,
     register,
@@ -29,6 +44,7 @@ from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
 from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
+from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
 from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
@@ -43,11 +59,12 @@ from apps.saga.pauses import (
 )
 from apps.saga.pauses import lift as lift_pause
 from apps.saga.places import Longest, Place, places
-from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
+from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
 from apps.saga.terms import Breaker, ErrorClass, Sla
 from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
@@ -58,20 +75,31 @@ __all__ = [
     "COMPENSABLE",
     "INLINE_RUNS",
     "PIVOT",
+    "REFUSE",
     "RETRIABLE",
+    "WAIT",
     "WINDOWS",
     "Action",
     "ActionState",
     "AdoptOutcome",
     "Adopted",
+    "AlreadyDecided",
     "AlreadyPaused",
     "ApprovalExpired",
+    "ApprovalOver",
+    "ApprovalState",
+    "ApprovalStep",
+    "Approvals",
     "AskStep",
     "AttemptState",
     "Attribute",
     "Breaker",
     "CallStep",
+    "Child",
+    "ChildState",
     "Condition",
+    "Decider",
+    "Decision",
     "Definition",
     "Ending",
     "ErrorClass",
@@ -90,11 +118,13 @@ __all__ = [
     "InvalidInput",
     "InvalidValues",
     "ItemState",
+    "KeyHeld",
     "KeyTaken",
     "Keys",
     "Kind",
     "Legacy",
     "LocalStep",
+    "LockView",
     "Longest",
     "NeverReached",
     "NoRuns",
@@ -104,12 +134,16 @@ __all__ = [
     "NotReopened",
     "NotStuck",
     "NotWaiting",
+    "NotYours",
     "Pace",
+    "ParallelStep",
     "PauseState",
     "Place",
     "Preview",
     "Progress",
+    "Question",
     "Resumed",
+    "Revise",
     "Run",
     "RunState",
     "RunsInNeed",
@@ -123,6 +157,8 @@ __all__ = [
     "StepPace",
     "StepState",
     "StepTerms",
+    "SubSagaStep",
+    "TimerStep",
     "TooManyRuns",
     "TooWide",
     "Trouble",
@@ -140,11 +176,15 @@ __all__ = [
     "adopt",
     "adopt_many",
     "advance",
+    "approval",
+    "approvals_of",
     "approve_action",
     "as_json",
     "cancel_action",
     "condition",
+    "decide",
     "drawing",
+    "find_approvals",
     "find_run",
     "find_runs",
     "fork",
@@ -154,6 +194,7 @@ __all__ = [
     "incidents",
     "interventions",
     "latest_actions",
+    "latest_of_incidents",
     "lift_pause",
     "pace",
     "pause",
