@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures bench-relay bench-outbox bench-saga-history check lock clean services services-stop
+.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga-history check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -52,6 +52,13 @@ test-distributed: setup-dev
 test-failures: setup-dev
 	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
 	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
+
+# Seeded schedules of the saga engine: SEEDS=20000 searches on all cores, FIRST=500 begins there; SEED=123 replays one.
+SEEDS ?= 20000
+FIRST ?= 0
+simulate: setup-dev
+	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m tests.simulation.search \
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST))
 
 # Prints one JSON object as its last line: ratios to bare kafka-python in the same run.
 bench-relay: setup

@@ -1,12 +1,41 @@
-"""Time and ids. Edges take the time once (``timezone.now()``) and pass it in; nothing below an edge looks at a clock."""
+"""Time and ids. Edges take the time once (``timezone.now()``) and pass it in; nothing below an edge looks at a clock.
+
+The saga engine is an edge too: it measures how long its steps take, and what it does after a call is later than what it did
+before. It asks ``now()``, which a simulation lets run by a clock of its own.
+"""
 
 import os
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 BUSINESS_ZONE = ZoneInfo("America/Sao_Paulo")
+
+
+def _of_the_machine() -> datetime:
+    return datetime.now(UTC)
+
+
+_clock: ContextVar[Callable[[], datetime]] = ContextVar("lastro_clock", default=_of_the_machine)
+
+
+def now() -> datetime:
+    """The present moment, for those few who measure."""
+    return _clock.get()()
+
+
+@contextmanager
+def running_by(clock: Callable[[], datetime]) -> Iterator[None]:
+    """Let ``now()`` tell the time of another clock, in this context, while the block runs."""
+    token = _clock.set(clock)
+    try:
+        yield
+    finally:
+        _clock.reset(token)
 
 
 def uuid7() -> uuid.UUID:

@@ -48,6 +48,7 @@ class Run:
     attempt: int
     now: datetime
     renamed: Mapping[str, str] = field(default_factory=dict)  # of steps that a newer version renamed: what they began as
+    redone: Mapping[str, int] = field(default_factory=dict)  # of steps that begin anew after their undo: how often
 
     @property
     def tracekey(self) -> UUID:
@@ -56,7 +57,8 @@ class Run:
 
     def tracekey_of(self, step: str) -> UUID:
         """The trace key of another step of this run. It stays the same when the run moves to a newer version."""
-        return uuid.uuid5(self.id, self.renamed.get(step, step))
+        again = self.redone.get(step)
+        return uuid.uuid5(self.id, self.renamed.get(step, step) + (f"~{again}" if again else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,10 @@ class Hooks:
 
     def on_stuck(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
         """The run can go neither forward nor back without a person."""
+
+    def reopens(self, run: Run, *, step: str) -> bool:
+        """May a run that was undone go forward again from this step? Called in that commit: take back what was told."""
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The door of the saga: what a journey is made of, how it is run, governed, found and paused."""
 
+from apps.saga.adoption import Adopted, AdoptOutcome, KeyTaken, Legacy, adopt, adopt_many
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
 from apps.saga.bulk import INLINE_RUNS, ApprovalExpired, NotWaiting, SamePerson, UnknownAction
@@ -44,6 +45,7 @@ from apps.saga.definition import (
 from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
+from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
 from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
 from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
@@ -62,12 +64,15 @@ from apps.saga.pauses import lift as lift_pause
 from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
+from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
 from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
 from apps.saga.terms import Breaker, ErrorClass, Sla
 from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.values import InvalidValues
 from apps.saga.waits import Wait
 
 __all__ = [
@@ -80,6 +85,8 @@ __all__ = [
     "WINDOWS",
     "Action",
     "ActionState",
+    "AdoptOutcome",
+    "Adopted",
     "AlreadyDecided",
     "AlreadyPaused",
     "AlreadyUndone",
@@ -103,6 +110,9 @@ __all__ = [
     "ErrorClass",
     "Failures",
     "Filter",
+    "ForkState",
+    "ForkStep",
+    "ForkTooSlow",
     "FoundRun",
     "FoundRuns",
     "GlobalIdTaken",
@@ -112,15 +122,23 @@ __all__ = [
     "Intervention",
     "InvalidAttribute",
     "InvalidInput",
+    "InvalidValues",
     "ItemState",
     "KeyHeld",
+    "KeyTaken",
+    "Keys",
     "Kind",
+    "Legacy",
     "LocalStep",
     "LockView",
     "Longest",
+    "NeverReached",
     "NoRuns",
     "NotChoreographed",
+    "NotFailed",
+    "NotOver",
     "NotPaused",
+    "NotReopened",
     "NotStuck",
     "NotWaiting",
     "NotYours",
@@ -159,12 +177,15 @@ __all__ = [
     "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
+    "UnsafeReset",
     "UseCasePaused",
     "UseCaseState",
     "Wait",
     "Wanted",
     "action_items",
     "action_state",
+    "adopt",
+    "adopt_many",
     "advance",
     "approval",
     "approvals_of",
@@ -179,6 +200,9 @@ __all__ = [
     "find_approvals",
     "find_run",
     "find_runs",
+    "fork",
+    "fork_state",
+    "forks_of",
     "incident",
     "incidents",
     "interventions",
@@ -193,6 +217,7 @@ __all__ = [
     "register",
     "registered",
     "request_action",
+    "reset",
     "resume",
     "run_input",
     "run_state",
@@ -207,5 +232,6 @@ __all__ = [
     "use_case",
     "use_cases",
     "wanted",
+    "witness",
     "work_on_action",
 ]
