@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 BATCH_RUNS_MAX = 5_000  # in one transaction and in memory: with their steps and attempts about 50 MB
 BATCHES_MAX = 40  # of one call: the task is over within a minute, and the next one is an hour away
 USE_CASES_MAX = 10_000  # names that the table may know and this process not
-FINISHED = ("COMPLETED", "COMPENSATED")
+FINISHED = ("COMPLETED", "COMPENSATED", "HANDLED")
 _LOCK = "saga.archive"
 
 # Over an index that begins with the use case: a look-up for each name, whatever the number of runs.

@@ -59,6 +59,9 @@ class FoundRun:
     held_by: UUID | None
     wait: Wait | None
     promise: Promise | None
+    deadline_at: datetime | None  # of the whole run: undone when it passes before the pivot, late after it
+    parent_id: UUID | None  # the run of whose step it is a branch
+    branch: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,9 @@ def found(row: Run, *, now: datetime) -> FoundRun:
         held_by=row.held_by,
         wait=wait_of(row, definition),
         promise=promise_of(row, definition, now=now),
+        deadline_at=row.deadline_at,
+        parent_id=row.parent_id,
+        branch=row.branch,
     )
 
 

@@ -45,7 +45,9 @@ def addresses(evening: dict[str, Run]) -> dict[str, str]:
         "map_errors": f"{CARD}?by=errors",
         "map_volume": f"{CARD}?by=volume&window=24h",
         "map_balance": "/admin/use-cases/orders.purchase.balance/",
-        "retry": f"/admin/runs/{evening['stuck'].pk}/retry/",
+        "triage": "/admin/triage/",
+        "retry": f"/admin/triage/act/?action=retry&run={evening['stuck'].pk}",
+        "skip": f"/admin/triage/act/?action=skip&run={evening['stuck'].pk}",
         **runs,
         **tabs,
     }

@@ -188,7 +188,7 @@ def _to_undo(run: RunState) -> list[StepState]:
     begun.sort(key=lambda step: min(attempt.started_at for attempt in step.tries if attempt.undo))
     if not begun and run.status != "COMPENSATING":
         return []
-    over = run.status in {"COMPLETED", "COMPENSATED"}
+    over = run.status in {"COMPLETED", "COMPENSATED", "HANDLED"}
     waiting = [] if over else [step for step in reversed(run.steps) if step.status in _STILL_TO_UNDO and step not in begun]
     return begun + waiting
 

@@ -20,6 +20,10 @@ PATHS = {
     "bar": '<circle cx="8" cy="8" r="6.2"/><path d="M5 8h6"/>',
     "lock": '<rect x="3.2" y="7" width="9.6" height="6.8" rx="1.4"/><path d="M5.2 7V5a2.8 2.8 0 015.6 0v2"/>',
     "out": '<path d="M2.4 8h10M9.2 4.6L12.6 8l-3.4 3.4"/>',
+    "eye": (
+        '<path d="M1.6 8C3 5.2 5.3 3.8 8 3.8S13 5.2 14.4 8C13 10.8 10.7 12.2 8 12.2S3 10.8 1.6 8z"/>'
+        '<circle cx="8" cy="8" r="2"/>'
+    ),
     "person": '<circle cx="8" cy="5.2" r="2.8"/><path d="M2.6 13.8c.6-3 2.8-4.2 5.4-4.2s4.8 1.2 5.4 4.2"/>',
     "pivot": '<path d="M8 1.8L14.2 8 8 14.2 1.8 8z" fill="currentColor"/>',
     "fork": (

@@ -99,6 +99,8 @@ def _for_whom(longest: Longest, *, now: datetime) -> str:
         "retry": f"for attempt {longest.attempt + 1}",
         "worker": "for a worker",
         "pause": "for whoever lifts the pause",
+        "timer": "for its time",
+        "approval": f"for {wait.whom} to decide",
         "person": f"for somebody of {wait.whom} to decide" if wait.whom else "for somebody to decide",
     }.get(wait.kind, f"for {wait.whom}")
     if wait.until is None:

@@ -47,6 +47,21 @@ LOOKS: dict[str, dict[str, Look]] = {
         "COMPLETED": _ok("Completed"),
         "COMPENSATED": _undo("Undone"),
         "STUCK": _bad("Stuck"),
+        "HELD": _idle("Held"),
+        "HANDLED": _idle("Handled", "lock"),
+    },
+    "action": {
+        "ASKED": Look("warn", "eye", "Waits for approval"),
+        "RUNNING": _running("Running"),
+        "DONE": _ok("Done"),
+        "CANCELLED": _idle("Stopped", "close"),
+    },
+    "item": {
+        "PENDING": _idle("Waits", "clock"),
+        "DONE": _ok("Done"),
+        "REFUSED": _idle("Left alone", "skip"),
+        "FAILED": _bad("Failed"),
+        "CANCELLED": _idle("Stopped", "close"),
     },
     "step": {
         "PENDING": _idle("Not begun", "clock"),

@@ -156,7 +156,7 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
         run=run,
         now=now,
         live=run.status in LIVE,
-        look=look("run", run.status),
+        look=look("run", "HELD" if run.held_by is not None else run.status),
         verdict=verdict,
         gantt=gantt(run, now=now, finding=f"{verdict.title} {verdict.text}"),
         facts=_facts(order, payment),

@@ -122,6 +122,24 @@ def gantt(gantt: Any, run: Any) -> dict[str, Any]:
     return {"gantt": gantt, "run": run}
 
 
+@register.filter
+def actor(value: str) -> str:
+    """Whom people know: chief, of user:chief."""
+    return value.partition(":")[2] or value
+
+
+@register.inclusion_tag("components/trend.html")
+def trend(trend: Any) -> dict[str, Any]:
+    """Two hours in bars, with the word for them."""
+    return {"trend": trend}
+
+
+@register.inclusion_tag("components/progress.html")
+def progress(batch: Any) -> dict[str, Any]:
+    """How far an action is, as a bar."""
+    return {"batch": batch}
+
+
 @register.inclusion_tag("components/stepmap.html")
 def stepmap(map: Any, name: str) -> dict[str, Any]:
     """The steps of a use case as a drawing; its numbers also stand in the table of the same page."""

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -17,6 +19,7 @@ from apps.saga.models import Run
 from config import demo
 from tests import factories, shop
 from tests.saga_driver import finish, work
+from tests.worlds import two_days
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,7 +41,7 @@ class TestActions:
     def test_of_a_stuck_run_are_open_to_whoever_may(self) -> None:
         run = factories.stuck_run(now=timezone.now())
         (retry, *_) = actions_of(state(run), may=lambda _: True)
-        assert retry.href == reverse("admin:backoffice_run_retry", args=[run.pk])
+        assert retry.href == f"{reverse('admin:backoffice_triage_act')}?action=retry&run={run.pk}"
         assert retry.closed == ""
 
     @pytest.mark.parametrize(
@@ -65,12 +68,20 @@ class TestActions:
         offered = {each.title for each in actions_of(state(run), may=lambda _: True)}
         assert "Retry now" in offered
         for offer in OFFERS:
-            known = offer.page in _pages()
-            assert (offer.title in offered) is known, offer.page
+            known = bool(offer.action) or offer.page in _pages()
+            assert (offer.title in offered) is known, offer.title
 
     def test_are_never_offered_when_the_run_is_over(self) -> None:
         over = state(factories.completed_run(now=timezone.now()))
-        assert {offer.page for offer in OFFERS if not offer.closed(over)} <= {"backoffice_run_fork", "backoffice_run_reset"}
+        assert {offer.page for offer in OFFERS if not offer.closed(over)} == {"backoffice_run_fork", "backoffice_run_reset"}
+
+    @pytest.mark.parametrize("made", [factories.undoing_run, factories.stuck_run, factories.completed_run, two_days])
+    def test_are_open_where_the_state_manager_would_do_them(self, made: Callable[..., Run]) -> None:
+        run = made(now=timezone.now())
+        for action, offered in zip(saga.Action, actions_of(state(run), may=lambda _: True), strict=False):
+            dry = saga.preview(saga.Selection(run_ids=(run.pk,)), saga.wanted(action), now=timezone.now())
+            would = not dry.outcomes[0].code
+            assert bool(offered.href) is would, (action, offered.closed, dry.outcomes[0].detail)
 
 
 class TestMoney:
@@ -105,7 +116,13 @@ class TestAudit:
     def test_tells_who_intervened_in_both_books(self, chief: Client) -> None:
         run = factories.stuck_run(now=timezone.now())
         saga_note(run)
-        chief.post(reverse("admin:backoffice_run_retry", args=[run.pk]), {"reason": "the lock is gone, CPF 390.533.447-05"})
+        LogEntry.objects.create(
+            user=User.objects.get(),
+            content_type=ContentType.objects.get_for_model(Run),
+            object_id=str(run.pk),
+            action_flag=CHANGE,
+            change_message="the lock is gone, CPF 390.533.447-05",
+        )
         html = page(chief, run, "audit")
         assert "Audit 2" in html
         assert "the lock is gone" in html

@@ -66,6 +66,8 @@ class TestExport:
         (read,) = rows_of(tmp_path, "saga_run")
         assert read.pop("month") == "2026-01"
         assert json.loads(read.pop("data")) == stored.pop("data") == run.data
+        for name in ("attributes", "renamed"):
+            assert json.loads(read.pop(name)) == stored.pop(name)
         assert read == {name: str(value) if name.endswith("id") else value for name, value in stored.items()}
         read_steps = [{name: row[name] for name in archive.columns(Step)} for row in rows_of(tmp_path, "saga_step")]
         for row, step in zip(read_steps, steps, strict=True):

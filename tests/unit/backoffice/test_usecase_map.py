@@ -98,7 +98,7 @@ class TestLongestWait:
             (longest(9, "retry", "", 60, attempt=3), "it waits 9 s for attempt 4, until 18:07."),
             (longest(840, "undo", ""), "it waits 14 min to be undone."),
             (longest(840, "answer", "", -60), "it waits 14 min for an answer, and should have gone on at 18:05."),
-            (longest(840, "timer", "a moment", 60), "it waits 14 min for a moment, until 18:07."),
+            (longest(840, "timer", "a moment", 60), "it waits 14 min for its time, until 18:07."),
             (longest(840, exact=False), "it waits at least 14 min for the tax authority."),
         ],
         ids=lambda value: value.wait.kind if isinstance(value, Longest) else "",
