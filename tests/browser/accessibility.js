@@ -9,7 +9,7 @@
   const seen = (element) => {
     const box = element.getBoundingClientRect();
     const style = getComputedStyle(element);
-    return box.width > 1 && box.height > 1 && style.visibility !== "hidden" && style.display !== "none" && !element.closest(".bo-vh, [aria-hidden='true'], [hidden]");
+    return element.checkVisibility() && box.width > 1 && box.height > 1 && style.visibility !== "hidden" && style.display !== "none" && !element.closest(".bo-vh, [aria-hidden='true'], [hidden]");
   };
 
   // Names, labels, structure.

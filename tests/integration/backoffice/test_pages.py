@@ -156,6 +156,20 @@ class TestHome:
         with django_assert_max_num_queries(HOME_QUERIES_MAX):  # type: ignore[operator]
             chief.get(reverse("admin:index"))
 
+    def test_says_where_customers_wait(self, chief: Client, runs: list[Run]) -> None:
+        html = chief.get(reverse("admin:index")).content.decode().replace("\u00a0", " ")
+        assert "Step post_sale holds 1 run; it waits 21 min for somebody of orders to decide." in html
+        assert reverse("admin:backoffice_use_case", args=["orders.purchase.card"]) in html
+        assert "1 in trouble" in html
+        listed = chief.get(reverse("admin:backoffice_use_cases")).content.decode().replace("\u00a0", " ")
+        assert "Step post_sale holds 1 run; it waits 21 min" in listed
+
+    def test_counts_who_is_past_the_deadline(self, chief: Client, runs: list[Run]) -> None:
+        html = chief.get(reverse("admin:index")).content.decode()
+        tile = html[html.index("Past the deadline") :][:600]
+        assert '<span class="bo-v">1</span>' in tile
+        assert "2 past the target" in tile
+
     def test_every_tile_opens_its_rows(self, chief: Client, runs: list[Run]) -> None:
         html = chief.get(reverse("admin:index")).content.decode()
         doors = re.findall(r'bo-tile[^"]*" href="([^"]+)"', html)

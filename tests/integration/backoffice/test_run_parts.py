@@ -134,6 +134,20 @@ class TestAudit:
         assert User.objects.count() == 1
 
 
+class TestBranches:
+    def test_stand_on_the_page_of_the_whole_and_lead_back_to_it(self, chief: Client) -> None:
+        now = timezone.now()
+        whole, part = factories.stuck_run(now=now), factories.completed_run(now=now)
+        Run.objects.filter(pk=part.pk).update(parent_id=whole.pk, parent_position=4, branch="northern stand")
+        html = page(chief, whole)
+        assert "northern stand" in html
+        assert reverse("admin:backoffice_run", args=[part.pk]) in html
+        assert reverse("admin:backoffice_run", args=[whole.pk]) in page(chief, part)
+
+    def test_are_not_spoken_of_when_there_are_none(self, chief: Client) -> None:
+        assert "Branches" not in page(chief, factories.completed_run(now=timezone.now()))
+
+
 def saga_note(run: Run) -> None:
     """The state manager's own book."""
     from django.db import transaction
