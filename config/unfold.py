@@ -91,6 +91,8 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("admin:backoffice_use_cases"),
                         "permission": _may("saga.view_run"),
                     },
+                    # Without a permission: whoever opens it finds those that are his to decide.
+                    {"title": "Approvals", "icon": "how_to_reg", "link": reverse_lazy("admin:backoffice_approvals")},
                     _model("Runs", "view_timeline", "saga", "run", active=_runs_active),
                     _TRIAGE,
                     _model("Messages", "chat_bubble", "messaging", "message"),

@@ -41,10 +41,10 @@ def begin(session: Session, step: ApprovalStep) -> None:
     session.wait(until)
 
 
-def _facts(question: Question) -> dict[str, str]:
+def _facts(question: Question) -> list[tuple[str, str]]:
     if len(question.facts) > FACTS_MAX:
         raise ValueError(f"{len(question.facts)} facts, and {FACTS_MAX} is the most")
-    return {str(name): str(text)[:FACT_CHARACTERS_MAX] for name, text in question.facts.items()}
+    return [(str(name), str(text)[:FACT_CHARACTERS_MAX]) for name, text in question.facts.items()]
 
 
 def open_of(session: Session) -> Approval | None:

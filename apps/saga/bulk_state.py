@@ -1,5 +1,6 @@
 """Questions about actions on runs: how far they are, and what became of each run. Read from the rows, so always true."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -96,6 +97,14 @@ def latest_actions(*, limit: int, waiting: bool = False, incident_id: UUID | Non
     ids = list(rows.values_list("pk", flat=True)[: min(limit, LATEST_MAX)])
     found = BulkAction.objects.filter(pk__in=ids).annotate(**_COUNTS).order_by("-asked_at", "-id")
     return tuple(_state(row) for row in found)
+
+
+def latest_of_incidents(ids: Collection[UUID]) -> dict[UUID, ActionState]:
+    """The newest action on each of these incidents, of those on which there was one."""
+    newest = BulkAction.objects.filter(incident_id__in=ids).order_by("incident_id", "-asked_at", "-id")
+    pks = list(newest.distinct("incident_id").values_list("pk", flat=True))
+    found = (_state(row) for row in BulkAction.objects.filter(pk__in=pks).annotate(**_COUNTS))
+    return {state.incident_id: state for state in found if state.incident_id is not None}
 
 
 def action_items(

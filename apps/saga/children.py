@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Q
 
 from apps.common.errors import DomainError
 from apps.saga import chains
@@ -49,12 +50,18 @@ class _Branch:
 
     id: UUID
     status: str
+    is_over: bool
     error_code: str
     error_detail: str
 
+    @property
+    def failed(self) -> bool:
+        """Is it over, and not complete? It is undone, or a person has dealt with it."""
+        return self.is_over and self.status != RunStatus.COMPLETED
+
 
 _NEWEST = """
-SELECT DISTINCT ON (branch) branch, id, status, error_code, error_detail FROM saga_run
+SELECT DISTINCT ON (branch) branch, id, status, finished_at IS NOT NULL, error_code, error_detail FROM saga_run
 WHERE parent_id = %s AND parent_position = %s ORDER BY branch, id DESC
 """
 
@@ -74,7 +81,7 @@ def begin(session: Session, step: ChildrenStep) -> bool:
     before = _branches(session.run) if session.row.attempts > 1 else {}
     begun = []
     for name, child in wanted.items():
-        if name not in before or before[name].status == RunStatus.COMPENSATED:
+        if name not in before or before[name].failed:
             begun.append(_begin(session, name, child))
     if not wanted:
         session.end_attempt(AttemptOutcome.DONE)
@@ -116,7 +123,7 @@ def _begin(session: Session, name: str, child: Child) -> chains.Begun:
 def call_back(session: Session) -> bool:
     """Have all branches of the current step undone, of whatever attempt. True: some are not yet."""
     mine = Run.objects.filter(parent_id=session.run.id, parent_position=session.position)
-    left = list(mine.exclude(status=RunStatus.COMPENSATED).values_list("pk", "status"))
+    left = list(mine.filter(Q(finished_at=None) | Q(status=RunStatus.COMPLETED)).values_list("pk", "status"))
     for run_id, status in left:
         if status == RunStatus.COMPLETED:
             _reopen(run_id, now=session.now)
@@ -152,9 +159,9 @@ def look(session: Session, step: ChildrenStep) -> None:
         _look_back(session, step)
         return
     branches = _branches(session.run)
-    undone = sorted(name for name, branch in branches.items() if branch.status == RunStatus.COMPENSATED)
-    if undone:
-        failed(session, _error(undone[0], branches[undone[0]]), answered=True, prepared=True)
+    bad = sorted(name for name, branch in branches.items() if branch.failed)
+    if bad:
+        failed(session, _error(bad[0], branches[bad[0]]), answered=True, prepared=True)
     elif all(branch.status == RunStatus.COMPLETED for branch in branches.values()):
         session.end_attempt(AttemptOutcome.ANSWERED)
         session.done(step.output(_outputs({branch.id: name for name, branch in branches.items()})))

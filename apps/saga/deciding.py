@@ -211,7 +211,7 @@ def _state(row: Approval) -> ApprovalState:
         step=row.step,
         business_key=row.business_key,
         question=row.question,
-        facts=row.facts,
+        facts=dict(row.facts),
         status=row.status,
         who=tuple(row.delegates if delegated else row.deciders),
         delegated=delegated,

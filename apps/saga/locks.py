@@ -90,9 +90,21 @@ def _wait(session: Session) -> None:
     row.retry_at = session.run.due_at = session.now + LOOK_AGAIN
 
 
+# A key whose run is over without having freed it, whoever ended it and however, is nobody's. Waits for nobody.
+_ORPHANS = """
+DELETE FROM saga_lock WHERE id IN (
+    SELECT id FROM saga_lock held WHERE key = %s AND state = 'HELD'
+    AND NOT EXISTS (SELECT FROM saga_run run WHERE run.id = held.run_id AND run.finished_at IS NULL)
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+
 @transaction_required
 def look(session: Session) -> bool:
     """Has a run that waits for a key got all of its keys by now? Otherwise it waits on."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ORPHANS, [session.run.awaits_key])
     rows = list(Lock.objects.filter(run_id=session.run.id).exclude(state=LockState.HELD).order_by("key"))
     awaits = _go_on(rows, now=session.now)
     if not awaits:

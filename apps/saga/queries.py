@@ -7,7 +7,7 @@ from uuid import UUID
 
 from apps.saga.locks import LockView, locks_of
 from apps.saga.models import Attempt, Run, Step
-from apps.saga.search import FoundRun, found
+from apps.saga.search import FoundRun, found_one
 
 SAME_KEY_MAX = 1000  # runs with one key: an order is bought once, and forked a few times
 
@@ -132,7 +132,7 @@ def find_run(key: str) -> RunState | None:
 def found_run(run_id: UUID, *, now: datetime) -> FoundRun | None:
     """A run as lists tell of it: whom it waits for, and how it stands against its SLA."""
     run = Run.objects.filter(pk=run_id).first()
-    return found(run, now=now) if run is not None else None
+    return found_one(run, now=now) if run is not None else None
 
 
 # One key after the other, each through its own index: together in one condition they may be answered by a scan.

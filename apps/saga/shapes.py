@@ -56,7 +56,7 @@ class ApprovalStep(WaitingStep):
 
     shape = "approval"
     does = ("ask",)
-    deciders: ClassVar[tuple[str, ...]] = ("permission:saga.change_approval",)
+    deciders: ClassVar[tuple[str, ...]] = ("permission:saga.change_approval", "scope:sagas:operate")
     decide_within: ClassVar[timedelta] = timedelta(days=3)
     delegates: ClassVar[tuple[str, ...]] = ()  # who decides, instead of the deciders, when the deadline has passed
     delegate_within: ClassVar[timedelta] = timedelta(days=1)

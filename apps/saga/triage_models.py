@@ -98,6 +98,11 @@ class BulkAction(models.Model):
         db_table = "saga_bulk_action"
         indexes = [
             models.Index(fields=["-asked_at"], name="saga_bulk_asked"),
+            models.Index(
+                fields=["incident_id", "-asked_at"],
+                name="saga_bulk_incident",
+                condition=Q(incident_id__isnull=False),
+            ),
             models.Index(fields=["id"], name="saga_bulk_running", condition=Q(status="RUNNING")),
         ]
 

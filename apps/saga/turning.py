@@ -44,9 +44,10 @@ def turn(session: Session, error: DomainError) -> None:
 def recalled(session: Session) -> bool:
     """Turn a run around that is over, or stuck on its way forward, when its parent calls it back."""
     run = session.run
-    if run.parent_id is None or run.status == RunStatus.COMPENSATED or not children.is_called_back(run):
+    is_complete = run.status == RunStatus.COMPLETED
+    if run.parent_id is None or (run.finished_at is not None and not is_complete) or not children.is_called_back(run):
         return False
-    if run.status == RunStatus.COMPLETED:
+    if is_complete:
         session.reopen(CalledBack())
         return True
     if session.row.status == StepStatus.UNDOING or not session.can_turn:

@@ -27,7 +27,7 @@ class Approval(models.Model):
     step = models.CharField(max_length=100)
     business_key = models.CharField(max_length=200)
     question = models.TextField()
-    facts = models.JSONField(default=dict, help_text="What whoever decides has to know: names and texts.")
+    facts = models.JSONField(default=list, help_text="What whoever decides has to know: pairs of name and text, in order.")
     deciders = ArrayField(models.CharField(max_length=200), help_text="group:…, permission:… or scope:…")
     delegates = ArrayField(models.CharField(max_length=200), default=list, help_text="Who decides after the deadline.")
     delegated_at = models.DateTimeField(null=True, help_text="Since then the delegates decide, and nobody else.")
@@ -42,6 +42,7 @@ class Approval(models.Model):
         indexes = [
             models.Index(fields=["-id"], name="saga_approval_open", condition=Q(status="OPEN")),
             models.Index(fields=["run_id"], name="saga_approval_run"),
+            models.Index(fields=["business_key"], name="saga_approval_business_key"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["run_id", "position"], name="saga_approval_once", condition=Q(status="OPEN")),

@@ -14,10 +14,11 @@ from apps.saga.incidents import Occurred
 from apps.saga.models import Audit, BulkAction, Run, RunStatus, Step, StepStatus
 from tests import factories
 from tests.browser.conftest import PASSWORD, OpenPage
-from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TRIAGE = "/admin/triage/"
+BOTH_SIZES = pytest.mark.parametrize("size", ["wide", "phone"])
 TIMED_OUT = ("post_sale", "R204", "processor timed out")
 REFUSED = ("confirm_order", "R412", "SEFAZ-SP 778, NCM not in table")
 

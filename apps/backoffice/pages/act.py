@@ -107,6 +107,12 @@ def address(action: saga.Action, **target: Any) -> str:
     return f"{reverse('admin:backoffice_triage_act')}?{urlencode({'action': action, **target})}"
 
 
+def run_view(request: HttpRequest, run_id: UUID, action: str) -> HttpResponse:
+    """The same page, reached from a run's."""
+    require(request, ACT)
+    return redirect(address(saga.Action(action), run=run_id, edit=int(request.path.endswith("/edit/"))))
+
+
 def act_view(request: HttpRequest) -> HttpResponse:
     """GET shows what would happen, POST asks for it."""
     user = require(request, ACT)
@@ -208,6 +214,7 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "form": form or ActForm(None, runs=len(dry.outcomes)),
         "data": json.dumps(saga.run_input(target.run.run_id), indent=2, ensure_ascii=False) if target.run else "",
         "now": now,
+        "edits": request.GET.get("edit") == "1",
     }
     return render(request, "backoffice/act.html", context, status=status)
 

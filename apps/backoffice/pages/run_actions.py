@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.urls import NoReverseMatch, reverse
-from django.utils.http import urlencode
 
-from apps.saga.public import Action, RunState, StepState
+from apps.saga.public import RunState, StepState
 
 OPEN = frozenset({"RUNNING", "WAITING", "COMPENSATING", "STUCK"})
 PERMISSION = "saga.change_run"
@@ -18,28 +17,17 @@ PERMISSION = "saga.change_run"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Something that can be done: by the page that acts (``action``), or by a ``page`` of its own that takes the run's id.
+    """Something that can be done, on the ``page`` that takes the run's id.
 
     ``closed`` tells why it cannot be done to this run now; empty: it can.
     """
 
+    page: str
     icon: str
     title: str
     says: str
     verb: str
     closed: Callable[[RunState], str]
-    action: str = ""
-    page: str = ""
-
-    def href(self, run: RunState) -> str:
-        """Its page; empty when there is none."""
-        try:
-            if self.action:
-                asked = urlencode({"action": self.action, "run": str(run.run_id)})
-                return f"{reverse('admin:backoffice_triage_act')}?{asked}"
-            return reverse(f"admin:{self.page}", args=[run.run_id])
-        except NoReverseMatch:
-            return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +85,23 @@ def _not_ended(run: RunState) -> str:
 
 OFFERS = (
     Offer(
-        action=Action.RETRY,
+        page="backoffice_run_retry",
         icon="again",
         title="Retry now",
-        says="with the same input, or another one",
+        says="with a fresh budget of attempts",
         verb="Retry now…",
         closed=_not_alone,
     ),
     Offer(
-        action=Action.COMPENSATE,
+        page="backoffice_run_edit",
+        icon="edit",
+        title="Edit and retry",
+        says="change what the run is given",
+        verb="Edit…",
+        closed=_not_alone,
+    ),
+    Offer(
+        page="backoffice_run_compensate",
         icon="undo",
         title="Undo it",
         says="what was done, in reverse order",
@@ -113,7 +109,7 @@ OFFERS = (
         closed=_not_back,
     ),
     Offer(
-        action=Action.SKIP,
+        page="backoffice_run_skip",
         icon="skip",
         title="Skip the step",
         says="with the output that it should have had",
@@ -121,7 +117,7 @@ OFFERS = (
         closed=_not_skipped,
     ),
     Offer(
-        action=Action.HANDLE,
+        page="backoffice_run_handled",
         icon="lock",
         title="Close by hand",
         says="it was settled in another way",
@@ -151,8 +147,9 @@ def actions_of(run: RunState, *, may: Callable[[str], bool]) -> tuple[RunAction,
     """What this person can do about this run, the likeliest first."""
     found = []
     for offer in OFFERS:
-        href = offer.href(run)
-        if not href:
+        try:
+            href = reverse(f"admin:{offer.page}", args=[run.run_id])
+        except NoReverseMatch:
             continue
         closed = offer.closed(run) or ("" if may(PERMISSION) else "you lack the permission")
         found.append(

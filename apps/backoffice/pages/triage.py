@@ -1,6 +1,6 @@
 """Triage: what broke, is it growing, what is it worth? Groups of runs with the same trouble, the dearest first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -27,7 +27,8 @@ from apps.saga import public as saga
 
 VIEW, ACT = "saga.view_run", "saga.change_run"
 LIVE_MS = 1000
-GROUPS_MAX = 100  # on the page; more kinds of trouble at once are one trouble, and the filter finds them
+GROUPS_MAX = 50  # on the page; more kinds of trouble at once are one trouble
+CUSTOMERS_GROUPS_MAX = 20  # the dearest ones are told with their customers, a query or two each
 CUSTOMERS_RUNS_MAX = 500  # a group of more runs is told without its customers
 RUNS_SHOWN = 50
 ACTIONS_SHOWN = 5
@@ -174,8 +175,10 @@ def page_of(*, tab: str, asked: str, now: datetime) -> TriagePage:
     shown = opened if tab != "handled" else saga.incidents(saga.IncidentQuestion(status="HANDLED"), limit=GROUPS_MAX)
     wanted = [each for each in shown if _is_asked_for(each, asked)] if tab != "approvals" else []
     latest = saga.latest_actions(limit=ACTIONS_SHOWN)
-    groups = _groups(wanted, now=now)
-    title, text = _verdict(opened, groups if tab == "open" and not asked else _groups(opened, now=now))
+    counts = saga.trends([each.id for each in {*opened, *wanted}], buckets=trends.BUCKETS, now=now)
+    drawn = {each.id: trends.trend(counts[each.id], last_seen=each.last_seen, now=now) for each in {*opened, *wanted}}
+    groups = _groups(wanted, drawn)
+    title, text = _verdict(opened, grow=sum(drawn[each.id].grows for each in opened))
     return TriagePage(
         tab=tab,
         asked=asked,
@@ -196,19 +199,19 @@ def _is_asked_for(each: saga.IncidentState, asked: str) -> bool:
     return not text or any(text in place.lower() for place in (each.use_case, each.step, each.error_code, each.detail))
 
 
-def _groups(found: Sequence[saga.IncidentState], *, now: datetime) -> tuple[Group, ...]:
-    counts = saga.trends([each.id for each in found], buckets=trends.BUCKETS, now=now)
-    groups = [
+def _groups(found: Sequence[saga.IncidentState], drawn: Mapping[UUID, Trend]) -> tuple[Group, ...]:
+    """The dearest first."""
+    latest = saga.latest_of_incidents([each.id for each in found])
+    dearest = sorted(found, key=lambda each: (each.amount, each.runs, each.last_seen), reverse=True)
+    return tuple(
         Group(
             incident=each,
-            trend=trends.trend(counts[each.id], last_seen=each.last_seen, now=now),
-            customers=_customers(each),
-            latest=next((batch_of(one) for one in saga.latest_actions(limit=1, incident_id=each.id)), None),
+            trend=drawn[each.id],
+            customers=_customers(each) if place < CUSTOMERS_GROUPS_MAX else None,
+            latest=batch_of(latest[each.id]) if each.id in latest else None,
         )
-        for each in found
-    ]
-    groups.sort(key=lambda group: (group.incident.amount, group.incident.runs, group.incident.last_seen), reverse=True)
-    return tuple(groups)
+        for place, each in enumerate(dearest)
+    )
 
 
 def _customers(each: saga.IncidentState) -> int | None:
@@ -217,12 +220,11 @@ def _customers(each: saga.IncidentState) -> int | None:
     return orders.at_stake(saga.subjects_of(each, most=CUSTOMERS_RUNS_MAX)).customers or None
 
 
-def _verdict(opened: Sequence[saga.IncidentState], groups: Sequence[Group]) -> tuple[str, str]:
+def _verdict(opened: Sequence[saga.IncidentState], *, grow: int) -> tuple[str, str]:
     if not opened:
         return "No group is open.", "Nothing is broken that a person would have to look at."
     runs, amount = sum(each.runs for each in opened), sum((each.amount for each in opened), Decimal(0))
     title = f"{plural(opened[0].total, 'group', 'groups')}, {plural(runs, 'run', 'runs')}, {money(amount)} at risk"
-    grow = sum(group.trend.grows for group in groups)
     grows = {0: "No group grows.", 1: "One group grows."}.get(grow, f"{count(grow)} groups grow.")
     dearest = max(opened, key=lambda each: each.amount)
     if amount and dearest.amount * 2 >= amount and len(opened) > 1:
@@ -283,7 +285,8 @@ def _group_context(incident_id: UUID) -> dict[str, Any]:
     if found is None:
         raise Http404("There is no such group.")
     now = timezone.now()
-    (group,) = _groups([found], now=now)
+    counts = saga.trends([incident_id], buckets=trends.BUCKETS, now=now)[incident_id]
+    (group,) = _groups([found], {incident_id: trends.trend(counts, last_seen=found.last_seen, now=now)})
     filters = saga.Filter(use_case=found.use_case, state="in_error", step=found.step, error_code=found.error_code)
     runs = saga.find_runs(filters, limit=RUNS_SHOWN, now=now) if found.runs else None
     more = list_link("saga_run", failed_step__exact=found.step, error_code__exact=found.error_code)

@@ -26,7 +26,7 @@ class _SecondsField(serializers.Field[timedelta, Any, float, Any]):
 
 
 # --- In -----------------------------------------------------------------------------------------------------------------
-class _ReasonSerializer(Shape):
+class ReasonSerializer(Shape):
     """Why somebody intervenes."""
 
     reason = serializers.CharField(
@@ -34,7 +34,7 @@ class _ReasonSerializer(Shape):
     )
 
 
-class PauseUseCaseSerializer(_ReasonSerializer):
+class PauseUseCaseSerializer(ReasonSerializer):
     """Begin no new run of a use case."""
 
     mode = serializers.ChoiceField(
@@ -42,13 +42,13 @@ class PauseUseCaseSerializer(_ReasonSerializer):
     )
 
 
-class PauseStepSerializer(_ReasonSerializer):
+class PauseStepSerializer(ReasonSerializer):
     """Do not begin a step in any run."""
 
     holds_undo = serializers.BooleanField(default=True, help_text="The undo of the step waits too.")
 
 
-class ResumeSerializer(_ReasonSerializer):
+class ResumeSerializer(ReasonSerializer):
     """Let go on what is paused."""
 
     pause_id = serializers.UUIDField(required=False, help_text="Only if it is this pause: the one that you saw.")

@@ -2,13 +2,15 @@
 
 from django.urls import path
 
-from apps.saga.api import triage_views, views
+from apps.saga.api import approvals, triage_views, views
 
 _USE_CASE = "sagas/use-cases/<str:name>"
 _STEP = f"{_USE_CASE}/steps/<str:step>"
 _ACTION = "sagas/actions/<uuid:action_id>"
 urlpatterns = [
     path("sagas", views.RunsView.as_view(), name="sagas"),
+    path("sagas/approvals", approvals.ApprovalsView.as_view(), name="saga-approvals"),
+    path("sagas/approvals/<uuid:approval_id>", approvals.ApprovalView.as_view(), name="saga-approval"),
     path("sagas/use-cases", views.UseCasesView.as_view(), name="saga-use-cases"),
     path(_USE_CASE, views.UseCaseView.as_view(), name="saga-use-case"),
     path(f"{_USE_CASE}/diagram.svg", views.SvgView.as_view(), name="saga-diagram-svg"),

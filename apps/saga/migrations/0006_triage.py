@@ -121,6 +121,10 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('status', 'RUNNING')), fields=['id'], name='saga_bulk_running'),
         ),
         migrations.AddIndex(
+            model_name='bulkaction',
+            index=models.Index(condition=models.Q(('incident_id__isnull', False)), fields=['incident_id', '-asked_at'], name='saga_bulk_incident'),
+        ),
+        migrations.AddIndex(
             model_name='incident',
             index=models.Index(fields=['-last_seen', 'id'], name='saga_incident_seen'),
         ),

@@ -22,6 +22,12 @@ from tests.saga_driver import finish, work
 from tests.worlds import two_days
 
 pytestmark = pytest.mark.django_db(transaction=True)
+DEEDS = {
+    saga.Action.RETRY: "Retry now",
+    saga.Action.COMPENSATE: "Undo it",
+    saga.Action.SKIP: "Skip the step",
+    saga.Action.HANDLE: "Close by hand",
+}
 
 
 def page(client: Client, run: Run, tab: str = "") -> str:
@@ -41,7 +47,7 @@ class TestActions:
     def test_of_a_stuck_run_are_open_to_whoever_may(self) -> None:
         run = factories.stuck_run(now=timezone.now())
         (retry, *_) = actions_of(state(run), may=lambda _: True)
-        assert retry.href == f"{reverse('admin:backoffice_triage_act')}?action=retry&run={run.pk}"
+        assert retry.href == reverse("admin:backoffice_run_retry", args=[run.pk])
         assert retry.closed == ""
 
     @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ class TestActions:
         offered = {each.title for each in actions_of(state(run), may=lambda _: True)}
         assert "Retry now" in offered
         for offer in OFFERS:
-            known = bool(offer.action) or offer.page in _pages()
+            known = offer.page in _pages()
             assert (offer.title in offered) is known, offer.title
 
     def test_are_never_offered_when_the_run_is_over(self) -> None:
@@ -78,10 +84,11 @@ class TestActions:
     @pytest.mark.parametrize("made", [factories.undoing_run, factories.stuck_run, factories.completed_run, two_days])
     def test_are_open_where_the_state_manager_would_do_them(self, made: Callable[..., Run]) -> None:
         run = made(now=timezone.now())
-        for action, offered in zip(saga.Action, actions_of(state(run), may=lambda _: True), strict=False):
+        offered = {each.title: each for each in actions_of(state(run), may=lambda _: True)}
+        for action, title in DEEDS.items():
             dry = saga.preview(saga.Selection(run_ids=(run.pk,)), saga.wanted(action), now=timezone.now())
             would = not dry.outcomes[0].code
-            assert bool(offered.href) is would, (action, offered.closed, dry.outcomes[0].detail)
+            assert bool(offered[title].href) is would, (action, offered[title].closed, dry.outcomes[0].detail)
 
 
 class TestMoney:

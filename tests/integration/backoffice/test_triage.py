@@ -174,6 +174,24 @@ class TestAct:
         assert strict.post(act_url(action="retry", incident=group.pk), {"reason": WHY}).status_code == 403
 
 
+class TestFromTheRun:
+    @pytest.mark.parametrize(
+        ("word", "title"), [("edit", "Retry"), ("compensate", "Undo"), ("skip", "Skip"), ("handled", "Close by hand")]
+    )
+    def test_every_offer_leads_to_its_dry_run(self, chief: Client, stuck: list[Run], word: str, title: str) -> None:
+        run_page = chief.get(reverse("admin:backoffice_run", args=[stuck[0].pk])).content.decode()
+        url = reverse(f"admin:backoffice_run_{word}", args=[stuck[0].pk])
+        # A door that is closed says why, and its page says it again.
+        assert ("it has passed its pivot" if word == "compensate" else f'href="{url}"') in run_page
+        page = chief.get(url, follow=True).content.decode()
+        assert f"{title} " in page
+        assert "What would happen" in page
+        assert Run.objects.filter(status=RunStatus.STUCK).count() == 3
+
+    def test_is_closed_to_those_who_may_not(self, newcomer: Client, stuck: list[Run]) -> None:
+        assert newcomer.get(reverse("admin:backoffice_run_skip", args=[stuck[0].pk])).status_code == 403
+
+
 class TestApprove:
     def test_by_another_person_only(self, chief: Client, stuck: list[Run], group: Incident, settings: Any) -> None:
         settings.SAGA_FOUR_EYES = ["retry"]

@@ -25,9 +25,11 @@ from apps.saga.deciding import (
     find_approvals,
 )
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, Kind, Run
+from apps.saga.filters import Filter
 from apps.saga.models import LIVE, Approval, Attempt, RunStatus, Step
 from apps.saga.models import Run as RunRow
 from apps.saga.queries import run_state
+from apps.saga.search import find_runs
 from apps.saga.shapes import STUCK, ApprovalStep, Decision, Question
 from apps.saga.sweeper import sweep
 from apps.saga.triage import retry
@@ -90,7 +92,7 @@ class TestDecide:
         with registered(a_toy):
             run_id = begin(a_toy, now=now)
             asked = only()
-            assert (asked.question, asked.facts) == ("Shall toy go on?", {"amount": "1.00"})
+            assert (asked.question, asked.facts) == ("Shall toy go on?", [["amount", "1.00"]])
             assert (asked.status, asked.until, asked.run_id) == ("OPEN", now + timedelta(days=3), run_id)
             assert RunRow.objects.get(pk=run_id).due_at == asked.until
             told = said(asked.pk)
@@ -224,6 +226,9 @@ class TestDeadline:
             with pytest.raises(NotYours):
                 said(only().pk, by=BOSS)
             assert engine.advance(run_id, now=now + 2 * DAY) is engine.Progress.PARKED
+            (found,) = find_runs(Filter(run_id=run_id), limit=5, now=now).rows
+            assert found.wait is not None
+            assert (found.wait.kind, found.wait.whom, found.wait.until) == ("approval", "permission:x.y", now + 3 * DAY)
             said(only().pk, by=DEPUTY)
         assert RunRow.objects.get(pk=run_id).status == RunStatus.COMPLETED
 

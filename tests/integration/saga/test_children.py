@@ -3,13 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from io import StringIO
+from typing import Any
 from uuid import UUID
 
 import pytest
+from celery import Task
+from django.core.management import call_command
 from django.utils import timezone
 
+from apps.saga import chains, engine, pauses
 from apps.saga import definition as definitions
-from apps.saga import engine, pauses
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, Kind, Run, Step
 from apps.saga.filters import Filter
 from apps.saga.models import LIVE, Approval, RunStatus
@@ -387,6 +391,53 @@ class TestQuestions:
                 state.children[1].run_id: None,
             }
             assert end(hints, run_id) == [RunStatus.COMPENSATED]
+
+
+class TestCelery:
+    """The messages themselves, without the list that the other tests put in their place."""
+
+    @pytest.fixture(name="sent")
+    def what_is_sent(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
+        monkeypatch.undo()
+        sent: list[tuple[str, Any, Any]] = []
+
+        def send(task: Task, *args: Any, **options: Any) -> None:
+            sent.append((task.name, options.get("kwargs") or args[1], options.get("group_id")))
+
+        monkeypatch.setattr(Task, "apply_async", send)
+        return sent
+
+    def test_branches_are_one_group_and_a_call_is_a_chain_of_its_own(self, sent: list[tuple[str, Any, Any]]) -> None:
+        one, two, three = (UUID(int=n) for n in (1, 2, 3))
+        chains.wake_group([chains.Begun(one, 0), chains.Begun(two, 2), chains.Begun(three, 0)])
+        names = [(name, kwargs.get("run_id") or kwargs["run_ids"][0]) for name, kwargs, _ in sent]
+        assert sorted(names) == [("saga.advance", str(one)), ("saga.advance", str(three)), ("saga.do_step", str(two))]
+        groups = {group for name, _, group in sent if name == "saga.advance"}
+        assert len(groups) == 1
+        assert None not in groups
+
+    def test_a_look_is_a_message_for_each_run(self, sent: list[tuple[str, Any, Any]]) -> None:
+        chains.look(UUID(int=1), UUID(int=2))
+        assert [(name, kwargs) for name, kwargs, _ in sent] == [
+            ("saga.look", {"run_id": str(UUID(int=1))}),
+            ("saga.look", {"run_id": str(UUID(int=2))}),
+        ]
+
+
+class TestCommand:
+    def test_tells_of_branches_and_keys(self, story: Story, hints: Hints) -> None:
+        a_toy = toy(wrapped(ask(story, "w")), story=story, locks=lambda _: ["order-1"])
+        with registered(a_toy):
+            first, second = begin(a_toy, now=timezone.now()), begin(a_toy, now=timezone.now())
+            hints.work_off()
+            told = StringIO()
+            call_command("saga_state", str(first), stdout=told)
+            call_command("saga_state", str(second), stdout=told)
+        text = told.getvalue()
+        assert "key order-1: held\n" in text
+        assert f"key order-1: held by run {first}, 0 before it" in text
+        assert f"WAITING      run {child_of(first, 'w').pk}, branch w of fan" in text
+        assert "waits for lock: the run that holds order-1" in text
 
 
 class TestLost:

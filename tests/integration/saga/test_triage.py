@@ -1,15 +1,16 @@
 """What a person does about one run: what is allowed when, what it does, and that a refusal changes nothing."""
 
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
-from apps.common.errors import NotFound
+from apps.common.errors import DomainError, NotFound
 from apps.saga import engine, pauses, triage
 from apps.saga.audit import interventions
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
@@ -333,3 +334,54 @@ class TestUnknown:
             do(run_id, Action.RETRY)
         with pytest.raises(NotRegistered):
             would(run_id, Action.RETRY)
+
+
+class TestRaces:
+    def at_once(self, *deeds: Any) -> list[Any]:
+        """Do them in threads that begin together; what each came to."""
+        ready, came_to = threading.Barrier(len(deeds)), []
+
+        def one(deed: Any) -> None:
+            ready.wait(timeout=30)
+            try:
+                came_to.append(deed())
+            except DomainError as refusal:
+                came_to.append(refusal.code)
+            finally:
+                connections.close_all()
+
+        threads = [threading.Thread(target=one, args=(deed,)) for deed in deeds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(came_to) == len(deeds)
+        return came_to
+
+    def test_of_people_who_retry_at_once_one_does_it(self, story: Story, made: Definition) -> None:
+        run_id = stuck_at_e(story, made)
+        came_to = self.at_once(*[lambda: do(run_id, Action.RETRY)] * 4)
+        assert sorted(came_to) == ["R501"] * 3 + ["tries e again"]
+        assert Audit.objects.count() == 1
+        assert finish(run_id).status == RunStatus.COMPLETED
+
+    def test_of_people_who_want_different_things_one_is_refused(self, story: Story, made: Definition) -> None:
+        run_id = stuck_at_e(story, made)
+        token = seen(run_id)
+        actions = (Action.RETRY, Action.SKIP, Action.HANDLE)
+        came_to = self.at_once(*[lambda action=action: do(run_id, action, seen=token) for action in actions])
+        assert came_to.count("R542") == 2
+        assert Audit.objects.count() == 1
+
+    @pytest.mark.parametrize("_again", range(3))
+    def test_an_answer_and_a_person_never_both_decide(self, story: Story, made: Definition, _again: int) -> None:
+        run_id = waiting_at_c(made)
+        came_to = self.at_once(lambda: do(run_id, Action.COMPENSATE), lambda: answer(run_id, 2))
+        run = finish(run_id)
+        if Resumed.LATE in came_to:
+            assert run.status == RunStatus.COMPENSATED
+            assert "answer c" not in story.told
+        else:  # the answer was first; the run went on, maybe over its pivot, before the person came
+            assert came_to.count(Resumed.ACCEPTED) == 1
+            assert run.status in (RunStatus.COMPLETED, RunStatus.COMPENSATED)
+            assert ("undo c" in story.told) == (run.status == RunStatus.COMPENSATED)
