@@ -9,13 +9,15 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
+from config.asgi import application  # isort: skip  # it loads Django, which the others need
+
 from django.conf import settings
 from django.urls import path
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from config.asgi import application as project
+__all__ = ["application"]
 
 
 class BareView(APIView):
@@ -28,4 +30,3 @@ class BareView(APIView):
 
 urlpatterns = [path("orders", BareView.as_view())]
 settings.ROOT_URLCONF = "benchmarks.http_bare"
-application = project

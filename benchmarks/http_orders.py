@@ -37,6 +37,7 @@ RATES = [float(rate) for rate in os.environ.get("BENCH_RATES", "10 20 30 40 50 6
 RATES_BARE = [float(rate) for rate in os.environ.get("BENCH_RATES_BARE", "50 100 150 200 250 300 350 400 500 600").split()]
 STEP_S, HOLD_S, IDLE_S = 5.0, 15.0, 8.0
 BACKLOG_S_MAX = 120
+WEB, BARE = "config.asgi:application", "benchmarks.http_bare:application"
 WEB_PROCESSES = int(os.environ.get("BENCH_WEB_PROCESSES", "2"))  # one a core
 WORKER_PROCESSES = 2
 ORDERS_MAX = 200_000
@@ -166,17 +167,16 @@ def pin_servers(folder: Path) -> dict[str, int]:
     return found
 
 
-def web_words(port: int, application: str = "config.asgi:application") -> list[str]:
-    """The web server, as a command of Python."""
-    where = ["--host", HOST, "--port", str(port), "--lifespan", "off"]
-    return ["-m", "uvicorn", application, *where, "--workers", str(WEB_PROCESSES), "--log-level", "warning"]
+def web_words(application: str) -> list[str]:
+    """The web server, as a command of Python: config/web.py, as production starts it."""
+    return ["-c", f"from config.web import serve; serve({application!r})"]
 
 
 def start_everything(processes: Processes, port: int, bare_port: int) -> "subprocess.Popen[Any]":
     """A deployment on our cores, the world on theirs; gives the load's process."""
     processes.start("the sandbox authority", "manage.py", "fiscal_sandbox", on=THEIRS)
-    processes.start("web", *web_words(port), on=OURS)
-    processes.start("bare view", *web_words(bare_port, "benchmarks.http_bare:application"), on=OURS)
+    for name, application, at in (("web", WEB, port), ("bare view", BARE, bare_port)):
+        processes.start(name, *web_words(application), on=OURS, PORT=str(at), WEB_PROCESSES=str(WEB_PROCESSES))
     celery = ["-m", "celery", "-A", "config"]
     # Without a pool, as settings.py advises a prefork worker: with one, Celery connects anew for every task.
     worker = [*celery, "worker", "-c", str(WORKER_PROCESSES)]

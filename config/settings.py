@@ -21,6 +21,9 @@ DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
 
 EMBEDDED = env.flag("LASTRO_EMBEDDED", default=not env.text("DATABASE_URL"))
 PORT = env.whole("PORT", 8080, least=1)
+# Of the web server as a process of its own (config/web.py): where it listens, and how many processes share the port.
+WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
+WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
 DEBUG = False
 
 # Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
@@ -245,6 +248,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
+    "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

@@ -27,6 +27,7 @@ from apps.common.transactions import durable, kept_savepoint, transaction, trans
 from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
+from apps.saga.choreography import settle as choreography
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import class_of, declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
@@ -83,6 +84,9 @@ def start(
         global_id=global_id,
         idempotency_key=idempotency_key,
     )
+    if definition.is_choreographed:
+        choreography.begin(session)
+        return session.run.id
     if run_inline_for_ms > 0 and may_begin(session):
         with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
@@ -215,6 +219,8 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     undoing = run.status == RunStatus.COMPENSATING
     if run.held_by is not None:
         return _progress(session) if not undoing and turning.turned(session) else Progress.PARKED
+    if session.definition.is_choreographed:
+        return _watch(session)
     if undoing != undo:  # a wake-up of the other direction: say which one it is
         return Progress.UNDOING if undoing else Progress.MOVED
     if run.token is not None and run.lease_until is not None and run.lease_until > session.now:
@@ -236,6 +242,17 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     if circuits.hold(session, undo=undoing):
         return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
+
+
+def _watch(session: Session) -> Progress:
+    """Services hand the run on: do what they did not."""
+    if session.run.awaits_key:
+        if turning.turned(session):
+            return _progress(session)
+        if not locks.look(session):
+            return Progress.PARKED
+    choreography.act(session)
+    return Progress.PARKED if session.run.status in LIVE else Progress.OVER
 
 
 def _progress(session: Session) -> Progress:

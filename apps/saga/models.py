@@ -14,6 +14,7 @@ from django.db.models import Q
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
 from apps.saga.fork_models import Fork
+from apps.saga.pipe_models import PipeFact, PipeRun
 from apps.saga.triage_models import BulkAction, BulkItem, Incident, IncidentTrend, Occurrence
 from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
@@ -36,6 +37,8 @@ __all__ = [
     "LockState",
     "Occurrence",
     "Pause",
+    "PipeFact",
+    "PipeRun",
     "Run",
     "RunStatus",
     "Step",

@@ -9,6 +9,9 @@ from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
 from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
+from apps.saga.choreography.verbs import compensate as compensate_elsewhere
+from apps.saga.choreography.verbs import run_of as choreographed_run
 from apps.saga.deciding import (
     AlreadyDecided,
     ApprovalOver,
@@ -58,6 +61,7 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
@@ -85,6 +89,7 @@ __all__ = [
     "Adopted",
     "AlreadyDecided",
     "AlreadyPaused",
+    "AlreadyUndone",
     "ApprovalExpired",
     "ApprovalOver",
     "ApprovalState",
@@ -110,6 +115,7 @@ __all__ = [
     "ForkTooSlow",
     "FoundRun",
     "FoundRuns",
+    "GlobalIdTaken",
     "Hooks",
     "IncidentQuestion",
     "IncidentState",
@@ -128,6 +134,7 @@ __all__ = [
     "Longest",
     "NeverReached",
     "NoRuns",
+    "NotChoreographed",
     "NotFailed",
     "NotOver",
     "NotPaused",
@@ -137,7 +144,10 @@ __all__ = [
     "NotYours",
     "Pace",
     "ParallelStep",
+    "PastThePivot",
     "PauseState",
+    "PipeHooks",
+    "PipeStep",
     "Place",
     "Preview",
     "Progress",
@@ -164,6 +174,7 @@ __all__ = [
     "Trouble",
     "UnknownAction",
     "UnknownIncident",
+    "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
     "UnsafeReset",
@@ -181,6 +192,8 @@ __all__ = [
     "approve_action",
     "as_json",
     "cancel_action",
+    "choreographed_run",
+    "compensate_elsewhere",
     "condition",
     "decide",
     "drawing",

@@ -157,10 +157,10 @@ class Session:
         return untouched and all(earlier.kind == COMPENSABLE for earlier in self.steps[: self.position])
 
     # --- Changing ---------------------------------------------------------------------------------------------------
-    def touch(self) -> StepRow:
-        """The row of the current step, to be written."""
-        self._touched.add(self.position)
-        return self.row
+    def touch(self, position: int | None = None) -> StepRow:
+        """The row of the current step, or of another one, to be written."""
+        self._touched.add(self.position if position is None else position)
+        return self.row if position is None else self.steps[position]
 
     def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""
