@@ -73,6 +73,7 @@ def at_the_end(world: World) -> None:
     told: dict[UUID, list[tuple[int, str, int]]] = defaultdict(list)
     for _, body in sorted(world.published, key=lambda each: each[0]):
         told[UUID(body["run_id"])].append((body["position"], body["what"], body["number"]))
+    _demand(not world.seen, "; ".join(world.seen))
     for call, count in Counter(world.calls).items():
         _demand(count == 1, f"two owners of one attempt: {call}")
     for run in runs:

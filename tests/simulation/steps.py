@@ -129,7 +129,7 @@ class SimAsk(_Common, AskStep):
 
     def on_answer(self, run: Run, answer: dict[str, Any]) -> dict[str, Any]:
         self._fail(run, "on_answer", TECHNICAL)
-        return _taken(answer)
+        return _taken(self.world, run, answer)
 
     def ask_undo(self, run: Run) -> bool:
         self._fail(run, "ask_undo", TECHNICAL)
@@ -157,7 +157,7 @@ class SimCall(_Common, CallStep):
 
     def record(self, run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
         self._fail(run, "record", TECHNICAL)
-        taken = _taken(outcome)
+        taken = _taken(self.world, run, outcome)
         self._tell(run, "do", waits=False)
         return taken
 
@@ -216,7 +216,9 @@ class SimParallel(_Common, ParallelStep):
         return super().branches(run)
 
 
-def _taken(answer: dict[str, Any]) -> dict[str, Any]:
+def _taken(world: World, run: Run, answer: dict[str, Any]) -> dict[str, Any]:
+    if answer.get("by", run.step_key) != run.step_key:
+        world.seen.append(f"the answer to {answer['by']} was recorded as that of {run.step_key}")
     if answer["status"] != "done":
         raise Refused(answer.get("why"))
     return {"by": answer["by"]}

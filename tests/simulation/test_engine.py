@@ -18,7 +18,7 @@ from apps.saga.definition import RETRIABLE
 from apps.saga.hooks import UNDOABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
 from apps.saga.session import Session
-from tests.simulation import world
+from tests.simulation import scheduler, world
 from tests.simulation.partner import Forgetful
 from tests.simulation.scheduler import Schedule, prepare
 from tests.simulation.seeds import search, simulate
@@ -90,15 +90,26 @@ class TestBroken:
             self._is_found("took effect 2 times")
 
     def test_an_engine_whose_fencing_token_is_ignored(self) -> None:
-        def calls_only(schedule: Schedule) -> None:
+        """Calls only, whose owners fall asleep all the time: somebody wakes up while another one owns a later step."""
+
+        def sleepy(schedule: Schedule) -> None:
             made = [SimCall(schedule.world, position, RETRIABLE) for position in range(4)]
             for step in made:
                 step.attempts_max = 100
             schedule.definition = dataclasses.replace(schedule.definition, steps=tuple(made))
+            often = [
+                (schedule.deliver_wake_up, 4),
+                (schedule.wake_sleeper, 1),
+                (schedule.pass_time, 3),
+                (schedule.sweep, 3),
+            ]
+            schedule._actions = lambda: often  # type: ignore[method-assign]
 
-        sleepy = replaced(world, "SLEEPS", lambda _: {"sleeps before": 0.2, "sleeps after": 0.4})
-        with sleepy, replaced(claims, "uuid7", lambda _: lambda: UUID(int=7)):
-            self._is_found("", change=calls_only)
+        sleeps = replaced(world, "SLEEPS", lambda _: {"sleeps before": 0.1, "sleeps after": 0.5})
+        longer = replaced(scheduler, "ACTIONS", lambda _: (40, 60))
+        more = replaced(world, "FAULTS_MAX", lambda _: 40)
+        with sleeps, longer, more, replaced(claims, "uuid7", lambda _: lambda: UUID(int=7)):
+            self._is_found("was recorded as that of", change=sleepy)
 
     def test_an_engine_that_undoes_from_the_first_to_the_last(self) -> None:
         def forwards(_: Any) -> Callable[..., None]:
