@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
-from apps.ledger.models import Account, Refusal, Transaction
+from apps.ledger.models import Account, Hold, Refusal, Transaction
 from apps.ledger.rows import fetch, posted_lines
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
@@ -56,6 +56,19 @@ class TransactionLine:
     dateref: date
     created_at: datetime
     balances: Balances
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldView:
+    """A hold as it is now: OPEN, POSTED, VOIDED or EXPIRED. ``account`` None: it was voided before it was placed."""
+
+    key: str
+    status: str
+    account: AccountRef | None
+    amount: Decimal | None
+    created_at: datetime
+    expires_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +282,25 @@ def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
     """All lines of an entry, in order; none when nothing was posted under this tracekey."""
     return tuple(_line(row) for row in Transaction.objects.filter(tracekey=tracekey).order_by("seq"))
+
+
+def hold_by_key(key: str) -> HoldView | None:
+    """The hold with this key."""
+    row = Hold.objects.filter(key=key).first()
+    if row is None:
+        return None
+    account = None
+    if row.branch is not None and row.account is not None and row.currency is not None:
+        account = AccountRef(row.branch, row.account, row.currency)
+    return HoldView(
+        key=row.key,
+        status=row.status,
+        account=account,
+        amount=row.amount,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+    )
 
 
 def transaction_by_id(line_id: UUID) -> TransactionLine | None:

@@ -121,10 +121,11 @@ def read(envelope: dict[str, Any], meta: Meta, *, key: str, group: str) -> tuple
     kind = closest_class(meta.schema)  # versions read each other: an older release understands what a newer one sends
     if kind is None:
         raise InvalidMessage(f"Nobody here knows the schema {meta.schema!r}. Deploy the release that does, then replay.")
-    handling = _handlers[group].get(kind.schema)
-    if handling is None:
+    # A group that handles another version of it reads it as that one: what it does not handle at all is not for it.
+    kind = closest_class(meta.schema, among=_handlers[group])
+    if kind is None:
         return None
-    return handling, Received(kind.from_body(envelope["body"]), meta, key)
+    return _handlers[group][kind.schema], Received(kind.from_body(envelope["body"]), meta, key)
 
 
 @transaction_required

@@ -1,5 +1,6 @@
 """How long runs are kept: finished ones that are older than their use case says are exported, deleted, and their months
-dropped when they are empty. A run that is live or stuck is never touched, however old it is.
+dropped when they are empty. A run that is live or stuck is never touched, however old it is, nor a branch of one: it may
+have to be undone yet.
 
 Note [Exported once]
 One transaction takes a batch of runs, writes its files to the disk, deletes the rows and notes the batch. A crash before
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 BATCH_RUNS_MAX = 5_000  # in one transaction and in memory: with their steps and attempts about 50 MB
 BATCHES_MAX = 40  # of one call: the task is over within a minute, and the next one is an hour away
 USE_CASES_MAX = 10_000  # names that the table may know and this process not
-FINISHED = ("COMPLETED", "COMPENSATED")
+FINISHED = ("COMPLETED", "COMPENSATED", "HANDLED")
 _LOCK = "saga.archive"
 
 # Over an index that begins with the use case: a look-up for each name, whatever the number of runs.
@@ -41,8 +42,10 @@ WITH RECURSIVE known AS (
 ) SELECT use_case FROM known WHERE use_case IS NOT NULL LIMIT %s
 """
 _OLD = """
-FROM {partition} WHERE use_case = %(use_case)s AND started_at < %(before)s AND finished_at < %(before)s
-AND status = ANY(%(finished)s)
+FROM {partition} AS run WHERE use_case = %(use_case)s AND started_at < %(before)s AND finished_at < %(before)s
+AND status = ANY(%(finished)s) AND (parent_id IS NULL OR NOT EXISTS (
+    SELECT FROM saga_run whole WHERE whole.global_id = run.global_id AND whole.finished_at IS NULL
+))
 """
 
 

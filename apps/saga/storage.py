@@ -64,6 +64,13 @@ def update(run: RunRow, steps: Iterable[StepRow], attempts: Iterable[AttemptRow]
     _write(_update, {"id": run.id, "run": _run_text(run), **_lists(steps, attempts)}, collected)
 
 
+def replace_steps(run_id: UUID, steps: Iterable[StepRow]) -> None:
+    """Write the list of steps of a locked run anew: one of them has revised it."""
+    values = {"id": run_id, "steps": _lists(steps, ())["steps"]}
+    prepared.execute("DELETE FROM saga_step WHERE run_id = %(id)s", {"id": run_id})
+    prepared.execute(_insert_steps(), values)
+
+
 def _write(statement: Any, values: dict[str, Any], collected: Collected | None) -> None:
     messages = collected.take() if collected is not None else {}
     cursor = prepared.execute(statement(with_messages=bool(messages)), {**values, **messages})
@@ -140,6 +147,15 @@ WITH step AS (
 ){", " + WITH_MESSAGES if with_messages else ""}
 INSERT INTO saga_run ({run})
 SELECT {run} FROM jsonb_to_record(%(run)s::jsonb) AS given ({_as(Run, _RUN)})
+"""  # noqa: S608  # names of columns
+
+
+@cache
+def _insert_steps() -> str:
+    step = ", ".join(_STEP)
+    return f"""
+INSERT INTO saga_step (run_id, {step})
+SELECT %(id)s, {step} FROM jsonb_to_recordset(%(steps)s::jsonb) AS given ({_as(Step, _STEP)})
 """  # noqa: S608  # names of columns
 
 

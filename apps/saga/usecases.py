@@ -122,7 +122,7 @@ def _state(name: str, counts: Counts, paused: tuple[PauseState, ...]) -> UseCase
         version=newest.version,
         sla=newest.sla,
         attributes=newest.attributes,
-        steps=tuple(_terms(step) for step in newest.steps),
+        steps=tuple(_terms(step) for step in newest.all_steps),
         versions=tuple(_version(number, known.get(number), counts.get((name, number), Counter())) for number in numbers),
         pauses=paused,
     )

@@ -48,7 +48,7 @@ class TestInsert:
 @pytest.mark.django_db(transaction=True)
 class TestSavepoint:
     def test_begins_the_transaction_that_has_said_nothing_yet(self) -> None:
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
+        with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
             with transaction.atomic():
                 Group.objects.create(name="within")
             raise ZeroDivisionError
@@ -57,7 +57,7 @@ class TestSavepoint:
     def test_takes_back_only_what_came_after_it(self) -> None:
         with transaction.atomic():
             Group.objects.create(name="before")
-            with pytest.raises(ZeroDivisionError), transaction.atomic():
+            with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
                 Group.objects.create(name="within")
                 raise ZeroDivisionError
             Group.objects.create(name="after")
@@ -65,15 +65,15 @@ class TestSavepoint:
 
     def test_leaves_an_empty_transaction_usable(self) -> None:
         with transaction.atomic():
-            with pytest.raises(IntegrityError), transaction.atomic():
+            with pytest.raises(IntegrityError), transaction.atomic():  # noqa: PT012
                 Group.objects.create(name="twice")
                 Group.objects.create(name="twice")
             Group.objects.create(name="once")
         assert [group.name for group in Group.objects.all()] == ["once"]
 
     def test_is_refused_in_a_transaction_that_has_failed(self) -> None:
-        with pytest.raises(transaction.TransactionManagementError), transaction.atomic():
-            with pytest.raises(IntegrityError), transaction.atomic(savepoint=False):
+        with pytest.raises(transaction.TransactionManagementError), transaction.atomic():  # noqa: PT012
+            with pytest.raises(IntegrityError), transaction.atomic(savepoint=False):  # noqa: PT012
                 Group.objects.create(name="twice")
                 Group.objects.create(name="twice")
             Group.objects.create(name="more")
