@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga-history check lock clean services services-stop
+.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga bench-http bench-saga-history check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -69,7 +69,26 @@ bench-relay: setup
 # How the outbox's tables were chosen.
 bench-outbox: setup
 	@$(BIN)/python -m benchmarks.outbox_layout
-# Whether history slows the present: 50 thousand finished runs against 5 million. Takes some ten minutes and 15 GB.
+
+# What the saga's peers need, apart from ours.
+$(VENV)/bench/.ready: requirements-bench.txt
+	@test -x $(VENV)/bench/bin/python || $(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+# A run of five local steps by our engine, by DBOS Transact and as bare writes. Prints JSON; takes some five minutes.
+bench-saga: setup $(VENV)/bench/.ready
+	@$(BIN)/python -m config.services start redis
+	@set -a; . $(DATA_DIR)/services/env; set +a; $(BIN)/python -m benchmarks.saga; \
+		status=$$?; $(BIN)/python -m config.services stop redis; exit $$status
+
+# POST /orders under constant arrivals, with the processes of a server. Prints JSON; takes some ten minutes.
+bench-http: setup
+	@$(BIN)/python -m config.services start redis
+	@set -a; . $(DATA_DIR)/services/env; set +a; $(BIN)/python -m benchmarks.http_orders; \
+		status=$$?; $(BIN)/python -m config.services stop redis; exit $$status
+
+# Whether history slows the present: 50 thousand finished runs against 5 million. Prints JSON; takes an hour and 15 GB.
 bench-saga-history: setup
 	@$(BIN)/python -m benchmarks.saga_history
 

@@ -2,15 +2,18 @@
 
     make bench-saga-history        (BENCH_RUNS=5000000 BENCH_RUNS_FEW=50000 BENCH_ROUNDS=5)
 
-Two databases of one server get the same runs that are live, stuck or undoing, and so many finished ones over twelve months,
-with all their steps and attempts. Then the lists, the sweeper, the look-ups, a start that runs inline and a wake-up are
-measured in turn in both. ``ratios``: time with much history by time with little, the median of the rounds; 2 is the limit.
+Two databases of one server get the same runs that are live, stuck, failing or undoing, and so many finished ones of twelve
+months, with all their steps and attempts. Then the sweeper, the look-ups by each key, the search of the API, the back
+office's pages and lists, a start that runs inline and a wake-up are measured in turn in both. ``ratios``, one a question:
+time with much history by time with little, the median of the rounds; 2 is the limit. The first one is the worst of them.
+It needs about 2.5 GB for a million runs.
 """
 
 import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -34,13 +37,16 @@ CREATE FUNCTION bench_id(moment timestamptz) RETURNS uuid LANGUAGE sql VOLATILE 
     FROM (SELECT md5(random()::text) AS r) made
 $$
 """
+_ATTRIBUTES = """jsonb_build_object('customer_id', md5((n %% 100000)::text), 'account_id', 'acc_' || n %% 50,
+    'amount', ((n %% 99999) / 100.0)::numeric(12, 2)::text)"""
 # One in a hundred was undone; one use case in ten is everybody's, and fifty runs in all are of a rare one.
 _FINISHED = """
-INSERT INTO saga_run (id, global_id, use_case, version, subject_id, business_key, status, cursor, data, failed_step,
-    error_code, error_detail, late_answers, stale_outcomes, started_at, finished_at)
-SELECT made.id, made.id, CASE WHEN n %% %(rare)s = 0 THEN 'bench.rare' ELSE 'bench.case.' || n %% 10 END, 1, bench_id(at),
-    'key-' || n,
+INSERT INTO saga_run (id, global_id, use_case, version, subject_id, business_key, status, cursor, data, idempotency_key,
+    attributes, renamed, failed_step, error_code, error_detail, late_answers, stale_outcomes, started_at, finished_at)
+SELECT made.id, gen_random_uuid(), CASE WHEN n %% %(rare)s = 0 THEN 'bench.rare' ELSE 'bench.case.' || n %% 10 END, 1,
+    bench_id(at), 'key-' || n,
     CASE WHEN n %% 100 = 7 THEN 'COMPENSATED' ELSE 'COMPLETED' END, 5, '{"amount": "10.50"}',
+    CASE WHEN n %% 2 = 1 THEN 'req-' || n ELSE '' END, {ATTRIBUTES}, '{}',
     CASE WHEN n %% 100 = 7 THEN 's3' ELSE '' END, CASE WHEN n %% 100 = 7 THEN 'R302' ELSE '' END, '', 0, 0, at,
     at + interval '1 second'
 FROM (SELECT n, %(since)s + (%(until)s - %(since)s) * ((n - %(first)s)::float8 / (%(last)s - %(first)s + 1)) AS at
@@ -48,11 +54,11 @@ FROM (SELECT n, %(since)s + (%(until)s - %(since)s) * ((n - %(first)s)::float8 /
     LATERAL (SELECT bench_id(run.at) AS id) made
 """
 _OTHERS = """
-INSERT INTO saga_run (id, global_id, use_case, version, subject_id, business_key, status, cursor, data, failed_step,
-    error_code, error_detail, late_answers, stale_outcomes, started_at, due_at)
+INSERT INTO saga_run (id, global_id, use_case, version, subject_id, business_key, status, cursor, data, idempotency_key,
+    attributes, renamed, failed_step, error_code, error_detail, late_answers, stale_outcomes, started_at, due_at)
 SELECT bench_id(%(now)s), bench_id(%(now)s), 'bench.case.' || n %% 10, 1, bench_id(%(now)s), 'open-' || n, %(status)s, 2,
-    '{}',
-    CASE WHEN %(due)s THEN '' ELSE 's2' END, CASE WHEN %(due)s THEN '' ELSE 'R999' END, '', 0, 0,
+    '{}', '', {ATTRIBUTES}, '{}',
+    CASE WHEN %(fails)s THEN 's2' ELSE '' END, CASE WHEN %(fails)s THEN 'R999' ELSE '' END, '', 0, 0,
     %(now)s - n * interval '1 second', CASE WHEN %(due)s THEN %(now)s + (n - 500) * interval '1 second' END
 FROM generate_series(1, %(runs)s) n
 """
@@ -68,7 +74,15 @@ INSERT INTO saga_attempt (run_id, position, undo, number, outcome, error_code, e
 SELECT r.id, place, false, 1, 'DONE', '', '', started_at, started_at
 FROM saga_run r, generate_series(0, 4) place WHERE r.started_at >= %(since)s AND r.started_at < %(until)s
 """
-OPEN = {"RUNNING": 400, "WAITING": 500, "COMPENSATING": 60, "STUCK": 30}
+_FINISHED, _OTHERS = (text.replace("{ATTRIBUTES}", _ATTRIBUTES) for text in (_FINISHED, _OTHERS))
+# Runs that are not over: status, how many, and do they fail? The same in both databases: a busy minute, and a bad one.
+OPEN = [
+    ("RUNNING", 400, False),
+    ("RUNNING", 100, True),
+    ("WAITING", 500, False),
+    ("COMPENSATING", 60, True),
+    ("STUCK", 30, True),
+]
 
 
 # --- The two databases ----------------------------------------------------------------------------------------------------
@@ -111,8 +125,9 @@ def build(name: str, runs: int, *, now: datetime) -> None:
             cursor.execute(_STEPS, span)
             cursor.execute(_ATTEMPTS, span)
             say(f"{name}: {last:,} finished runs after {time.perf_counter() - began:.0f} s")
-        for status, count in OPEN.items():
-            cursor.execute(_OTHERS, {"status": status, "runs": count, "due": status != "STUCK", "now": now})
+        for status, count, fails in OPEN:
+            given = {"status": status, "runs": count, "due": status != "STUCK", "fails": fails, "now": now}
+            cursor.execute(_OTHERS, given)
         span = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
         cursor.execute(_STEPS, span)
         cursor.execute("VACUUM ANALYZE")
@@ -138,7 +153,6 @@ def questions(now: datetime) -> dict[str, Callable[[], object]]:
     from django.db import connection, transaction
 
     from apps.saga import overview, queries, sweeper
-    from apps.saga.models import Run
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, subject_id, business_key FROM saga_run WHERE business_key = 'key-777'")
@@ -149,7 +163,6 @@ def questions(now: datetime) -> dict[str, Callable[[], object]]:
             assert len(sweeper._take.__wrapped__(now)) > 0  # type: ignore[attr-defined]  # within this transaction
             transaction.set_rollback(True)
 
-    errors = Run.objects.filter(status__in=("COMPENSATING", "COMPENSATED", "STUCK"), use_case="bench.case.7")
     lists = {
         "newest": {},
         "attention": {"needs": "any"},
@@ -168,14 +181,62 @@ def questions(now: datetime) -> dict[str, Callable[[], object]]:
         "home_counts": overview.runs_now,
         "home_needs": lambda: overview.runs_in_need(now=now),
         "home_badge": lambda: overview.runs_in_need_count(now=now),
-        "state_by_run_id": lambda: queries.run_state(run_id),
-        "state_by_order": lambda: queries.run_state(subject_id),
         "state_by_key": lambda: queries.run_state_by_key(business_key),
-        "errors_of_a_use_case": lambda: list(errors.order_by("-started_at")[:SEEN]),
+        **searches(run_id, now=now),
         **{f"list_{name}": _list(given) for name, given in lists.items()},
         "start_inline": start_inline,
         "wake_up": wake_up,
     }
+
+
+def searches(run_id: Any, *, now: datetime) -> dict[str, Callable[[], object]]:
+    """The questions of the API and of ``manage.py saga_state``: one run by each of its keys, and filters."""
+    from apps.saga import filters, queries, usecases
+    from apps.saga.models import Run
+
+    run, case = Run.objects.get(pk=run_id), "bench.case.7"
+    customer = filters.condition(f"customer_id={run.attributes['customer_id']}")
+    at_least = filters.amount_condition(">=", Decimal(3))
+    keys = {
+        "run_id": run.pk,
+        "global_id": run.global_id,
+        "order": run.subject_id,
+        "business_key": run.business_key,
+        "idempotency_key": run.idempotency_key,
+        "unknown_key": "nobody",
+    }
+    wanted: dict[str, dict[str, Any]] = {
+        "in_error": {"state": "in_error", "use_case": case},
+        "in_error_at_step": {"state": "in_error", "use_case": case, "step": "s2", "error_code": "R999"},
+        "in_error_older": {"state": "in_error", "use_case": case, "started_before": now - timedelta(seconds=30)},
+        "in_error_by_amount": {"state": "in_error", "use_case": case, "conditions": (at_least,)},
+        "in_error_of_customer": {"state": "in_error", "conditions": (customer,)},
+        "stuck": {"state": "stuck"},
+        "waiting": {"state": "waiting"},
+        "slow": {"state": "slow"},
+        "late": {"state": "late", "use_case": case},
+        "held": {"state": "held"},
+        "newest": {},
+        "newest_of_use_case": {"use_case": case},
+    }
+    return {
+        **{f"state_by_{name}": _keyed(key) for name, key in keys.items()},
+        **{f"search_{name}": _found(given, now=now) for name, given in wanted.items()},
+        "use_cases": usecases.use_cases,
+        "runs_known_by_id": lambda: queries.runs_known_by(run.pk),
+    }
+
+
+def _keyed(key: object) -> Callable[[], object]:
+    from apps.saga import queries
+
+    return lambda: queries.find_run(str(key))
+
+
+def _found(given: dict[str, Any], *, now: datetime) -> Callable[[], object]:
+    from apps.saga import filters, search
+
+    return lambda: search.find_runs(filters.Filter(**given), limit=SEEN, now=now)
 
 
 def _list(given: dict[str, str]) -> Callable[[], object]:
@@ -269,7 +330,7 @@ def main() -> None:
 
     django.setup()
     from apps.saga import chains
-    from benchmarks.harness import median, report, say
+    from benchmarks.harness import load, median, report, say
 
     chains.wake_soon = lambda _run_id: None  # nobody would answer
     now = datetime.now(UTC)
@@ -283,15 +344,22 @@ def main() -> None:
             rounds[-1][which] = measure(now)
         say(f"round {number} of {ROUNDS}")
     names = list(rounds[0]["much"])
+    ratios = {name: median([found["much"][name] / found["little"][name] for found in rounds]) for name in names}
+    label = f"history_{_short(RUNS)}_vs_{_short(RUNS_FEW)}"
     report(
         "saga_history",
-        ratios={name: median([found["much"][name] / found["little"][name] for found in rounds]) for name in names},
+        ratios={label: max(ratios.values()), **{f"{label}_{name}": ratio for name, ratio in ratios.items()}},
         figures={
             f"{name}_ms": {which: round(median([found[which][name] for found in rounds]), 3) for which in DATABASES}
             for name in names
         }
-        | {"finished_runs": {"little": RUNS_FEW, "much": RUNS}, "rounds": ROUNDS},
+        | {"worst": max(ratios, key=lambda name: ratios[name]), "rounds": ROUNDS, "load": load()},
     )
+
+
+def _short(number: int) -> str:
+    """5m, 50k."""
+    return f"{number // 1_000_000}m" if number >= 1_000_000 else f"{number // 1000}k"
 
 
 if __name__ == "__main__":
