@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,23 @@ def uuid7() -> uuid.UUID:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return uuid.UUID(int=value)
+
+
+def uuid7_run(count: int) -> Iterator[uuid.UUID]:
+    """Many ids of one moment, each greater than the one before it: made faster, and written to an index faster, too.
+
+    Method 2 of RFC 9562, 6.2: the first one is random, the others count on from it.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    # The upper bit of the part that counts is left free, so counting never reaches the variant before it.
+    low = int.from_bytes(os.urandom(8), "big") & ((1 << 61) - 1)
+    high = int.from_bytes(os.urandom(2), "big") & 0xFFF
+    first = (milliseconds << 80) | (0x7 << 76) | (high << 64) | (0x2 << 62) | low
+    for value in range(first, first + count):
+        made = object.__new__(uuid.UUID)  # the constructor takes four times as long, to check what is right here
+        object.__setattr__(made, "int", value)
+        object.__setattr__(made, "is_safe", uuid.SafeUUID.unknown)
+        yield made
 
 
 def first_uuid7(moment: datetime) -> uuid.UUID:

@@ -8,8 +8,8 @@ from uuid import UUID
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
+from apps.ledger.fold import UnknownAccount
 from apps.ledger.models import Account, Branch, Event
-from apps.ledger.postings import UnknownAccount
 from apps.ledger.rules import (
     DESCRIPTION_CHARACTERS_MAX,
     EVENT_CODE_MAX,

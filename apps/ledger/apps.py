@@ -1,6 +1,21 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils import timezone
 
 
 class LedgerConfig(AppConfig):
     name = "apps.ledger"
     verbose_name = "Ledger"
+
+    def ready(self) -> None:
+        post_migrate.connect(_open_months, sender=self)
+
+
+def _open_months(**_signal: Any) -> None:
+    """A new database has its months from its first second."""
+    from apps.ledger import months
+
+    if months.TRANSACTIONS.is_there():  # not when one migrates back to before there were months
+        months.open_ahead(now=timezone.now())

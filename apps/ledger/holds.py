@@ -14,7 +14,8 @@ from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
 from apps.ledger import rows
 from apps.ledger.balances import AccountBook, InsufficientFunds
-from apps.ledger.postings import AccountFrozen, HoldEnded, UnknownAccount, command_for, run_one
+from apps.ledger.fold import AccountClosed, AccountFrozen, HoldEnded, UnknownAccount
+from apps.ledger.postings import command_for, run_one
 from apps.ledger.rules import (
     HOLD_KEY_CHARACTERS_MAX,
     ZERO,
@@ -113,7 +114,9 @@ def _check_key(key: str) -> None:
 
 
 def _check_available(book: AccountBook, amount: Decimal) -> None:
-    if book.is_frozen:
+    if book.status == "CLOSED":
+        raise AccountClosed(f"Account {'/'.join(book.ref)} is closed.", field="account")
+    if book.status != "ACTIVE":
         raise AccountFrozen(f"Account {'/'.join(book.ref)} is frozen.", field="account")
     # The floor may be a credit limit; a hold never draws on it, so that voiding one can't leave a wrong debt behind.
     if book.min_balance is not None and book.available - amount < ZERO:

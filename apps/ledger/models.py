@@ -50,11 +50,32 @@ class Event(models.Model):
         return f"{self.code} {self.description}"
 
 
+class Currency(models.Model):
+    """A currency in which accounts may be opened."""
+
+    code = models.CharField(primary_key=True, max_length=3, db_collation=KEY_COLLATION)
+    active = models.BooleanField(default=True, help_text="No account is opened in an inactive currency.")
+    description = models.TextField()
+    created_at = models.DateTimeField(db_column="createdat")
+
+    class Meta:
+        verbose_name_plural = "currencies"
+        constraints = [
+            models.CheckConstraint(name="ledger_currency_code", condition=Q(code__regex=CURRENCY_PATTERN)),
+        ]
+
+    def __str__(self) -> str:
+        return self.code
+
+
 class Branch(models.Model):
     """A branch (agência): real, or virtual with a text of its own."""
 
     branch = _key("branch", primary_key=True)
     description = models.TextField(default="", blank=True)
+    closed_until = models.DateField(
+        db_column="closeduntil", null=True, help_text="Days up to this one are closed: they take no posting, for ever."
+    )
     created_at = models.DateTimeField(db_column="createdat")
 
     class Meta:
@@ -73,6 +94,7 @@ class Account(models.Model):
     class Status(models.TextChoices):
         ACTIVE = "ACTIVE"
         FROZEN = "FROZEN"  # takes no posting and no hold; an open hold may still be voided
+        CLOSED = "CLOSED"  # as frozen, with nothing on it, and for ever
 
     id = models.UUIDField(primary_key=True, default=uuid7)
     branch = models.ForeignKey(Branch, on_delete=models.PROTECT, db_column="branch", db_index=False)
@@ -88,6 +110,18 @@ class Account(models.Model):
         default=0,
         help_text="The floor: available never falls below it. Negative is a credit limit; empty is no floor.",
     )
+    max_balance = models.DecimalField(
+        db_column="maxbalance",
+        max_digits=AMOUNT_DIGITS_MAX,
+        decimal_places=2,
+        null=True,
+        help_text="The ceiling: the balance never rises above it. Empty is no ceiling.",
+    )
+    deferred = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Without floor and ceiling: its lines take no lock, and are rolled up a moment later.",
+    )
     posted_debit = _sum("posteddebit")
     posted_credit = _sum("postedcredit")
     pending_debit = _sum("pendingdebit")
@@ -99,7 +133,7 @@ class Account(models.Model):
             models.UniqueConstraint(name="ledger_account_key", fields=["branch", "account", "currency"]),
             models.CheckConstraint(name="ledger_account_alphanumeric", condition=Q(account__regex=ACCOUNT_PATTERN)),
             models.CheckConstraint(name="ledger_account_currency", condition=Q(currency__regex=CURRENCY_PATTERN)),
-            models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN"])),
+            models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN", "CLOSED"])),
             models.CheckConstraint(name="ledger_account_floor_not_positive", condition=Q(min_balance__lte=0)),
             models.CheckConstraint(
                 name="ledger_account_sums_not_negative",
@@ -110,6 +144,19 @@ class Account(models.Model):
                 condition=Q(min_balance__isnull=True)
                 | Q(posted_credit__gte=F("min_balance") + F("posted_debit") + F("pending_debit")),
             ),
+            models.CheckConstraint(
+                name="ledger_account_below_ceiling",
+                condition=Q(max_balance__isnull=True) | Q(posted_credit__lte=F("max_balance") + F("posted_debit")),
+            ),
+            models.CheckConstraint(name="ledger_account_ceiling_not_negative", condition=Q(max_balance__gte=0)),
+            models.CheckConstraint(
+                name="ledger_account_deferred_unguarded",
+                condition=Q(deferred=False) | Q(min_balance__isnull=True, max_balance__isnull=True, pending_debit=0),
+            ),
+            models.CheckConstraint(
+                name="ledger_account_closed_empty",
+                condition=~Q(status="CLOSED") | Q(posted_debit=F("posted_credit"), pending_debit=0),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -117,7 +164,10 @@ class Account(models.Model):
 
 
 class Transaction(models.Model):
-    """One line: a debit or a credit of one account. Lines of one tracekey are one entry."""
+    """One line: a debit or a credit of one account. Lines of one tracekey are one entry.
+
+    Partitioned by the month of ``dateref``, so the database's key is (id, dateref); see ``months.py``.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7)
     # The order of insertion, the same as the order of the account's lock; from a sequence (0002_rules).
@@ -134,6 +184,9 @@ class Transaction(models.Model):
     dateref = models.DateField()
     created_at = models.DateTimeField(db_column="createdat")
     balanced = models.BooleanField(help_text="Is the line a leg of an entry whose debits equal its credits?")
+    deferred = models.BooleanField(
+        default=False, db_default=False, help_text="Was it rolled up after its entry had been answered?"
+    )
     # What the answer to the posting said, kept so that a repeat is answered the same and history can be proved:
     # the account's balance, what was held, and the balance of dateref, right after this line was written.
     balance_after = models.DecimalField(db_column="balanceafter", max_digits=SUM_DIGITS_MAX, decimal_places=2)
@@ -151,6 +204,35 @@ class Transaction(models.Model):
         indexes = [
             models.Index(name="ledger_transaction_statement", fields=["branch", "account", "currency", "dateref", "seq"]),
         ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Deferred(models.Model):
+    """A line of a deferred account that waits to be rolled up: then it moves to ``transaction``. The work table."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    branch = _key("branch")
+    account = _key("account")
+    currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
+    amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
+    debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
+    event_code = models.IntegerField(db_column="eventcode")
+    description = models.TextField(default="", blank=True)
+    tracekey = models.UUIDField(db_index=True)
+    details = models.JSONField(null=True, blank=True)
+    dateref = models.DateField()
+    created_at = models.DateTimeField(db_column="createdat")
+    balanced = models.BooleanField()
+
+    class Meta:
+        verbose_name_plural = "deferred"
+        constraints = [
+            models.CheckConstraint(name="ledger_deferred_amount_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(name="ledger_deferred_side", condition=Q(debit_credit__in=["D", "C"])),
+        ]
+        indexes = [models.Index(name="ledger_deferred_account", fields=["branch", "account", "currency"])]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -216,10 +298,22 @@ class Hold(models.Model):
     credit_branch = _key("creditbranch", null=True)
     credit_account = _key("creditaccount", null=True)
     event_code = models.IntegerField(db_column="eventcode", null=True)
+    posted_amount = models.DecimalField(
+        db_column="postedamount",
+        max_digits=AMOUNT_DIGITS_MAX,
+        decimal_places=2,
+        null=True,
+        help_text="What was posted of it; empty is all. The rest was given back.",
+    )
 
     class Meta:
         constraints = [
             models.UniqueConstraint(name="ledger_hold_key", fields=["key"]),
+            models.CheckConstraint(
+                name="ledger_hold_posted_part",
+                condition=Q(posted_amount__isnull=True)
+                | Q(status="POSTED", posted_amount__gt=0, posted_amount__lte=F("amount")),
+            ),
             models.CheckConstraint(
                 name="ledger_hold_key_length", condition=Q(key__regex=f"^.{{1,{HOLD_KEY_CHARACTERS_MAX}}}$")
             ),
@@ -270,17 +364,37 @@ class PostingKey(models.Model):
     tracekey = models.UUIDField(primary_key=True)
     body_hash = models.BinaryField(db_column="bodyhash")
     state = models.CharField(max_length=9, choices=State.choices)
-    reverses = models.UUIDField(null=True, unique=True, help_text="The tracekey that this entry takes back.")
+    reverses = models.UUIDField(null=True, help_text="The tracekey that this entry takes back.")
+    dateref = models.DateField(null=True, help_text="Of its lines: where to look for them. Empty: anywhere.")
     created_at = models.DateTimeField(db_column="createdat")
 
     class Meta:
         db_table = "ledger_posting_key"
         constraints = [
+            # Most entries reverse nothing, and need no place in this index.
+            models.UniqueConstraint(
+                name="ledger_posting_key_reverses", fields=["reverses"], condition=Q(reverses__isnull=False)
+            ),
             models.CheckConstraint(name="ledger_posting_key_state", condition=Q(state__in=["POSTED", "TOMBSTONE"])),
         ]
 
     def __str__(self) -> str:
         return str(self.tracekey)
+
+
+class Batch(models.Model):
+    """One key of a batch, one effect. Its postings are found by their tracekeys; its refusals are kept here."""
+
+    key = _key("key", primary_key=True)
+    body_hash = models.BinaryField(db_column="bodyhash")
+    refusals = models.JSONField(help_text="By the entry's place: code, detail, field.")
+    created_at = models.DateTimeField(db_column="createdat", db_index=True)
+
+    class Meta:
+        verbose_name_plural = "batches"
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class Refusal(models.Model):

@@ -9,19 +9,24 @@ from apps.ledger.accounts import (
     open_branch,
     set_frozen,
 )
-from apps.ledger.balances import InsufficientFunds, SumTooLarge
-from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
-from apps.ledger.postings import (
+from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
+from apps.ledger.fold import (
+    AccountClosed,
     AccountFrozen,
-    AlreadyReversed,
+    DayClosed,
     EventInactive,
     EventSideRefused,
     HoldEnded,
-    PostingVoided,
-    ReverseResult,
+    LinkedRefused,
     TracekeyReused,
     UnknownAccount,
     UnknownEvent,
+)
+from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
+from apps.ledger.postings import (
+    AlreadyReversed,
+    PostingVoided,
+    ReverseResult,
     post,
     post_batch,
     reverse,
@@ -62,7 +67,9 @@ from apps.ledger.rules import (
 __all__ = [
     "BACKDATE_DAYS_MAX",
     "BATCH_LINES_MAX",
+    "AboveCeiling",
     "AccountBalance",
+    "AccountClosed",
     "AccountExists",
     "AccountFrozen",
     "AccountRef",
@@ -71,6 +78,7 @@ __all__ = [
     "BatchTooLarge",
     "DateRefused",
     "DayBalance",
+    "DayClosed",
     "Difference",
     "Entry",
     "EntryResult",
@@ -81,6 +89,7 @@ __all__ = [
     "HoldResult",
     "InsufficientFunds",
     "Leg",
+    "LinkedRefused",
     "MalformedEntry",
     "OpenedAccount",
     "Outcome",

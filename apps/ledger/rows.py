@@ -17,13 +17,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
 from apps.common.arrays import array_text
-from apps.common.clock import uuid7
 from apps.common.errors import DomainError
-from apps.ledger.balances import AccountBook, Day
+from apps.ledger.balances import AccountBook, StoredDay
+from apps.ledger.fold import EventRule, HeldRow
 from apps.ledger.rules import AccountRef, Balances, PostedLine
+
+# From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
+COPY_ROWS_MIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +38,12 @@ class KnownKey:
 
 
 @dataclass(frozen=True, slots=True)
-class EventRule:
-    """What an event allows."""
+class Claim:
+    """What a tracekey is claimed for."""
 
-    active: bool
-    allow_debit: bool
-    allow_credit: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewLine:
-    """A line to write, with what its answer says."""
-
-    posted: PostedLine
-    tracekey: UUID
-    description: str
-    details: str | None
-    balanced: bool
-    day_net: Decimal
-
-
-@dataclass(slots=True)
-class HeldRow:
-    """A hold as it stands behind its account's lock."""
-
-    id: UUID
-    status: str
-    amount: Decimal
+    body_hash: bytes
+    reverses: UUID | None
     dateref: date
-    expires_at: datetime | None
 
 
 def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -75,39 +55,82 @@ def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple
 
 
 _CLAIM = """
-INSERT INTO ledger_posting_key (tracekey, bodyhash, state, reverses, createdat)
-SELECT k.tracekey, k.bodyhash, 'POSTED', k.reverses, %s
-FROM unnest(%s::uuid[], %s::bytea[], %s::uuid[]) AS k (tracekey, bodyhash, reverses)
+INSERT INTO ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat)
+SELECT k.tracekey, k.bodyhash, 'POSTED', k.reverses, k.dateref, %s
+FROM unnest(%s::uuid[], %s::bytea[], %s::uuid[], %s::date[]) AS k (tracekey, bodyhash, reverses, dateref)
 ORDER BY k.tracekey
 ON CONFLICT (tracekey) DO NOTHING
 RETURNING tracekey
 """
 
 
-def claim_keys(keys: dict[UUID, tuple[bytes, UUID | None]], *, now: datetime) -> dict[UUID, KnownKey]:
+def claim_keys(claims: dict[UUID, Claim], *, now: datetime) -> dict[UUID, KnownKey]:
     """Claim tracekeys for this transaction and give those that were used before. See Note [Fences], 1.
 
     Sorted, so that two batches that share keys wait for each other and never both.
     """
-    hashes, reverses = [key[0] for key in keys.values()], [key[1] for key in keys.values()]
-    claimed = {row[0] for row in fetch(_CLAIM, [now, array_text(list(keys)), array_text(hashes), array_text(reverses)])}
-    used = [tracekey for tracekey in keys if tracekey not in claimed]
-    if not used:
+    keys = sorted(claims)
+    # A large batch hopes that all its keys are new, and finds out at the first one that is not.
+    if len(keys) >= COPY_ROWS_MIN and _copy_claims(keys, claims, now=now):
         return {}
-    rows = fetch("SELECT tracekey, bodyhash, state FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [used])
+    values = [(key, claims[key].body_hash, claims[key].reverses, claims[key].dateref) for key in keys]
+    claimed = {row[0] for row in fetch(_CLAIM, [now, *columns(values, 4)])}
+    return known_keys([key for key in keys if key not in claimed])
+
+
+def known_keys(keys: Sequence[UUID]) -> dict[UUID, KnownKey]:
+    """Those of these tracekeys that were used before."""
+    if not keys:
+        return {}
+    rows = fetch(
+        "SELECT tracekey, bodyhash, state FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [array_text(keys)]
+    )
     return {row[0]: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows}
 
 
-def settle_claims(*, unused: Collection[UUID], rehashed: dict[UUID, bytes]) -> None:
+def _copy_claims(keys: Sequence[UUID], claims: dict[UUID, Claim], *, now: datetime) -> bool:
+    """Were all keys claimed? Otherwise none was."""
+    moment = now.isoformat()
+    try:
+        with transaction.atomic():
+            copy_rows(
+                "COPY ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat) FROM STDIN",
+                (_claim_text(key, claims[key], moment) for key in keys),
+            )
+    except IntegrityError:
+        return False
+    return True
+
+
+def _claim_text(key: UUID, claim: Claim, moment: str) -> str:
+    reverses = "\\N" if claim.reverses is None else claim.reverses.hex
+    return f"{key.int:032x}\t\\\\x{claim.body_hash.hex()}\tPOSTED\t{reverses}\t{claim.dateref!s}\t{moment}\n"
+
+
+def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 500) -> None:
+    """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        buffer: list[str] = []
+        for row in rows:
+            buffer.append(row)
+            if len(buffer) == rows_at_once:
+                copy.write("".join(buffer))
+                buffer = []
+        copy.write("".join(buffer))
+
+
+def settle_claims(*, unused: Collection[UUID], changed: dict[UUID, Claim]) -> None:
     """Give back the claims of refused entries; correct those whose key was taken by a later entry of the same batch."""
     with connection.cursor() as cursor:
         if unused:
-            cursor.execute("DELETE FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [list(unused)])
-        if rehashed:
+            cursor.execute("DELETE FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [array_text(list(unused))])
+        if changed:
+            values = [(key, claim.body_hash, claim.dateref) for key, claim in changed.items()]
             cursor.execute(
-                "UPDATE ledger_posting_key p SET bodyhash = k.bodyhash "
-                "FROM unnest(%s::uuid[], %s::bytea[]) AS k (tracekey, bodyhash) WHERE p.tracekey = k.tracekey",
-                [list(rehashed), list(rehashed.values())],
+                "UPDATE ledger_posting_key p SET bodyhash = k.bodyhash, dateref = k.dateref FROM "
+                "unnest(%s::uuid[], %s::bytea[], %s::date[]) AS k (tracekey, bodyhash, dateref) "
+                "WHERE p.tracekey = k.tracekey",
+                columns(values, 3),
             )
 
 
@@ -145,7 +168,7 @@ def keep_refusals(refused: Mapping[UUID, DomainError], *, now: datetime) -> None
     """Write down why entries were refused; the latest reason stays. Sorted, for two batches may refuse the same ones."""
     kept = [(key, r.code, r.detail, r.field or "", r.retryable) for key, r in refused.items()]
     with connection.cursor() as cursor:
-        cursor.execute(_KEEP_REFUSALS, [now, *_columns(kept, 5)])
+        cursor.execute(_KEEP_REFUSALS, [now, *columns(kept, 5)])
 
 
 def delete_refusals(*, before: datetime, rows_max: int) -> int:
@@ -159,15 +182,32 @@ def delete_refusals(*, before: datetime, rows_max: int) -> int:
         return int(cursor.rowcount)
 
 
+_POSTED = """
+SELECT k.tracekey, t.id, t.branch, t.account, t.currency, t.debitcredit, t.amount, t.eventcode, t.dateref,
+    t.balanceafter, t.pendingafter, t.dayafter, t.deferred
+FROM ledger_posting_key k
+CROSS JOIN LATERAL (
+    SELECT id, branch, account, currency, debitcredit, amount, eventcode, dateref, balanceafter, pendingafter, dayafter,
+        deferred, seq FROM ledger_transaction t
+    WHERE t.tracekey = k.tracekey AND t.dateref = k.dateref
+    UNION ALL
+    SELECT id, branch, account, currency, debitcredit, amount, eventcode, dateref, NULL, NULL, NULL, true, 0
+    FROM ledger_deferred w WHERE w.tracekey = k.tracekey
+    UNION ALL  -- of an entry from before its key knew the day
+    SELECT id, branch, account, currency, debitcredit, amount, eventcode, dateref, balanceafter, pendingafter, dayafter,
+        deferred, seq FROM ledger_transaction o
+    WHERE k.dateref IS NULL AND o.tracekey = k.tracekey
+) t
+WHERE k.tracekey = ANY(%s::uuid[])
+ORDER BY CASE WHEN k.dateref IS NULL THEN t.seq END, t.id  -- ids of one entry are in order since then
+"""
+
+
 def posted_lines(tracekeys: Sequence[UUID]) -> dict[UUID, list[PostedLine]]:
     """The lines of entries that were posted before, as they were answered then, in order."""
     found: dict[UUID, list[PostedLine]] = {}
-    for row in fetch(
-        "SELECT tracekey, id, branch, account, currency, debitcredit, amount, eventcode, dateref, "
-        "balanceafter, pendingafter, dayafter FROM ledger_transaction WHERE tracekey = ANY(%s::uuid[]) ORDER BY seq",
-        [list(tracekeys)],
-    ):
-        tracekey, line_id, branch, account, currency, side, amount, eventcode, dateref, posted, pending, day = row
+    for row in fetch(_POSTED, [array_text(tracekeys)]):
+        tracekey, line_id, branch, account, currency, side, amount, eventcode, dateref, posted, pending, day, deferred = row
         line = PostedLine(
             id=line_id,
             account=AccountRef(branch, account, currency),
@@ -175,41 +215,56 @@ def posted_lines(tracekeys: Sequence[UUID]) -> dict[UUID, list[PostedLine]]:
             amount=amount,
             eventcode=eventcode,
             dateref=dateref,
-            balances=Balances(posted=posted, pending=pending, available=posted - pending, day=day),
+            balances=None if deferred else Balances(posted, pending, posted - pending, day),
         )
         found.setdefault(tracekey, []).append(line)
     return found
 
 
 _LOCK = """
-SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.posteddebit, a.postedcredit, a.pendingdebit
+SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
+    a.pendingdebit
 FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
 JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
+WHERE NOT a.deferred
 ORDER BY a.branch, a.account, a.currency
 FOR NO KEY UPDATE OF a
 """
 
 
 def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
-    """Lock accounts in key order and read their totals. Unknown ones are missing in the answer. See Note [Fences], 2."""
+    """Lock accounts in key order and read their totals. See Note [Fences], 2.
+
+    Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
+    """
     books = {}
-    for row in fetch(_LOCK, _columns(refs, 3)):
+    for row in fetch(_LOCK, columns(refs, 3)):
         ref = AccountRef(row[1], row[2], row[3])
-        books[ref] = AccountBook(
-            id=row[0],
-            ref=ref,
-            is_frozen=row[4] != "ACTIVE",
-            min_balance=row[5],
-            posted_debit=row[6],
-            posted_credit=row[7],
-            pending_debit=row[8],
-            days=[],
-            dates=[],
-        )
+        books[ref] = AccountBook(row[0], ref, row[4], row[5], row[6], row[7], row[8], row[9])
     return books
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
+def read_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, str]:
+    """Those of these accounts that are deferred, and their status."""
+    rows = fetch(
+        "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
+        "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
+        "AND a.currency = k.currency WHERE a.deferred",
+        columns(refs, 3),
+    )
+    return {AccountRef(*row[:3]): row[3] for row in rows}
+
+
+def read_closed(branches: Collection[str]) -> dict[str, int]:
+    """The last closed day of those of these branches that have one, as an ordinal."""
+    rows = fetch(
+        "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL",
+        [array_text(list(branches))],
+    )
+    return {branch: closed.toordinal() for branch, closed in rows}
+
+
+def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
     """Rows to columns: the arrays of an unnest."""
     return [array_text(column) for column in zip(*rows, strict=True)] or ["{}"] * width
 
@@ -222,39 +277,24 @@ def read_events(codes: Collection[int]) -> dict[int, EventRule]:
     return {row[0]: EventRule(*row[1:]) for row in rows}
 
 
-# Keys and bounds only, LIMIT 1 in the lateral part: the plan stays an index scan however large the table grows.
+# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
 _DAYS = """
-SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit, d.accumulateddebit, d.accumulatedcredit
+SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
 CROSS JOIN LATERAL (
-    (SELECT * FROM ledger_balance b
-     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref < k.since
-     ORDER BY b.dateref DESC LIMIT 1)
-    UNION ALL
-    (SELECT * FROM ledger_balance b
-     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since)
+    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
+    WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since OFFSET 0
 ) d
-ORDER BY k.n, d.dateref
 """
 
 
-def read_days(since: dict[AccountRef, date]) -> dict[AccountRef, list[Day]]:
-    """For each account its day rows from a date on, preceded by the last row before it."""
+def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
+    """For each account its day rows from a date on."""
     refs = list(since)
-    found: dict[AccountRef, list[Day]] = {ref: [] for ref in refs}
-    for n, row_id, dateref, debit, credit, accumulated_debit, accumulated_credit in fetch(
-        _DAYS, [*_columns(refs, 3), list(since.values())]
-    ):
-        found[refs[n - 1]].append(
-            Day(
-                dateref,
-                total_debit=debit,
-                total_credit=credit,
-                accumulated_debit=accumulated_debit,
-                accumulated_credit=accumulated_credit,
-                row_id=row_id,
-            )
-        )
+    found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
+    keys = [(*ref, day) for ref, day in since.items()]
+    for n, row_id, dateref, debit, credit in fetch(_DAYS, columns(keys, 4)):
+        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
     return found
 
 
@@ -266,7 +306,7 @@ def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date,
         "FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency) "
         "JOIN ledger_hold h ON h.branch = k.branch AND h.account = k.account AND h.currency = k.currency "
         "WHERE h.status = 'OPEN' GROUP BY 1, 2, 3, 4",
-        _columns(refs, 3),
+        columns(refs, 3),
     ):
         found.setdefault(AccountRef(branch, account, currency), []).append((dateref, amount))
     return found
@@ -278,93 +318,3 @@ def read_holds(hold_ids: Collection[UUID]) -> dict[UUID, HeldRow]:
         "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])", [list(hold_ids)]
     )
     return {row[0]: HeldRow(*row) for row in rows}
-
-
-# Disjoint sets: a day is either stored (updated by its id) or new (inserted), so every row is touched once.
-_WRITE = """
-WITH line AS (
-    INSERT INTO ledger_transaction (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey,
-        details, dateref, createdat, balanced, balanceafter, pendingafter, dayafter, daynet)
-    SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-        k.details::jsonb, k.dateref, %s, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-        %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (id, branch, account, currency, amount, debitcredit, eventcode, description,
-              tracekey, details, dateref, balanced, balanceafter, pendingafter, dayafter, daynet)
-    RETURNING 1
-), account AS (
-    UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
-        pendingdebit = k.pendingdebit, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (id, posteddebit, postedcredit, pendingdebit)
-    WHERE a.id = k.id
-    RETURNING 1
-), stored_day AS (
-    UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
-        accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
-        updatedtracekey = k.tracekey, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
-        AS k (id, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
-    WHERE b.id = k.id
-    RETURNING 1
-), new_day AS (
-    INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-        accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-    SELECT k.*, %s, %s
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
-        %s::numeric[], %s::uuid[], %s::uuid[]) AS k
-    RETURNING 1
-)
-SELECT (SELECT count(*) FROM line), (SELECT count(*) FROM account),
-       (SELECT count(*) FROM stored_day), (SELECT count(*) FROM new_day)
-"""
-
-
-def _line_row(line: NewLine) -> tuple[Any, ...]:
-    posted = line.posted
-    return (
-        posted.id,
-        *posted.account,
-        posted.amount,
-        posted.debitcredit,
-        posted.eventcode,
-        line.description,
-        line.tracekey,
-        line.details,
-        posted.dateref,
-        line.balanced,
-        posted.balances.posted,
-        posted.balances.pending,
-        posted.balances.day,
-        line.day_net,
-    )
-
-
-def _sums(day: Day) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    return day.total_debit, day.total_credit, day.accumulated_debit, day.accumulated_credit
-
-
-def write(lines: Sequence[NewLine], books: Sequence[AccountBook], *, now: datetime) -> None:
-    """Write a folded batch in one statement. The accounts are locked, so absolute values are right."""
-    stored, new = [], []
-    for book in books:
-        for day in book.changed_days():
-            if day.row_id:
-                stored.append((day.row_id, *_sums(day), day.tracekey))
-            else:
-                new.append((uuid7(), *book.ref, day.dateref, *_sums(day), day.created_by, day.tracekey))
-    accounts = [(book.id, book.posted_debit, book.posted_credit, book.pending_debit) for book in books]
-    parameters = [
-        now,
-        *_columns(map(_line_row, lines), 16),
-        now,
-        *_columns(accounts, 4),
-        now,
-        *_columns(stored, 6),
-        now,
-        now,
-        *_columns(new, 11),
-    ]
-    written = fetch(_WRITE, parameters)[0]
-    if written != (len(lines), len(books), len(stored), len(new)):
-        raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")

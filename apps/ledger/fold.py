@@ -1,0 +1,344 @@
+"""The engine's decisions, one command after the other, in memory: posted or refused, and what is to be written. Pure.
+
+What is locked and read before stands in ``books``; nothing here knows the database. See Note [Fences] in ``rows.py``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from apps.common.clock import uuid7_run
+from apps.common.errors import DomainError
+from apps.ledger.balances import AccountBook, InsufficientFunds
+from apps.ledger.rules import (
+    CREDIT,
+    DEBIT,
+    AccountRef,
+    CheckedLeg,
+    Entry,
+    EntryResult,
+    PostedLine,
+    PostResult,
+    check_dateref,
+)
+
+_IDS_MAX = 1 << 20  # more than a batch has lines
+
+
+class UnknownAccount(DomainError):
+    """There is no such ledger account."""
+
+    code = "R101"
+
+
+class AccountFrozen(DomainError):
+    """The account is frozen: it takes no postings and no holds."""
+
+    code = "R102"
+
+
+class UnknownEvent(DomainError):
+    """There is no such event."""
+
+    code = "R104"
+
+
+class EventInactive(DomainError):
+    """The event is not active."""
+
+    code = "R105"
+
+
+class EventSideRefused(DomainError):
+    """The event does not allow this side (debit or credit)."""
+
+    code = "R106"
+
+
+class TracekeyReused(DomainError):
+    """The tracekey was already used for something else."""
+
+    code = "R107"
+
+
+class HoldEnded(DomainError):
+    """The hold has ended: it was posted, voided, or has expired."""
+
+    code = "R114"
+
+
+class AccountClosed(DomainError):
+    """The account is closed for good."""
+
+    code = "R121"
+
+
+class DayClosed(DomainError):
+    """The day is closed: it takes no postings any more."""
+
+    code = "R122"
+
+
+class LinkedRefused(DomainError):
+    """Another entry of the same group was refused, so this one was not posted either."""
+
+    code = "R123"
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """What an event allows."""
+
+    active: bool
+    allow_debit: bool
+    allow_credit: bool
+
+
+@dataclass(slots=True)
+class HeldRow:
+    """A hold as it stands behind its account's lock."""
+
+    id: UUID
+    status: str
+    amount: Decimal
+    dateref: date
+    expires_at: datetime | None
+
+
+# Not frozen, as the answers in rules.py: one for each line.
+@dataclass(slots=True)
+class NewLine:
+    """A line to write, with what its answer says."""
+
+    posted: PostedLine
+    tracekey: UUID
+    description: str
+    details: str | None
+    balanced: bool
+    day_net: Decimal
+    deferred: bool = False
+
+
+@dataclass(slots=True)
+class Command:
+    """An entry on its way through the engine."""
+
+    entry: Entry
+    dateref: date
+    body_hash: bytes = b""
+    legs: Sequence[CheckedLeg] = ()
+    reverses: UUID | None = None  # the entry takes this one back; events then don't mind the side
+    hold_id: UUID | None = None  # the first leg's account lets go of this hold
+    refusal: DomainError | None = None
+    posting: PostResult | None = None
+
+    @property
+    def tracekey(self) -> UUID:
+        return self.entry.tracekey
+
+    def result(self) -> EntryResult:
+        return EntryResult(self.entry.tracekey, self.posting, self.refusal)
+
+
+@dataclass(slots=True)
+class Fold:
+    """The state of a batch between its locks and its writes."""
+
+    today: date
+    now: datetime
+    books: dict[AccountRef, AccountBook] = field(default_factory=dict)
+    deferred: dict[AccountRef, str] = field(default_factory=dict)  # accounts that take no lock, and their status
+    events: dict[int, EventRule] = field(default_factory=dict)
+    closed: dict[str, int] = field(default_factory=dict)  # branch to the ordinal of its last closed day
+    holds: dict[UUID, HeldRow] = field(default_factory=dict)
+    lines: list[NewLine] = field(default_factory=list)
+    later: list[NewLine] = field(default_factory=list)  # of deferred accounts
+    done: dict[UUID, Command] = field(default_factory=dict)  # accepted in this batch, by tracekey
+    _ids: Iterator[UUID] = field(default_factory=lambda: uuid7_run(_IDS_MAX))
+    _allowed: set[tuple[int, str]] = field(default_factory=set)
+    _ordinals: dict[date, int] = field(default_factory=dict)
+
+    def take_all(self, commands: Sequence[Command]) -> None:
+        """Decide commands in order. Neighbours of one group are posted together or not at all."""
+        group: list[Command] = []
+        for command in commands:
+            name = command.entry.group
+            if group and name != group[0].entry.group:
+                self._take_group(group)
+                group = []
+            if name is None:
+                self.take(command)
+            else:
+                group.append(command)
+        if group:
+            self._take_group(group)
+
+    def take(self, command: Command) -> None:
+        """Decide one command: its posting or its refusal. What was decided before stays."""
+        if command.refusal is not None or command.posting is not None:
+            return
+        try:
+            first = self.done.get(command.entry.tracekey)
+            if first is None:
+                self._accept(command)
+                self.done[command.entry.tracekey] = command
+            elif first.body_hash == command.body_hash and first.posting:
+                command.posting = first.posting._replace(replayed=True)
+            else:
+                raise TracekeyReused(field="tracekey")
+        except DomainError as refusal:
+            command.refusal = refusal
+
+    def _take_group(self, group: list[Command]) -> None:
+        books = {leg.account: self.books.get(leg.account) for command in group for leg in command.legs}
+        before = [(book, dict(book.touched)) for book in books.values() if book]
+        counts = len(self.lines), len(self.later)
+        fresh = [command for command in group if command.refusal is None and command.posting is None]
+        for command in group:
+            self.take(command)
+            if command.refusal:
+                break
+        else:
+            return
+        for command in reversed(fresh):
+            self._forget(command)
+        for book, touched in before:
+            book.touched = touched
+        del self.lines[counts[0] :], self.later[counts[1] :]
+
+    def _forget(self, command: Command) -> None:
+        """Take a group's entry back, because another one was refused."""
+        if command.posting is not None and not command.posting.replayed:
+            slot_day = self._ordinal(command.dateref)
+            for line in command.posting.lines:
+                if book := self.books.get(line.account):
+                    book.take_back(line.debitcredit, line.amount, book.last - slot_day)
+            del self.done[command.entry.tracekey]
+        if command.refusal is None:
+            command.posting, command.refusal = None, LinkedRefused()
+
+    def _accept(self, command: Command) -> None:
+        ordinal = self._ordinal(command.dateref)
+        for leg in command.legs:
+            self._check_account(leg.account, ordinal, command.dateref)
+            if (leg.eventcode, leg.debitcredit) not in self._allowed and not command.reverses:
+                self._check_event(leg)
+        legs = self._up_to(command, ordinal) if command.entry.up_to else command.legs
+        hold = self._open_hold(command) if command.hold_id else None
+        lines = self._apply(command, legs, ordinal, hold)
+        for line in lines:
+            if line.deferred:
+                self.later.append(line)
+                continue
+            book = self.books[line.posted.account]
+            book.confirm(book.last - ordinal, line=len(self.lines), tracekey=line.tracekey)
+            self.lines.append(line)
+        if hold:
+            hold.status = "POSTED"
+        command.posting = PostResult(command.entry.tracekey, tuple([line.posted for line in lines]))
+
+    def _ordinal(self, dateref: date) -> int:
+        """The day as a number. Raises DateRefused outside the window."""
+        ordinal = self._ordinals.get(dateref)
+        if ordinal is None:
+            check_dateref(dateref, today=self.today)
+            ordinal = self._ordinals[dateref] = dateref.toordinal()
+        return ordinal
+
+    def _check_account(self, ref: AccountRef, ordinal: int, dateref: date) -> None:
+        book = self.books.get(ref)
+        status = book.status if book else self.deferred.get(ref)
+        if status != "ACTIVE":
+            name = "/".join(ref)
+            if status is None:
+                raise UnknownAccount(f"There is no account {name}.", field="account")
+            if status == "CLOSED":
+                raise AccountClosed(f"Account {name} is closed.", field="account")
+            raise AccountFrozen(f"Account {name} is frozen.", field="account")
+        if self.closed and ordinal <= self.closed.get(ref.branch, 0):
+            raise DayClosed(f"{dateref} is closed in branch {ref.branch}.", field="dateref")
+
+    def _check_event(self, leg: CheckedLeg) -> None:
+        event = self.events.get(leg.eventcode)
+        if event is None:
+            raise UnknownEvent(f"There is no event {leg.eventcode}.", field="eventcode")
+        if not event.active:
+            raise EventInactive(f"Event {leg.eventcode} is not active.", field="eventcode")
+        if not (event.allow_debit if leg.debitcredit == DEBIT else event.allow_credit):
+            side = "a debit" if leg.debitcredit == DEBIT else "a credit"
+            raise EventSideRefused(f"Event {leg.eventcode} does not allow {side}.", field="debitcredit")
+        self._allowed.add((leg.eventcode, leg.debitcredit))
+
+    def _up_to(self, command: Command, ordinal: int) -> list[CheckedLeg]:
+        """The legs with what is there, at most what was asked for. Raises InsufficientFunds when nothing is there."""
+        ref = command.legs[0].account
+        book = self.books.get(ref)
+        if book is None:
+            raise InsufficientFunds(f"Account {'/'.join(ref)} is deferred: nobody knows what is there.")
+        amount = min(command.legs[0].amount, book.there(book.last - ordinal))
+        if amount == 0:
+            raise InsufficientFunds(f"Account {ref.branch}/{ref.account} has nothing available.")
+        return [leg._replace(amount=amount) for leg in command.legs]
+
+    def _open_hold(self, command: Command) -> HeldRow:
+        assert command.hold_id is not None  # noqa: S101  # the caller asked
+        hold = self.holds[command.hold_id]
+        if hold.status != "OPEN":
+            raise HoldEnded(f"The hold is {hold.status}.", field="key")
+        if hold.expires_at is not None and hold.expires_at <= self.now:
+            raise HoldEnded(f"The hold expired at {hold.expires_at.isoformat()}.", field="key")
+        return hold
+
+    def _apply(self, command: Command, legs: Sequence[CheckedLeg], ordinal: int, hold: HeldRow | None) -> list[NewLine]:
+        """Apply the legs, check every account they touched, and take all back if one check fails."""
+        if hold:
+            self.books[legs[0].account].release(hold.amount, since=hold.dateref)
+        lines = [self._apply_leg(command, leg, ordinal) for leg in legs]
+        try:
+            self._check_funds(legs, ordinal, hold.amount if hold else None)
+        except DomainError:
+            for leg in legs:
+                if book := self.books.get(leg.account):
+                    book.take_back(leg.debitcredit, leg.amount, book.last - ordinal)
+            if hold:
+                self.books[legs[0].account].release(-hold.amount, since=hold.dateref)
+            raise
+        return lines
+
+    def _apply_leg(self, command: Command, leg: CheckedLeg, ordinal: int) -> NewLine:
+        ref, amount, side, eventcode, description, details = leg
+        book = self.books.get(ref)
+        balances, day_net = None, amount
+        if book is not None:
+            slot = book.last - ordinal
+            balances = book.apply(side, amount, slot)
+            day_net = book.credits[slot] - book.debits[slot]
+        posted = PostedLine(next(self._ids), ref, side, amount, eventcode, command.dateref, balances)
+        is_leg = len(command.legs) > 1
+        return NewLine(posted, command.entry.tracekey, description, details, is_leg, day_net, book is None)
+
+    def _check_funds(self, legs: Sequence[CheckedLeg], ordinal: int, released: Decimal | None) -> None:
+        """Floors and ceilings. A released hold is money that was promised."""
+        if len(legs) == 1 and released is None:  # most are single lines
+            ref, amount, side = legs[0][:3]
+            self._check_change(ref, amount if side == CREDIT else -amount, ordinal)
+            return
+        net: dict[AccountRef, Decimal] = {}
+        if released is not None:
+            net[legs[0].account] = released
+        for ref, amount, side, *_ in legs:
+            net[ref] = net.get(ref, Decimal(0)) + (amount if side == CREDIT else -amount)
+        for ref, change in net.items():
+            self._check_change(ref, change, ordinal, has_released=released is not None and ref == legs[0].account)
+
+    def _check_change(self, ref: AccountRef, change: Decimal, ordinal: int, *, has_released: bool = False) -> None:
+        book = self.books.get(ref)
+        if book is None:
+            return
+        book.check_sums()
+        if change < 0:
+            book.check_taken(change, book.last - ordinal)
+        elif change > 0 and not has_released:  # what is given back from a hold is not more on the account
+            book.check_given(book.last - ordinal)
