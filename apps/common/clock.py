@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
+_new, _set = object.__new__, object.__setattr__
+_UNKNOWN = uuid.SafeUUID.unknown
 BUSINESS_ZONE = ZoneInfo("America/Sao_Paulo")
 
 
@@ -33,9 +35,9 @@ def uuid7_run(count: int) -> Iterator[uuid.UUID]:
     high = int.from_bytes(os.urandom(2), "big") & 0xFFF
     first = (milliseconds << 80) | (0x7 << 76) | (high << 64) | (0x2 << 62) | low
     for value in range(first, first + count):
-        made = object.__new__(uuid.UUID)  # the constructor takes four times as long, to check what is right here
-        object.__setattr__(made, "int", value)
-        object.__setattr__(made, "is_safe", uuid.SafeUUID.unknown)
+        made = _new(uuid.UUID)  # the constructor takes four times as long, to check what is right here
+        _set(made, "int", value)
+        _set(made, "is_safe", _UNKNOWN)
         yield made
 
 

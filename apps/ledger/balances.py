@@ -92,15 +92,18 @@ class AccountBook:
     def load_days(
         self, stored: Iterable[StoredDay], *, today: int, since: int, held: Iterable[tuple[date, Decimal]] = ()
     ) -> None:
-        """Take the stored rows from the day ``since`` on, and what has been held since when (otherwise: for ever)."""
+        """Take the stored rows from the day ``since`` on, oldest first, and what has been held since when.
+
+        Without the latter everything held has been held for ever.
+        """
         days = list(stored)
-        self.last = max([today, *(day.ordinal for day in days)])
+        self.last = max(days[-1].ordinal, today) if days else today
         count = self.last - since + 1
         self.debits, self.credits = [ZERO] * count, [ZERO] * count
-        for day in days:
-            slot = self.last - day.ordinal
-            self.debits[slot], self.credits[slot] = day.total_debit, day.total_credit
-            self.stored[slot] = day.row_id
+        for row_id, ordinal, debit, credit in days:
+            slot = self.last - ordinal
+            self.debits[slot], self.credits[slot] = debit, credit
+            self.stored[slot] = row_id
         self.held = [self.pending_debit] * count
         for day_held, amount in held:
             for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
@@ -203,6 +206,9 @@ class AccountBook:
 
     def changed_days(self) -> list[ChangedDay]:
         """The rows to write: every day that got a line, and every stored day after the first of them."""
+        if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
+            row_id, day, sums = self.stored.get(0), date.fromordinal(self.last), (self.posted_debit, self.posted_credit)
+            return [ChangedDay(row_id, day, self.debits[0], self.credits[0], *sums, only[0], only[2])]
         debit, credit, newest = self.posted_debit, self.posted_credit, (-1, UUID(int=0))
         found = []
         newest_by_slot: dict[int, UUID] = {}

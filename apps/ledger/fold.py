@@ -3,7 +3,7 @@
 What is locked and read before stands in ``books``; nothing here knows the database. See Note [Fences] in ``rows.py``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from apps.ledger.rules import (
     PostedLine,
     PostResult,
     check_dateref,
+    fingerprint,
 )
 
 _IDS_MAX = 1 << 20  # more than a batch has lines
@@ -127,7 +128,7 @@ class Command:
 
     entry: Entry
     dateref: date
-    body_hash: bytes = b""
+    body_hash: bytes = b""  # none yet: nobody has checked the form
     legs: Sequence[CheckedLeg] = ()
     reverses: UUID | None = None  # the entry takes this one back; events then don't mind the side
     hold_id: UUID | None = None  # the first leg's account lets go of this hold
@@ -137,6 +138,23 @@ class Command:
     @property
     def tracekey(self) -> UUID:
         return self.entry.tracekey
+
+    @property
+    def key(self) -> int:
+        """The tracekey as a number, which is a much faster key of a dict."""
+        return self.entry.tracekey.int
+
+    def check_form(self) -> bool:
+        """Is the entry well formed? Otherwise it carries its refusal from here on. May be called again.
+
+        What an entry takes back, or which hold it ends, is part of its body: the same legs alone are no repeat of it.
+        """
+        if not self.body_hash and self.refusal is None:
+            try:
+                self.body_hash, self.legs = fingerprint(self.entry, also=self.reverses or self.hold_id)
+            except DomainError as refusal:
+                self.refusal = refusal
+        return self.refusal is None
 
     def result(self) -> EntryResult:
         return EntryResult(self.entry.tracekey, self.posting, self.refusal)
@@ -153,15 +171,19 @@ class Fold:
     events: dict[int, EventRule] = field(default_factory=dict)
     closed: dict[str, int] = field(default_factory=dict)  # branch to the ordinal of its last closed day
     holds: dict[UUID, HeldRow] = field(default_factory=dict)
-    lines: list[NewLine] = field(default_factory=list)
+    lines: list[NewLine] = field(default_factory=list)  # of what was just decided
+    line_count: int = 0
     later: list[NewLine] = field(default_factory=list)  # of deferred accounts
-    done: dict[UUID, Command] = field(default_factory=dict)  # accepted in this batch, by tracekey
+    done: dict[int, Command] = field(default_factory=dict)  # accepted in this batch, by key
     _ids: Iterator[UUID] = field(default_factory=lambda: uuid7_run(_IDS_MAX))
     _allowed: set[tuple[int, str]] = field(default_factory=set)
     _ordinals: dict[date, int] = field(default_factory=dict)
 
-    def take_all(self, commands: Sequence[Command]) -> None:
-        """Decide commands in order. Neighbours of one group are posted together or not at all."""
+    def take_all(self, commands: Iterable[Command]) -> Iterator[NewLine]:
+        """Decide commands in order, and give each one's lines as soon as nothing can take them back.
+
+        Neighbours of one group are posted together or not at all.
+        """
         group: list[Command] = []
         for command in commands:
             name = command.entry.group
@@ -172,18 +194,23 @@ class Fold:
                 self.take(command)
             else:
                 group.append(command)
+            if self.lines and not group:
+                yield from self.lines
+                self.lines.clear()
         if group:
             self._take_group(group)
+        yield from self.lines
 
     def take(self, command: Command) -> None:
         """Decide one command: its posting or its refusal. What was decided before stays."""
         if command.refusal is not None or command.posting is not None:
             return
         try:
-            first = self.done.get(command.entry.tracekey)
+            key = command.entry.tracekey.int
+            first = self.done.get(key)
             if first is None:
                 self._accept(command)
-                self.done[command.entry.tracekey] = command
+                self.done[key] = command
             elif first.body_hash == command.body_hash and first.posting:
                 command.posting = first.posting._replace(replayed=True)
             else:
@@ -215,7 +242,7 @@ class Fold:
             for line in command.posting.lines:
                 if book := self.books.get(line.account):
                     book.take_back(line.debitcredit, line.amount, book.last - slot_day)
-            del self.done[command.entry.tracekey]
+            del self.done[command.key]
         if command.refusal is None:
             command.posting, command.refusal = None, LinkedRefused()
 
@@ -233,7 +260,8 @@ class Fold:
                 self.later.append(line)
                 continue
             book = self.books[line.posted.account]
-            book.confirm(book.last - ordinal, line=len(self.lines), tracekey=line.tracekey)
+            self.line_count += 1
+            book.confirm(book.last - ordinal, line=self.line_count, tracekey=line.tracekey)
             self.lines.append(line)
         if hold:
             hold.status = "POSTED"

@@ -10,19 +10,20 @@ Note [Fences]
     3. nothing else: holds are fenced by their account.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import psycopg
 from django.db import IntegrityError, connection, transaction
 
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
 from apps.ledger.balances import AccountBook, StoredDay
-from apps.ledger.fold import EventRule, HeldRow
+from apps.ledger.fold import Command, EventRule, HeldRow
 from apps.ledger.rules import AccountRef, Balances, PostedLine
 
 # From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
@@ -37,21 +38,23 @@ class KnownKey:
     is_tombstone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a tracekey is claimed for."""
-
-    body_hash: bytes
-    reverses: UUID | None
-    dateref: date
-
-
 def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Run one statement and give its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
+
+
+def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+    """Run statements one after the other, without waiting for one's answer before the next one is sent."""
+    connection.ensure_connection()
+    wrapped = connection.connection
+    with wrapped.pipeline():
+        # Django's own cursors put values into the text, which can't be sent ahead. They show each statement to wrappers
+        # (tests count with one); these are shown as one.
+        cursors = [psycopg.Cursor(wrapped).execute(sql, parameters) for sql, parameters in statements]
+        return [cursor.fetchall() for cursor in cursors]
 
 
 _CLAIM = """
@@ -64,50 +67,77 @@ RETURNING tracekey
 """
 
 
-def claim_keys(claims: dict[UUID, Claim], *, now: datetime) -> dict[UUID, KnownKey]:
-    """Claim tracekeys for this transaction and give those that were used before. See Note [Fences], 1.
+class Claims(NamedTuple):
+    """By tracekey as a number: what this batch claimed, and what was used before it."""
 
-    Sorted, so that two batches that share keys wait for each other and never both.
+    made: dict[int, Command]
+    known: dict[int, KnownKey]
+
+
+def claim_keys(commands: Sequence[Command], *, now: datetime) -> Claims:
+    """Check forms, claim the tracekeys for this transaction, and find those that were used before. Note [Fences], 1.
+
+    Sorted, so that two batches that share keys wait for each other and never both. The first well-formed command of each
+    tracekey claims it.
     """
-    keys = sorted(claims)
+    ordered = sorted(commands, key=_sort_key)
     # A large batch hopes that all its keys are new, and finds out at the first one that is not.
-    if len(keys) >= COPY_ROWS_MIN and _copy_claims(keys, claims, now=now):
-        return {}
-    values = [(key, claims[key].body_hash, claims[key].reverses, claims[key].dateref) for key in keys]
-    claimed = {row[0] for row in fetch(_CLAIM, [now, *columns(values, 4)])}
-    return known_keys([key for key in keys if key not in claimed])
+    if len(ordered) >= COPY_ROWS_MIN and (made := _copy_claims(ordered, now=now)) is not None:
+        return Claims(made, {})
+    wanted = {command.key: command for command in reversed(ordered) if command.check_form()}
+    values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in wanted.values()]
+    if not values:
+        return Claims({}, {})
+    claimed = {row[0].int for row in fetch(_CLAIM, [now, *columns(values, 4)])}
+    made = {key: command for key, command in wanted.items() if key in claimed}
+    return Claims(made, known_keys([command for key, command in wanted.items() if key not in claimed]).known)
 
 
-def known_keys(keys: Sequence[UUID]) -> dict[UUID, KnownKey]:
-    """Those of these tracekeys that were used before."""
+def _sort_key(command: Command) -> int:
+    key = command.entry.tracekey
+    return key.int if isinstance(key, UUID) else -1  # malformed, and refused in a moment
+
+
+def known_keys(commands: Iterable[Command]) -> Claims:
+    """Check forms, and find the tracekeys that were used before. Nothing is claimed."""
+    keys = [command.tracekey for command in commands if command.check_form()]
     if not keys:
-        return {}
+        return Claims({}, {})
     rows = fetch(
         "SELECT tracekey, bodyhash, state FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [array_text(keys)]
     )
-    return {row[0]: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows}
+    return Claims({}, {row[0].int: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows})
 
 
-def _copy_claims(keys: Sequence[UUID], claims: dict[UUID, Claim], *, now: datetime) -> bool:
-    """Were all keys claimed? Otherwise none was."""
-    moment = now.isoformat()
+def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Command] | None:
+    """The claims, if all keys were new; otherwise none is claimed."""
+    made: dict[int, Command] = {}
     try:
         with transaction.atomic():
             copy_rows(
                 "COPY ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat) FROM STDIN",
-                (_claim_text(key, claims[key], moment) for key in keys),
+                _claim_texts(commands, made, now.isoformat()),
             )
     except IntegrityError:
-        return False
-    return True
+        return None
+    return made
 
 
-def _claim_text(key: UUID, claim: Claim, moment: str) -> str:
-    reverses = "\\N" if claim.reverses is None else claim.reverses.hex
-    return f"{key.int:032x}\t\\\\x{claim.body_hash.hex()}\tPOSTED\t{reverses}\t{claim.dateref!s}\t{moment}\n"
+def _claim_texts(commands: Sequence[Command], made: dict[int, Command], moment: str) -> Iterator[str]:
+    days: dict[date, str] = {}
+    for command in commands:
+        if not command.check_form() or (key := command.entry.tracekey.int) in made:
+            continue
+        made[key] = command
+        day = command.dateref
+        reverses = "\\N" if command.reverses is None else command.reverses.hex
+        yield (
+            f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t"
+            f"{days.get(day) or days.setdefault(day, day.isoformat())}\t{moment}\n"
+        )
 
 
-def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 500) -> None:
+def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 100) -> None:
     """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         buffer: list[str] = []
@@ -119,18 +149,19 @@ def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 500) -
         copy.write("".join(buffer))
 
 
-def settle_claims(*, unused: Collection[UUID], changed: dict[UUID, Claim]) -> None:
+def settle_claims(*, unused: Sequence[Command], changed: Sequence[Command]) -> None:
     """Give back the claims of refused entries; correct those whose key was taken by a later entry of the same batch."""
     with connection.cursor() as cursor:
         if unused:
-            cursor.execute("DELETE FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [array_text(list(unused))])
+            keys = array_text([command.tracekey for command in unused])
+            cursor.execute("DELETE FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [keys])
         if changed:
-            values = [(key, claim.body_hash, claim.dateref) for key, claim in changed.items()]
+            values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in changed]
             cursor.execute(
-                "UPDATE ledger_posting_key p SET bodyhash = k.bodyhash, dateref = k.dateref FROM "
-                "unnest(%s::uuid[], %s::bytea[], %s::date[]) AS k (tracekey, bodyhash, dateref) "
+                "UPDATE ledger_posting_key p SET bodyhash = k.bodyhash, reverses = k.reverses, dateref = k.dateref FROM "
+                "unnest(%s::uuid[], %s::bytea[], %s::uuid[], %s::date[]) AS k (tracekey, bodyhash, reverses, dateref) "
                 "WHERE p.tracekey = k.tracekey",
-                columns(values, 3),
+                columns(values, 4),
             )
 
 
@@ -221,6 +252,23 @@ def posted_lines(tracekeys: Sequence[UUID]) -> dict[UUID, list[PostedLine]]:
     return found
 
 
+def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
+    """Rows to columns: the arrays of an unnest."""
+    return [array_text(column) for column in zip(*rows, strict=True)] or ["{}"] * width
+
+
+# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
+_DAYS = """
+SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
+CROSS JOIN LATERAL (
+    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
+    WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since
+    ORDER BY b.dateref OFFSET 0
+) d
+"""
+
+
 _LOCK = """
 SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
     a.pendingdebit
@@ -230,6 +278,8 @@ WHERE NOT a.deferred
 ORDER BY a.branch, a.account, a.currency
 FOR NO KEY UPDATE OF a
 """
+_EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
+_CLOSED = "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL"
 
 
 def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
@@ -237,11 +287,46 @@ def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
+    return _books(fetch(_LOCK, columns(refs, 3)))
+
+
+def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
     books = {}
-    for row in fetch(_LOCK, columns(refs, 3)):
-        ref = AccountRef(row[1], row[2], row[3])
-        books[ref] = AccountBook(row[0], ref, row[4], row[5], row[6], row[7], row[8], row[9])
+    for row_id, branch, account, currency, *rest in rows:
+        ref = AccountRef(branch, account, currency)
+        books[ref] = AccountBook(row_id, ref, *rest)
     return books
+
+
+class Locked(NamedTuple):
+    """What a batch reads behind its locks."""
+
+    books: dict[AccountRef, AccountBook]
+    days: dict[AccountRef, list[StoredDay]]
+    events: dict[int, EventRule]
+    closed: dict[str, int]  # branch to the ordinal of its last closed day
+
+
+def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
+    """Lock accounts, then read their day rows from a date on, their branches' closed days, and events.
+
+    The statements are sent together and run one after the other, each with a snapshot of its own: the later ones see what
+    the former owners of the locks committed.
+    """
+    refs = list(since)
+    keys = columns(refs, 3)
+    branches = array_text(list({ref.branch for ref in refs}))
+    locked, days, events, closed = fetch_all(
+        (_LOCK, keys),
+        (_DAYS, [*keys, array_text(list(since.values()))]),
+        (_EVENTS, [array_text(list(codes))]),
+        (_CLOSED, [branches]),
+    )
+    found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
+    for n, row_id, dateref, debit, credit in days:
+        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
+    rules = {code: EventRule(*rule) for code, *rule in events}
+    return Locked(_books(locked), found, rules, {branch: day.toordinal() for branch, day in closed})
 
 
 def read_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, str]:
@@ -253,49 +338,6 @@ def read_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, str]:
         columns(refs, 3),
     )
     return {AccountRef(*row[:3]): row[3] for row in rows}
-
-
-def read_closed(branches: Collection[str]) -> dict[str, int]:
-    """The last closed day of those of these branches that have one, as an ordinal."""
-    rows = fetch(
-        "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL",
-        [array_text(list(branches))],
-    )
-    return {branch: closed.toordinal() for branch, closed in rows}
-
-
-def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
-    """Rows to columns: the arrays of an unnest."""
-    return [array_text(column) for column in zip(*rows, strict=True)] or ["{}"] * width
-
-
-def read_events(codes: Collection[int]) -> dict[int, EventRule]:
-    """The rules of these events."""
-    rows = fetch(
-        "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])", [list(codes)]
-    )
-    return {row[0]: EventRule(*row[1:]) for row in rows}
-
-
-# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
-_DAYS = """
-SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
-CROSS JOIN LATERAL (
-    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
-    WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since OFFSET 0
-) d
-"""
-
-
-def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
-    """For each account its day rows from a date on."""
-    refs = list(since)
-    found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
-    keys = [(*ref, day) for ref, day in since.items()]
-    for n, row_id, dateref, debit, credit in fetch(_DAYS, columns(keys, 4)):
-        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
-    return found
 
 
 def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date, Decimal]]]:

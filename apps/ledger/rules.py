@@ -368,9 +368,14 @@ def check_form(entry: Entry) -> None:
     fingerprint(entry)
 
 
+def first_day(today: date) -> date:
+    """The earliest day that a line may be dated: BACKDATE_DAYS_MAX days before today."""
+    return today - timedelta(days=BACKDATE_DAYS_MAX)
+
+
 def is_in_window(dateref: date, *, today: date) -> bool:
     """May a line be dated so: today, or at most BACKDATE_DAYS_MAX days before it?"""
-    return today - timedelta(days=BACKDATE_DAYS_MAX) <= dateref <= today
+    return first_day(today) <= dateref <= today
 
 
 def check_dateref(dateref: date, *, today: date) -> None:

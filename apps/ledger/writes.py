@@ -1,10 +1,11 @@
 """What a folded batch writes: lines, sums of accounts, days. Every row is touched once, behind its account's lock."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from apps.common.clock import uuid7_run
+from apps.common.clock import uuid7
 from apps.ledger.balances import AccountBook
 from apps.ledger.fold import NewLine
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch
@@ -33,12 +34,12 @@ FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::t
 """
 
 
-def write_lines(lines: Sequence[NewLine], *, now: datetime) -> None:
-    """Write lines, in order: their sequence numbers are the order of posting."""
-    if len(lines) >= COPY_ROWS_MIN:
+def write_lines(lines: Iterable[NewLine], *, line_count: int, now: datetime) -> None:
+    """Write lines as they come, ``line_count`` of them at most. Their sequence numbers are the order of posting."""
+    if line_count >= COPY_ROWS_MIN:
         copy_rows(f"COPY ledger_transaction ({_LINE}) FROM STDIN", _line_texts(lines, now))
-    elif lines:
-        fetch(_INSERT_LINES + " RETURNING 1", [now, *columns(map(_line_row, lines), 17)])
+    elif made := [_line_row(line) for line in lines]:
+        fetch(_INSERT_LINES + " RETURNING 1", [now, *columns(made, 17)])
 
 
 def write_deferred(lines: Sequence[NewLine], *, now: datetime) -> None:
@@ -54,7 +55,7 @@ def _line_row(line: NewLine) -> tuple[Any, ...]:
     return (*own, posted, pending, day, line.day_net, line.deferred)
 
 
-def _line_texts(lines: Sequence[NewLine], now: datetime) -> Iterator[str]:
+def _line_texts(lines: Iterable[NewLine], now: datetime) -> Iterator[str]:
     """COPY's text. What can't hold a tab, a line feed or a backslash is written as it is."""
     moment = now.isoformat()
     days: dict[date, str] = {}
@@ -110,18 +111,49 @@ SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM stored_day), (SELEC
 """
 
 
-def write_sums(books: Collection[AccountBook], *, now: datetime) -> None:
-    """Write accounts and their days as folded. They are locked, so absolute values are right."""
-    accounts, stored, new = [], [], []
-    for book in books:
-        accounts.append((book.id, book.posted_debit, book.posted_credit, book.pending_debit))
-        for row_id, dateref, *sums, created_by, tracekey in book.changed_days():
-            if row_id:
-                stored.append((row_id, *sums, tracekey))
-            else:
-                new.append((*book.ref, dateref, *sums, created_by, tracekey))
-    new_days = [(row_id, *row) for row_id, row in zip(uuid7_run(len(new)), new, strict=True)]
-    parameters = [now, *columns(accounts, 4), now, *columns(stored, 6), now, now, *columns(new_days, 11)]
-    written = fetch(_WRITE_SUMS, parameters)[0]
-    if written != (len(accounts), len(stored), len(new)):
-        raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
+@dataclass(slots=True)
+class Sums:
+    """Accounts and days to write, as the columns of three unnests, in PostgreSQL's own text."""
+
+    accounts: list[list[str]] = field(default_factory=lambda: [[] for _ in range(4)])
+    stored: list[list[str]] = field(default_factory=lambda: [[] for _ in range(6)])
+    new: list[list[str]] = field(default_factory=lambda: [[] for _ in range(11)])
+
+    def take(self, books: Iterable[AccountBook]) -> None:
+        """Take what was folded. The accounts are locked, so absolute values are right."""
+        ids, debits, credits, pendings = self.accounts
+        days: dict[date, str] = {}
+        for book in books:
+            if not book.touched:
+                continue
+            ids.append(f"{book.id.int:032x}")
+            debits.append(str(book.posted_debit))
+            credits.append(str(book.posted_credit))
+            pendings.append(str(book.pending_debit))
+            for row_id, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
+                sums = str(debit), str(credit), str(debit_sum), str(credit_sum)
+                if row_id is not None:
+                    row: tuple[str, ...] = (f"{row_id.int:032x}", *sums, f"{tracekey.int:032x}")
+                    columns_of = self.stored
+                else:
+                    day = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
+                    made = created_by or tracekey
+                    row = (f"{uuid7().int:032x}", *book.ref, day, *sums, f"{made.int:032x}", f"{tracekey.int:032x}")
+                    columns_of = self.new
+                for column, value in zip(columns_of, row, strict=True):
+                    column.append(value)
+
+    def write(self, *, now: datetime) -> None:
+        """Write them in one statement."""
+        expected = (len(self.accounts[0]), len(self.stored[0]), len(self.new[0]))
+        if not expected[0]:
+            return
+        parameters = [now, *_arrays(self.accounts), now, *_arrays(self.stored), now, now, *_arrays(self.new)]
+        written = fetch(_WRITE_SUMS, parameters)[0]
+        if written != expected:
+            raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
+
+
+def _arrays(texts: list[list[str]]) -> list[str]:
+    """Arrays of numbers, dates and keys: nothing in them needs quoting."""
+    return ["{" + ",".join(column) + "}" for column in texts]
