@@ -15,9 +15,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.ledger.rules import CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
+from apps.common.money import AMOUNT_MAX
+from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
 
 _UNKNOWN = Decimal(-1)
+_SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 
 class InsufficientFunds(DomainError):
@@ -81,6 +83,8 @@ class AccountBook:
     # A lower bound of what may still be taken on the poorest of the slots; negative: nobody has counted yet.
     room: Decimal = _UNKNOWN
 
+    is_plain: bool = False  # active, no ceiling, and sums that a batch can't fill
+
     @property
     def posted(self) -> Decimal:
         return self.posted_credit - self.posted_debit
@@ -109,6 +113,8 @@ class AccountBook:
             for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
                 self.held[slot] -= amount
         self.room = _UNKNOWN
+        has_space = max(self.posted_debit, self.posted_credit) < _SUM_NEAR
+        self.is_plain = has_space and self.status == "ACTIVE" and self.max_balance is None
 
     def apply(self, side: Side, amount: Decimal, slot: int) -> Balances:
         """Add a line to a day, and the balances right after it. Tentative: a negative amount takes it back."""

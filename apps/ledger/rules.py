@@ -300,14 +300,21 @@ def _check_leg(leg: Leg) -> CheckedLeg:
         check_account(account)
     except TypeError:  # unhashable: a list, say
         raise MalformedEntry("account is not a valid key.", field="account") from None
-    amount = check_amount(leg.amount)
+    amount = leg.amount
+    if amount.__class__ is not Decimal or not _is_exact(str(amount)):
+        amount = check_amount(amount)
     if side not in ("D", "C"):
         raise MalformedEntry("debitcredit is D or C.", field="debitcredit")
     if type(code) is not int or not 0 < code <= EVENT_CODE_MAX:
         raise MalformedEntry("eventcode is a whole number above zero.", field="eventcode")
     if description != "":
         check_text("description", description, DESCRIPTION_CHARACTERS_MAX)
-    return CheckedLeg(account, amount, side, code, description, None if details is None else details_text(details))
+    text = None if details is None else details_text(details)
+    return tuple.__new__(CheckedLeg, (account, amount, side, code, description, text))
+
+
+# An amount as it should be: two places, above zero. Everything else is looked at more closely.
+_is_exact = re.compile(r"(?:[1-9][0-9]{0,12}\.[0-9]{2}|0\.(?:0[1-9]|[1-9][0-9]))").fullmatch
 
 
 def _body(leg: CheckedLeg) -> str:
@@ -359,7 +366,8 @@ def fingerprint(entry: Entry, *, also: UUID | None = None) -> tuple[bytes, list[
     dateref = f'"{entry.dateref.isoformat()}"' if entry.dateref else "null"
     mark = "null" if also is None else f'"{also}"'
     option = ',"up_to"' if entry.up_to else ""
-    body = f"[{dateref},[{','.join(map(_body, legs))}],{mark}{option}]"
+    inner = _body(legs[0]) if len(legs) == 1 else ",".join(map(_body, legs))
+    body = f"[{dateref},[{inner}],{mark}{option}]"
     return hashlib.sha256(body.encode()).digest(), legs
 
 

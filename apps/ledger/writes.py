@@ -59,17 +59,18 @@ def _line_texts(lines: Iterable[NewLine], now: datetime) -> Iterator[str]:
     """COPY's text. What can't hold a tab, a line feed or a backslash is written as it is."""
     moment = now.isoformat()
     days: dict[date, str] = {}
-    for line in lines:
-        line_id, (branch, account, currency), side, amount, eventcode, dateref, balances = line.posted
+    for posting, tracekey, description, details, balanced, day_net, deferred in lines:
+        line_id, (branch, account, currency), side, amount, eventcode, dateref, balances = posting
         day_text = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
-        description = copy_text(line.description) if line.description else ""
-        details = "\\N" if line.details is None else copy_text(line.details)
+        description_text = copy_text(description) if description else ""
+        details_text = "\\N" if details is None else copy_text(details)
         assert balances is not None  # noqa: S101  # lines of deferred accounts go elsewhere
         posted, pending, _, day = balances
+        flags = ("t" if balanced else "f"), ("t" if deferred else "f")
         yield (
-            f"{line_id.int:032x}\t{branch}\t{account}\t{currency}\t{amount!s}\t{side}\t{eventcode}\t{description}\t"
-            f"{line.tracekey.int:032x}\t{details}\t{day_text}\t{'t' if line.balanced else 'f'}\t"
-            f"{posted!s}\t{pending!s}\t{day!s}\t{line.day_net!s}\t{'t' if line.deferred else 'f'}\t{moment}\n"
+            f"{line_id.int:032x}\t{branch}\t{account}\t{currency}\t{amount!s}\t{side}\t{eventcode}\t{description_text}\t"
+            f"{tracekey.int:032x}\t{details_text}\t{day_text}\t{flags[0]}\t"
+            f"{posted!s}\t{pending!s}\t{day!s}\t{day_net!s}\t{flags[1]}\t{moment}\n"
         )
 
 
@@ -113,47 +114,39 @@ SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM stored_day), (SELEC
 
 @dataclass(slots=True)
 class Sums:
-    """Accounts and days to write, as the columns of three unnests, in PostgreSQL's own text."""
+    """Accounts and days to write: the rows of three unnests, in PostgreSQL's own text."""
 
-    accounts: list[list[str]] = field(default_factory=lambda: [[] for _ in range(4)])
-    stored: list[list[str]] = field(default_factory=lambda: [[] for _ in range(6)])
-    new: list[list[str]] = field(default_factory=lambda: [[] for _ in range(11)])
+    accounts: list[tuple[str, ...]] = field(default_factory=list)
+    stored: list[tuple[str, ...]] = field(default_factory=list)
+    new: list[tuple[str, ...]] = field(default_factory=list)
 
     def take(self, books: Iterable[AccountBook]) -> None:
         """Take what was folded. The accounts are locked, so absolute values are right."""
-        ids, debits, credits, pendings = self.accounts
-        days: dict[date, str] = {}
         for book in books:
             if not book.touched:
                 continue
-            ids.append(f"{book.id.int:032x}")
-            debits.append(str(book.posted_debit))
-            credits.append(str(book.posted_credit))
-            pendings.append(str(book.pending_debit))
+            sums = str(book.posted_debit), str(book.posted_credit), str(book.pending_debit)
+            self.accounts.append((f"{book.id.int:032x}", *sums))
             for row_id, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
-                sums = str(debit), str(credit), str(debit_sum), str(credit_sum)
+                day = str(debit), str(credit), str(debit_sum), str(credit_sum)
+                changed_by = f"{tracekey.int:032x}"
                 if row_id is not None:
-                    row: tuple[str, ...] = (f"{row_id.int:032x}", *sums, f"{tracekey.int:032x}")
-                    columns_of = self.stored
+                    self.stored.append((f"{row_id.int:032x}", *day, changed_by))
                 else:
-                    day = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
-                    made = created_by or tracekey
-                    row = (f"{uuid7().int:032x}", *book.ref, day, *sums, f"{made.int:032x}", f"{tracekey.int:032x}")
-                    columns_of = self.new
-                for column, value in zip(columns_of, row, strict=True):
-                    column.append(value)
+                    made_by = (created_by or tracekey).hex
+                    self.new.append((uuid7().hex, *book.ref, dateref.isoformat(), *day, made_by, changed_by))
 
     def write(self, *, now: datetime) -> None:
         """Write them in one statement."""
-        expected = (len(self.accounts[0]), len(self.stored[0]), len(self.new[0]))
-        if not expected[0]:
+        expected = (len(self.accounts), len(self.stored), len(self.new))
+        if not self.accounts:
             return
-        parameters = [now, *_arrays(self.accounts), now, *_arrays(self.stored), now, now, *_arrays(self.new)]
+        parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *_arrays(self.new, 11)]
         written = fetch(_WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
-def _arrays(texts: list[list[str]]) -> list[str]:
-    """Arrays of numbers, dates and keys: nothing in them needs quoting."""
-    return ["{" + ",".join(column) + "}" for column in texts]
+def _arrays(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """Columns of numbers, dates and keys: nothing in them needs quoting."""
+    return ["{" + ",".join(column) + "}" for column in zip(*rows, strict=True)] or ["{}"] * width

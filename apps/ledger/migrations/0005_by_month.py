@@ -74,6 +74,15 @@ CREATE CONSTRAINT TRIGGER ledger_transaction_balanced AFTER INSERT ON ledger_tra
 CREATE CONSTRAINT TRIGGER ledger_deferred_balanced AFTER INSERT ON ledger_deferred
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.balanced) EXECUTE FUNCTION ledger_check_balanced();
 
+-- A CHECK would be evaluated with every posting; this only when the key is written.
+CREATE FUNCTION ledger_refuse_key() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'an account''s key is alphanumeric (ledger_account_alphanumeric)'
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'ledger_account_alphanumeric';
+END $$;
+CREATE TRIGGER ledger_account_alphanumeric BEFORE INSERT OR UPDATE OF account ON ledger_account
+    FOR EACH ROW WHEN (NEW.account !~ '^[0-9A-Za-z][0-9A-Za-z-]{0,39}$') EXECUTE FUNCTION ledger_refuse_key();
+
 -- Emptied all the time.
 ALTER TABLE ledger_deferred SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 ALTER TABLE ledger_deferred ADD CONSTRAINT ledger_deferred_of FOREIGN KEY (branch, account, currency)
@@ -91,6 +100,8 @@ ALTER TABLE ledger_account ADD CONSTRAINT ledger_account_in_currency FOREIGN KEY
 # Copies: nobody goes back with years of history.
 BACKWARD = """
 SET LOCAL lock_timeout = '10s';
+DROP TRIGGER ledger_account_alphanumeric ON ledger_account;
+DROP FUNCTION ledger_refuse_key();
 ALTER TABLE ledger_account DROP CONSTRAINT ledger_account_in_currency;
 DELETE FROM ledger_currency;
 ALTER TABLE ledger_deferred DROP CONSTRAINT ledger_deferred_of;
