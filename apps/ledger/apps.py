@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.db import transaction
 from django.db.models.signals import post_migrate
 from django.utils import timezone
 
@@ -10,12 +11,14 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        post_migrate.connect(_open_months, sender=self)
+        post_migrate.connect(_prepare, sender=self)
 
 
-def _open_months(**_signal: Any) -> None:
-    """A new database has its months from its first second."""
-    from apps.ledger import months
+def _prepare(**_signal: Any) -> None:
+    """A new database has its months and its currencies from its first second."""
+    from apps.ledger import accounts, months
 
     if months.TRANSACTIONS.is_there():  # not when one migrates back to before there were months
         months.open_ahead(now=timezone.now())
+        with transaction.atomic():
+            accounts.ensure_currencies(now=timezone.now())

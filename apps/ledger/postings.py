@@ -10,10 +10,12 @@ from itertools import chain
 from typing import Literal
 from uuid import UUID
 
+from django.conf import settings
+
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
-from apps.common.transactions import transaction_required
-from apps.ledger import rows, writes
+from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
+from apps.ledger import rows, singles, writes
 from apps.ledger.fold import Command, Fold, NewLine, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -70,6 +72,24 @@ def post_batch(entries: Sequence[Entry], *, now: datetime, dry_run: bool = False
 def post(entry: Entry, *, now: datetime) -> PostResult:
     """Post one entry. Raises the refusal, having changed nothing. Safe to repeat."""
     return run_one(command_for(entry, now=now), now=now)
+
+
+def post_alone(entry: Entry, *, now: datetime) -> PostResult:
+    """Post one entry as a commit of its own. Raises the refusal, having changed nothing. Safe to repeat.
+
+    A single line is one round trip, its commit included. Raises TransactionMisuse inside a transaction.
+    """
+    if in_transaction():
+        raise TransactionMisuse("post_alone is a commit of its own and was called inside a transaction.")
+    command = command_for(entry, now=now)
+    if singles.is_single(command) and (posting := singles.post_line(command, today=business_date(now), now=now)):
+        return posting
+    return _commit_one(command, now=now)
+
+
+@transaction
+def _commit_one(command: Command, *, now: datetime) -> PostResult:
+    return run_one(command, now=now)
 
 
 @transaction_required
@@ -133,6 +153,10 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
 
     Forms are checked while the server takes the claims, and commands are decided while it takes the lines.
     """
+    if len(commands) == 1 and not dry and singles.is_single(commands[0]):
+        commands[0].posting = singles.post_line(commands[0], today=business_date(now), now=now)
+        if commands[0].posting is not None:
+            return
     claims = rows.known_keys(commands) if dry else rows.claim_keys(commands, now=now)
     if claims.known:
         _answer_known(commands, claims.known)
@@ -193,10 +217,14 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
             codes.add(leg.eventcode)
     if not since:
         return
+    if settings.LEDGER_OPEN_ON_FIRST_USE:
+        rows.open_missing(since, now=fold.now)
     locked = rows.lock_and_read(since, codes)
     fold.books, fold.events, fold.closed = locked.books, locked.events, locked.closed
     if len(fold.books) < len(since):
-        fold.deferred = rows.read_deferred([ref for ref in since if ref not in fold.books])
+        others = rows.read_deferred([ref for ref in since if ref not in fold.books])
+        fold.deferred = others.statuses
+        fold.closed.update(others.closed)
     # Only a back-dated line on an account with a floor asks how much was held on which day.
     asking = [ref for ref in fold.books if since[ref] < today and _is_guarded_and_held(fold, ref)]
     held = rows.read_held(asking) if asking else {}

@@ -162,7 +162,7 @@ def _answer(result: EntryResult) -> PostingDone:
 
 def _posted_leg(line: PostedLine) -> PostedLeg:
     branch, account, currency = line.account
-    assert line.balances.day is not None  # noqa: S101  # only a hold's answer has none
+    balances = line.balances
     return PostedLeg(
         id=line.id,
         branch=branch,
@@ -172,8 +172,8 @@ def _posted_leg(line: PostedLine) -> PostedLeg:
         debitcredit=line.debitcredit,
         eventcode=line.eventcode,
         dateref=line.dateref,
-        posted=line.balances.posted,
-        pending=line.balances.pending,
-        available=line.balances.available,
-        day=line.balances.day,
+        posted=balances.posted if balances else None,
+        pending=balances.pending if balances else None,
+        available=balances.available if balances else None,
+        day=balances.day if balances else None,
     )

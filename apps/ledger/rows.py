@@ -50,7 +50,7 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
     """Run statements one after the other, without waiting for one's answer before the next one is sent."""
     connection.ensure_connection()
     wrapped = connection.connection
-    with wrapped.pipeline():
+    with connection.wrap_database_errors, wrapped.pipeline():
         # Django's own cursors put values into the text, which can't be sent ahead. They show each statement to wrappers
         # (tests count with one); these are shown as one.
         cursors = [psycopg.Cursor(wrapped).execute(sql, parameters) for sql, parameters in statements]
@@ -139,7 +139,7 @@ def _claim_texts(commands: Sequence[Command], made: dict[int, Command], moment: 
 
 def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 100) -> None:
     """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
         buffer: list[str] = []
         for row in rows:
             buffer.append(row)
@@ -322,22 +322,102 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> L
         (_EVENTS, [array_text(list(codes))]),
         (_CLOSED, [branches]),
     )
+    rules = {code: EventRule(*rule) for code, *rule in events}
+    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed})
+
+
+def lock_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+    """Lock deferred accounts for a roll-up, in key order."""
+    return _books(fetch(_LOCK.replace("NOT a.deferred", "a.deferred"), columns(refs, 3)))
+
+
+class DeferredAccounts(NamedTuple):
+    """What a batch reads of accounts it does not lock."""
+
+    statuses: dict[AccountRef, str]
+    closed: dict[str, int]
+
+
+def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
+    """Those of these accounts that are deferred, with their status, and the closed days of their branches.
+
+    Behind a shared lock of each branch, so that nobody closes a day while lines for it are on their way to the work table.
+    Taken after the accounts' locks, as by who closes a day.
+    """
+    branches = sorted({ref.branch for ref in refs})
+    _, statuses, closed = fetch_all(
+        (
+            "SELECT pg_advisory_xact_lock_shared(hashtext('ledger.deferred'), hashtext(b)) FROM unnest(%s::text[]) b",
+            [array_text(branches)],
+        ),
+        (
+            "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
+            "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
+            "AND a.currency = k.currency WHERE a.deferred",
+            columns(refs, 3),
+        ),
+        (_CLOSED, [array_text(branches)]),
+    )
+    found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
+    return DeferredAccounts(found, {branch: day.toordinal() for branch, day in closed})
+
+
+def stop_deferred(branch: str) -> None:
+    """Wait for who is posting to the branch's deferred accounts, and keep others out until the commit."""
+    fetch("SELECT pg_advisory_xact_lock(hashtext('ledger.deferred'), hashtext(%s))", [branch])
+
+
+def has_deferred(ref: AccountRef) -> bool:
+    """Do lines of this account wait to be rolled up?"""
+    sql = "SELECT 1 FROM ledger_deferred WHERE branch = %s AND account = %s AND currency = %s LIMIT 1"
+    return bool(fetch(sql, list(ref)))
+
+
+def share_branch(branch: str) -> bool:
+    """Keep a branch from having its day closed until the commit. Is there such a branch?"""
+    return bool(fetch("SELECT 1 FROM ledger_branch WHERE branch = %s FOR KEY SHARE", [branch]))
+
+
+def lock_branch(branch: str) -> None:
+    """Lock all accounts of a branch, in key order."""
+    fetch(
+        "SELECT count(*) FROM (SELECT 1 FROM ledger_account WHERE branch = %s ORDER BY branch, account, currency "
+        "FOR NO KEY UPDATE) locked",
+        [branch],
+    )
+
+
+_OPEN_MISSING = """
+INSERT INTO ledger_account (id, branch, account, currency, description, status, minbalance, posteddebit, postedcredit,
+    pendingdebit, createdat, updatedat)
+SELECT gen_random_uuid(), k.branch, k.account, k.currency, '', 'ACTIVE', 0, 0, 0, 0, %s, %s
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
+JOIN ledger_branch b ON b.branch = k.branch JOIN ledger_currency c ON c.code = k.currency AND c.active
+WHERE NOT EXISTS (
+    SELECT FROM ledger_account a WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
+)
+ORDER BY k.branch, k.account, k.currency
+ON CONFLICT DO NOTHING
+"""
+
+
+def open_missing(refs: Collection[AccountRef], *, now: datetime) -> None:
+    """Open those of these accounts that are not there, in branches and currencies that are."""
+    fetch(_OPEN_MISSING + " RETURNING 1", [now, now, *columns(refs, 3)])
+
+
+# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
+def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
+    """For each account its day rows from a date on, oldest first."""
+    values = [(*ref, day) for ref, day in since.items()]
+    return _days_of(list(since), fetch(_DAYS, columns(values, 4)))
+
+
+def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:
     found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
     for n, row_id, dateref, debit, credit in days:
         found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
-    rules = {code: EventRule(*rule) for code, *rule in events}
-    return Locked(_books(locked), found, rules, {branch: day.toordinal() for branch, day in closed})
-
-
-def read_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, str]:
-    """Those of these accounts that are deferred, and their status."""
-    rows = fetch(
-        "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
-        "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
-        "AND a.currency = k.currency WHERE a.deferred",
-        columns(refs, 3),
-    )
-    return {AccountRef(*row[:3]): row[3] for row in rows}
+    return found
 
 
 def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date, Decimal]]]:

@@ -166,7 +166,10 @@ class PostedLineSerializer(serializers.Serializer[Any]):
     debitcredit = serializers.CharField()
     eventcode = serializers.IntegerField()
     dateref = serializers.DateField()
-    balances = BalancesSerializer(help_text="Right after this line was posted.")
+    balances = BalancesSerializer(
+        allow_null=True,
+        help_text="Right after this line was posted; null when its account is deferred: rolled up later.",
+    )
 
 
 class PostResultSerializer(serializers.Serializer[Any]):

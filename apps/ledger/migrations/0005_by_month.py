@@ -89,10 +89,7 @@ ALTER TABLE ledger_deferred ADD CONSTRAINT ledger_deferred_of FOREIGN KEY (branc
     REFERENCES ledger_account (branch, account, currency);
 
 INSERT INTO ledger_currency (code, active, description, createdat)
-SELECT code, true, description, now()
-FROM (VALUES ('BRL', 'Brazilian real'), ('USD', 'United States dollar'), ('EUR', 'Euro')) AS v (code, description)
-UNION ALL
-SELECT currency, true, '', now() FROM ledger_account WHERE currency NOT IN ('BRL', 'USD', 'EUR') GROUP BY currency;
+SELECT currency, true, '', now() FROM ledger_account GROUP BY currency;
 ALTER TABLE ledger_account ADD CONSTRAINT ledger_account_in_currency FOREIGN KEY (currency)
     REFERENCES ledger_currency (code);
 """
