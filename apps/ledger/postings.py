@@ -15,7 +15,7 @@ from django.conf import settings
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
-from apps.ledger import rows, singles, writes
+from apps.ledger import batches, rows, singles, writes
 from apps.ledger.fold import Command, Fold, NewLine, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -52,11 +52,14 @@ class ReverseResult:
 
 
 @transaction_required
-def post_batch(entries: Sequence[Entry], *, now: datetime, dry_run: bool = False) -> list[EntryResult]:
+def post_batch(
+    entries: Sequence[Entry], *, now: datetime, key: str | None = None, dry_run: bool = False
+) -> list[EntryResult]:
     """Post many entries, in order, each all or nothing; a refused one changes nothing and the others go on.
 
     One result per entry, in the same order. Safe to repeat: an entry that was posted before answers as it did then.
-    ``dry_run``: the answers are what they would be, and nothing is posted. Raises BatchTooLarge above BATCH_LINES_MAX
+    ``key``: then its refusals are repeated, too. ``dry_run``: the answers are what they would be, and nothing is posted.
+    Raises BatchKeyReused, and BatchTooLarge above BATCH_LINES_MAX
     lines.
     """
     if sum(len(entry.legs) for entry in entries) > BATCH_LINES_MAX:
@@ -64,7 +67,10 @@ def post_batch(entries: Sequence[Entry], *, now: datetime, dry_run: bool = False
     today = business_date(now)
     with collector_paused():
         commands = [Command(entry, entry.dateref or today) for entry in entries]
+        is_repeat = key is not None and not dry_run and batches.claim(key, commands, now=now)
         run(commands, now=now, dry=dry_run)
+        if key is not None and not dry_run and not is_repeat:
+            batches.keep_refusals(key, commands)
         return [command.result() for command in commands]
 
 

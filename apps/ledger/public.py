@@ -16,6 +16,7 @@ from apps.ledger.accounts import (
     set_limits,
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
+from apps.ledger.batches import BatchKeyReused
 from apps.ledger.deferred import roll_up
 from apps.ledger.fold import (
     AccountClosed,
@@ -84,6 +85,7 @@ __all__ = [
     "AccountRef",
     "AlreadyReversed",
     "Balances",
+    "BatchKeyReused",
     "BatchTooLarge",
     "DateRefused",
     "DayBalance",

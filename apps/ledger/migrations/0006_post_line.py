@@ -16,19 +16,18 @@ DECLARE
     v_days record;
     v_own numeric;
 BEGIN
-    -- Claims the key, and then locks the account: the lock gives the row as its former owner left it.
-    WITH claimed AS (
-        INSERT INTO ledger_posting_key (tracekey, bodyhash, state, dateref, createdat)
-        VALUES (p_tracekey, p_bodyhash, 'POSTED', p_dateref, p_now) ON CONFLICT (tracekey) DO NOTHING RETURNING true
-    )
+    INSERT INTO ledger_posting_key (tracekey, bodyhash, state, dateref, createdat)
+    VALUES (p_tracekey, p_bodyhash, 'POSTED', p_dateref, p_now) ON CONFLICT (tracekey) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     SELECT a.id, a.status, a.minbalance, a.posteddebit, a.postedcredit, a.pendingdebit INTO v_account
-    FROM claimed, ledger_account a
+    FROM ledger_account a
     WHERE a.branch = p_branch AND a.account = p_account AND a.currency = p_currency
         AND a.maxbalance IS NULL AND NOT a.deferred
     FOR NO KEY UPDATE OF a;
-    IF v_account.id IS NULL THEN
-        -- A repeat, or an account that the engine has to look at.
-        DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey AND xmin = pg_current_xact_id()::xid;
+    IF NOT FOUND THEN
+        DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
         RETURN;
     END IF;
     -- A new snapshot, taken with the lock held.
