@@ -1,14 +1,14 @@
 """Hot statements, prepared once on each connection: the server does not parse and plan them again every time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from django.db import connection
 
 
-def execute(statement: str, values: Mapping[str, Any]) -> Any:
-    """Execute a statement with named values, as Django's cursor would, and give the cursor. Raises Django's own errors.
+def execute(statement: str, values: Mapping[str, Any] | Sequence[Any]) -> Any:
+    """Execute a statement with its values, as Django's cursor would, and give the cursor. Raises Django's own errors.
 
     Only for statements whose text is always the same: each text is kept on the server. The setting DATABASE_PREPARE turns
     it off, for poolers that hand out a connection per transaction.

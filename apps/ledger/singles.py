@@ -11,9 +11,7 @@ Note [One line]
 
 from datetime import date, datetime
 
-import psycopg
-from django.db import connection
-
+from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.ledger.fold import Command
 from apps.ledger.rules import SUM_MAX, Balances, PostedLine, PostResult, first_day
@@ -54,10 +52,7 @@ def post_line(command: Command, *, today: date, now: datetime) -> PostResult | N
         now,
         SUM_MAX,
     )
-    connection.ensure_connection()
-    # Not Django's cursor, which writes values into the text: the server would have to read it anew each time.
-    with connection.wrap_database_errors:
-        row = psycopg.Cursor(connection.connection).execute(_POST_LINE, values).fetchone()
+    row = prepared.execute(_POST_LINE, values).fetchone()
     if row is None:
         return None
     posted, pending, day = row
