@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from apps.common.errors import DomainError
-from apps.ledger.fold import Command
+from apps.ledger.commands import Command
 from apps.ledger.models import Batch
 from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, MalformedEntry, check_text
 
@@ -69,10 +69,6 @@ def _hash(commands: Sequence[Command]) -> bytes:
 
 def _again(refused: dict[str, Any]) -> DomainError:
     """A refusal as it was answered the first time."""
-    kind = type(
-        "KeptRefusal",
-        (DomainError,),
-        {"code": refused["code"], "status": refused["status"], "retryable": refused["retryable"]},
-    )
-    answer: DomainError = kind(refused["detail"], field=refused["field"])
+    answer = DomainError(refused["detail"], field=refused["field"])
+    answer.__dict__.update({name: refused[name] for name in ("code", "status", "retryable")})
     return answer

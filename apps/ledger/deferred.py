@@ -16,7 +16,7 @@ from typing import Any
 from apps.common.clock import business_date
 from apps.common.transactions import transaction_required
 from apps.ledger import rows, writes
-from apps.ledger.fold import NewLine
+from apps.ledger.commands import NewLine
 from apps.ledger.rules import AccountRef, PostedLine
 
 # Lines rolled up by one commit: their accounts stay locked for it, which disturbs nobody but another roll-up.

@@ -4,30 +4,18 @@ Rows of ``transaction`` are never changed or deleted (a trigger refuses both). O
 others, with the account's row locked: see Note [Fences] in ``rows.py``.
 """
 
-from decimal import Decimal
-
 from django.db import models
 from django.db.models import F, Q
 
 from apps.common.clock import uuid7
 from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
+from apps.ledger.columns import KEY_COLLATION, key_column, sum_column
 from apps.ledger.rules import (
     BRANCH_PATTERN,
     CURRENCY_PATTERN,
     HOLD_KEY_CHARACTERS_MAX,
     SUM_DIGITS_MAX,
 )
-
-# Keys are compared byte by byte: the same order on every server, and cheaper than a language's order.
-KEY_COLLATION = "C"
-
-
-def _key(column: str, **options: object) -> "models.TextField[str, str]":
-    return models.TextField(db_column=column, db_collation=KEY_COLLATION, **options)  # type: ignore[arg-type]
-
-
-def _sum(column: str) -> "models.DecimalField[Decimal | int, Decimal]":
-    return models.DecimalField(db_column=column, max_digits=SUM_DIGITS_MAX, decimal_places=2, default=0)
 
 
 class Event(models.Model):
@@ -70,7 +58,7 @@ class Currency(models.Model):
 class Branch(models.Model):
     """A branch (agência): real, or virtual with a text of its own."""
 
-    branch = _key("branch", primary_key=True)
+    branch = key_column("branch", primary_key=True)
     description = models.TextField(default="", blank=True)
     closed_until = models.DateField(
         db_column="closeduntil", null=True, help_text="Days up to this one are closed: they take no posting, for ever."
@@ -97,7 +85,7 @@ class Account(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7)
     branch = models.ForeignKey(Branch, on_delete=models.PROTECT, db_column="branch", db_index=False)
-    account = _key("account")
+    account = key_column("account")
     currency = models.CharField(max_length=3, default=CURRENCY, db_collation=KEY_COLLATION)
     description = models.TextField(default="", blank=True)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.ACTIVE)
@@ -121,17 +109,16 @@ class Account(models.Model):
         db_default=False,
         help_text="Without floor and ceiling: its lines take no lock, and are rolled up a moment later.",
     )
-    posted_debit = _sum("posteddebit")
-    posted_credit = _sum("postedcredit")
-    pending_debit = _sum("pendingdebit")
+    posted_debit = sum_column("posteddebit")
+    posted_credit = sum_column("postedcredit")
+    pending_debit = sum_column("pendingdebit")
     created_at = models.DateTimeField(db_column="createdat")
     updated_at = models.DateTimeField(db_column="updatedat")
 
     class Meta:
         constraints = [
             models.UniqueConstraint(name="ledger_account_key", fields=["branch", "account", "currency"]),
-            # That the account's key is alphanumeric is a trigger's (0005_by_month): a CHECK would be evaluated again with
-            # every posting, and took half of its update's time. The currency's foreign key says what it may be.
+            # That the key is alphanumeric says a trigger (0005): a CHECK is evaluated again with every posting's update.
             models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN", "CLOSED"])),
             models.CheckConstraint(name="ledger_account_floor_not_positive", condition=Q(min_balance__lte=0)),
             models.CheckConstraint(
@@ -171,8 +158,8 @@ class Transaction(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7)
     # The order of insertion, the same as the order of the account's lock; from a sequence (0002_rules).
     seq = models.BigIntegerField(editable=False)
-    branch = _key("branch")
-    account = _key("account")
+    branch = key_column("branch")
+    account = key_column("account")
     currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
     debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
@@ -212,8 +199,8 @@ class Deferred(models.Model):
     """A line of a deferred account that waits to be rolled up: then it moves to ``transaction``. The work table."""
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    branch = _key("branch")
-    account = _key("account")
+    branch = key_column("branch")
+    account = key_column("account")
     currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
     debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
@@ -241,14 +228,14 @@ class Balance(models.Model):
     """An account's day: its totals, and the accumulated sums of all days up to it. Only days with lines have a row."""
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    branch = _key("branch")
-    account = _key("account")
+    branch = key_column("branch")
+    account = key_column("account")
     currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
     dateref = models.DateField()
-    total_debit = _sum("totaldebit")
-    total_credit = _sum("totalcredit")
-    accumulated_debit = _sum("accumulateddebit")
-    accumulated_credit = _sum("accumulatedcredit")
+    total_debit = sum_column("totaldebit")
+    total_credit = sum_column("totalcredit")
+    accumulated_debit = sum_column("accumulateddebit")
+    accumulated_credit = sum_column("accumulatedcredit")
     created_tracekey = models.UUIDField(db_column="createdtracekey")
     updated_tracekey = models.UUIDField(db_column="updatedtracekey")
     created_at = models.DateTimeField(db_column="createdat")
@@ -282,10 +269,10 @@ class Hold(models.Model):
         EXPIRED = "EXPIRED"
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    key = _key("key", help_text="The caller's key: one key, one hold.")
+    key = key_column("key", help_text="The caller's key: one key, one hold.")
     status = models.CharField(max_length=8, choices=Status.choices)
-    branch = _key("branch", null=True)
-    account = _key("account", null=True)
+    branch = key_column("branch", null=True)
+    account = key_column("account", null=True)
     currency = models.CharField(max_length=3, null=True, db_collation=KEY_COLLATION)  # noqa: DJ001
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2, null=True)
     dateref = models.DateField(help_text="The day from which it reduces what is available.")
@@ -294,8 +281,8 @@ class Hold(models.Model):
     ended_at = models.DateTimeField(db_column="endedat", null=True)
     # What became of it, when posted: the entry, the account that was credited and the event.
     tracekey = models.UUIDField(null=True, unique=True)
-    credit_branch = _key("creditbranch", null=True)
-    credit_account = _key("creditaccount", null=True)
+    credit_branch = key_column("creditbranch", null=True)
+    credit_account = key_column("creditaccount", null=True)
     event_code = models.IntegerField(db_column="eventcode", null=True)
     posted_amount = models.DecimalField(
         db_column="postedamount",
@@ -384,7 +371,7 @@ class PostingKey(models.Model):
 class Batch(models.Model):
     """One key of a batch, one effect. Its postings are found by their tracekeys; its refusals are kept here."""
 
-    key = _key("key", primary_key=True)
+    key = key_column("key", primary_key=True)
     body_hash = models.BinaryField(db_column="bodyhash")
     refusals = models.JSONField(help_text="By the entry's place: code, detail, field.")
     created_at = models.DateTimeField(db_column="createdat", db_index=True)

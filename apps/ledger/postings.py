@@ -15,8 +15,9 @@ from django.conf import settings
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
-from apps.ledger import batches, rows, singles, writes
-from apps.ledger.fold import Command, Fold, NewLine, TracekeyReused
+from apps.ledger import batches, keys, rows, singles, writes
+from apps.ledger.commands import Command, NewLine
+from apps.ledger.fold import Fold, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
     CREDIT,
@@ -105,9 +106,9 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
     Safe to repeat. An entry that was never posted is refused from now on. Raises AlreadyReversed under another
     tracekey, InsufficientFunds when a receiver has spent the money, AccountFrozen.
     """
-    if rows.lock_or_bury(tracekey, now=now):
+    if keys.lock_or_bury(tracekey, now=now):
         return ReverseResult("NEVER_POSTED")
-    reversed_by = rows.reversal_of(tracekey)
+    reversed_by = keys.reversal_of(tracekey)
     if reversed_by not in (None, reversal_tracekey):
         raise AlreadyReversed(f"It was reversed by {reversed_by}.", field="reversal_tracekey")
     legs = tuple(
@@ -119,7 +120,7 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
             description="Reversal",
             details={"reverses": str(tracekey)},
         )
-        for line in rows.posted_lines([tracekey])[tracekey]
+        for line in keys.posted_lines([tracekey])[tracekey]
     )
     command = command_for(Entry(tracekey=reversal_tracekey, legs=legs), reverses=tracekey, now=now)
     return ReverseResult("REVERSED", run_one(command, now=now))
@@ -163,7 +164,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         commands[0].posting = singles.post_line(commands[0], today=business_date(now), now=now)
         if commands[0].posting is not None:
             return
-    claims = rows.known_keys(commands) if dry else rows.claim_keys(commands, now=now)
+    claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
     if claims.known:
         _answer_known(commands, claims.known)
     fold = Fold(today=business_date(now), now=now)
@@ -192,9 +193,9 @@ def _then(work: Callable[[], None]) -> Iterator[NewLine]:
     yield from ()
 
 
-def _answer_known(commands: Sequence[Command], known: dict[int, rows.KnownKey]) -> None:
+def _answer_known(commands: Sequence[Command], known: dict[int, keys.KnownKey]) -> None:
     """Answer every command whose tracekey was used before this batch."""
-    lines = rows.posted_lines([UUID(int=key) for key, found in known.items() if not found.is_tombstone])
+    lines = keys.posted_lines([UUID(int=key) for key, found in known.items() if not found.is_tombstone])
     for command in commands:
         key = known.get(command.key)
         if key is None or command.refusal:
@@ -246,9 +247,9 @@ def _is_guarded_and_held(fold: Fold, ref: AccountRef) -> bool:
     return book.min_balance is not None and book.pending_debit > 0
 
 
-def _settle_claims(fold: Fold, claims: rows.Claims) -> None:
+def _settle_claims(fold: Fold, claims: keys.Claims) -> None:
     """Keep the claims of what was accepted, under its own hash and day; give the others back."""
     unused = [claim for key, claim in claims.made.items() if key not in fold.done]
     changed = [command for key, command in fold.done.items() if command is not claims.made[key]]
     if unused or changed:
-        rows.settle_claims(unused=unused, changed=changed)
+        keys.settle_claims(unused=unused, changed=changed)

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
+from apps.ledger.keys import posted_lines
 from apps.ledger.models import Deferred, Refusal, Transaction
-from apps.ledger.rows import fetch, posted_lines
+from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from apps.common.json_text import check_keepable
 from apps.common.transactions import transaction_required
-from apps.ledger import rows
+from apps.ledger import keys
 from apps.ledger.postings import post_batch
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -57,7 +57,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
     """
     results = _post([request.message for request in requests], now=now)
     if refused := {result.tracekey: result.refusal for result in results if result.refusal}:
-        rows.keep_refusals(refused, now=now)
+        keys.keep_refusals(refused, now=now)
     answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]
     publish_many(answers, answering=[request.meta for request in requests])
 
@@ -65,7 +65,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
 @transaction_required
 def forget_refusals(*, now: datetime) -> int:
     """Delete refusals older than REFUSALS_KEPT, at most FORGET_ROWS_MAX. How many? Safe to repeat."""
-    return rows.delete_refusals(before=now - REFUSALS_KEPT, rows_max=FORGET_ROWS_MAX)
+    return keys.delete_refusals(before=now - REFUSALS_KEPT, rows_max=FORGET_ROWS_MAX)
 
 
 def _post(messages: Sequence[PostingRequested], *, now: datetime) -> list[EntryResult]:

@@ -13,7 +13,7 @@ from datetime import date, datetime
 
 from apps.common import prepared
 from apps.common.clock import uuid7
-from apps.ledger.fold import Command
+from apps.ledger.commands import Command
 from apps.ledger.rules import SUM_MAX, Balances, PostedLine, PostResult, first_day
 
 _TYPES = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.common.clock import uuid7
 from apps.ledger.balances import AccountBook
-from apps.ledger.fold import NewLine
+from apps.ledger.commands import NewLine
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch
 
 _LINE = (

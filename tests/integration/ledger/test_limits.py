@@ -292,7 +292,7 @@ class TestFirstUse:
 class TestCurrency:
     def test_must_be_known(self) -> None:
         with pytest.raises(ledger.UnknownCurrency), transaction.atomic():
-            ledger.open_account(branch="0001", account="1", currency="XXX", now=NOW)
+            ledger.open_account(branch="0001", account="1", currency="ZZZ", now=NOW)
 
 
 @pytest.mark.django_db(transaction=True)
