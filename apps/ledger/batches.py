@@ -22,7 +22,7 @@ def claim(key: str, commands: Sequence[Command], *, now: datetime) -> bool:
 
     Waits for whoever posts under the same key right now. Raises BatchKeyReused for another batch, MalformedEntry.
     """
-    check_text("key", key, BATCH_KEY_CHARACTERS_MAX)
+    check_text("key", key, 2 * BATCH_KEY_CHARACTERS_MAX)
     if not key:
         raise MalformedEntry("key is a text of one character at least.", field="key")
     body_hash = _hash(commands)

@@ -45,7 +45,12 @@ def key_of(entry: Entry) -> str:
 
 @transaction_required
 def request_postings(entries: Sequence[Entry]) -> None:
-    """Ask for entries to be posted, by one message each; the answers come under their tracekeys. Safe to repeat."""
+    """Ask for entries to be posted, by one message each; the answers come under their tracekeys. Safe to repeat.
+
+    Raises MalformedEntry for what a message does not say: groups, and transfers up to what is there.
+    """
+    if any(entry.group or entry.up_to for entry in entries):
+        raise MalformedEntry("group and up_to are for postings that are answered at once.", field="group")
     publish_many([(_request(entry), key_of(entry)) for entry in entries])
 
 

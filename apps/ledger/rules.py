@@ -24,7 +24,7 @@ BATCH_LINES_MAX = 10_000
 # Legs of one entry: a sale split among many receivers is tens; hundreds are several entries.
 ENTRY_LEGS_MAX = 100
 GROUP_CHARACTERS_MAX = 64  # a UUID, or a name within its batch
-BATCH_KEY_CHARACTERS_MAX = 200  # as a hold's key
+BATCH_KEY_CHARACTERS_MAX = 200  # as a hold's key; the account that sent it stands before it
 DESCRIPTION_CHARACTERS_MAX = 255  # one line of a statement
 DETAILS_BYTES_MAX = 16 * 1024  # details belong to the origin; documents belong elsewhere
 HOLD_KEY_CHARACTERS_MAX = 200  # a saga's step key is under a hundred

@@ -94,17 +94,23 @@ class ModelLedger:
             if outcomes[place] not in ("POSTED", "REPLAYED"):
                 self.lines, self.entries = before
                 return [
-                    outcome if n == place or (outcome == "REPLAYED" and entries[n][0] in before[1]) else "R123"
+                    outcome if n == place or self._is_known(outcome, entries[n][0], before[1]) else "R123"
                     for n, outcome in enumerate(self._known(entries, outcomes, place))
                 ]
         return outcomes
+
+    @staticmethod
+    def _is_known(outcome: str, tracekey: UUID, before: dict[UUID, object]) -> bool:
+        return outcome in ("R107", "R108") or (outcome == "REPLAYED" and tracekey in before)
 
     def _known(self, entries: list, outcomes: list[str], place: int) -> list[str]:
         """Repeats and reuses are recognised before anything is decided, also behind the one that was refused."""
         found = list(outcomes)
         for n in range(place + 1, len(entries)):
             tracekey, legs, day = entries[n]
-            if tracekey in self.entries:
+            if tracekey in self.buried:
+                found[n] = "R108"
+            elif tracekey in self.entries:
                 found[n] = "REPLAYED" if self.entries[tracekey][0] == (tuple(legs), day, None) else "R107"
         return found
 

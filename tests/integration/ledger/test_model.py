@@ -217,8 +217,8 @@ class TestAgainstModel:
         run_state_machine_as_test(
             LedgerMachine,
             settings=settings(
-                max_examples=150,
-                stateful_step_count=40,
+                max_examples=20,
+                stateful_step_count=30,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
                 database=None,
