@@ -6,8 +6,8 @@
 (ledger_roles.py). Ratios, each the median of the rounds' own: ``vs_seed_engine_batch1000`` and ``_batch1``: lines a second
 by the seed's engine's on one connection; ``of_copy_batch10000``: by COPY's of the same rows into the same table;
 ``writers4_vs_1``: four writers of batches of 1,000 by one; ``vs_hordak``: batches of 1,000 by django-hordak.
-``batch_with_history``: time of a batch behind BENCH_HISTORY lines by its time behind none. Figures: lines a second of each, and how many
-day balances were wrong at the end, proved from the lines.
+``batch_with_history``: time of a batch behind BENCH_HISTORY lines by its time behind none. Figures: lines a second of each,
+and how many day balances were wrong at the end, proved from the lines.
 """
 
 import json
@@ -230,13 +230,16 @@ def roll_up() -> float:
 
 
 _HISTORY = """
-INSERT INTO ledger_transaction (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, dateref,
-    createdat, balanced, balanceafter, pendingafter, dayafter, daynet)
-SELECT gen_random_uuid(), '0001', lpad((n %% 1000)::text, 9, '0'), 'BRL', 1, 'C', 1, 'history', gen_random_uuid(), %(day)s, %(day)s,
-    false, 0, 0, 0, 0
+INSERT INTO ledger_transaction (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey,
+    dateref, createdat, balanced, balanceafter, pendingafter, dayafter, daynet)
+SELECT gen_random_uuid(), '0001', lpad((n %% 1000)::text, 9, '0'), 'BRL', 1, 'C', 1, 'history', gen_random_uuid(),
+    %(day)s, %(day)s, false, 0, 0, 0, 0
 FROM generate_series(1, %(count)s) n
 """
-_HISTORY_KEYS = "INSERT INTO ledger_posting_key (tracekey, bodyhash, state, dateref, createdat) SELECT tracekey, '', 'POSTED', dateref, createdat FROM ledger_transaction WHERE dateref = %(day)s"
+_HISTORY_KEYS = """
+INSERT INTO ledger_posting_key (tracekey, bodyhash, state, dateref, createdat)
+SELECT tracekey, '', 'POSTED', dateref, createdat FROM ledger_transaction WHERE dateref = %(day)s
+"""
 _HISTORY_DAYS = """
 INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
     accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
@@ -300,10 +303,8 @@ def history() -> tuple[float, float]:
                 print(f"  {count * n:,} lines of history", flush=True)
         total = count // 1_000 * HISTORY_DAYS
         cursor.execute("UPDATE ledger_account SET postedcredit = postedcredit + %s WHERE account ~ '^0'", [total])
-        cursor.execute(
-            "UPDATE ledger_balance SET accumulatedcredit = accumulatedcredit + %s WHERE dateref > %s",
-            [total, _today() - timedelta(days=10)],
-        )
+        sql = "UPDATE ledger_balance SET accumulatedcredit = accumulatedcredit + %s WHERE dateref > %s"
+        cursor.execute(sql, [total, _today() - timedelta(days=10)])
         cursor.execute("RESET synchronous_commit")
         cursor.execute("VACUUM ANALYZE ledger_balance")
         cursor.execute("ANALYZE")

@@ -4,8 +4,8 @@
 SEED_TABLES = """
 CREATE SCHEMA flow;
 CREATE TABLE flow.transaction (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), branch text NOT NULL, account text NOT NULL, amount numeric(15,2) NOT NULL,
-    debitcredit varchar(1) NOT NULL CHECK (debitcredit IN ('D', 'C')), eventcode int4 NOT NULL, description text,
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), branch text NOT NULL, account text NOT NULL, amount numeric(15,2)
+    NOT NULL, debitcredit varchar(1) NOT NULL CHECK (debitcredit IN ('D', 'C')), eventcode int4 NOT NULL, description text,
     tracekey uuid, details json, dateref date NOT NULL, createdat timestamptz DEFAULT now());
 CREATE TABLE flow.balance (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(), branch text NOT NULL, account text NOT NULL, dateref date NOT NULL,
@@ -33,7 +33,8 @@ with ins_trans as (
         case when debitcredit = 'C' then amount else 0 end totalcredit
     from ins_trans
 ), ins_balance as (
-    insert into flow.balance (branch, account, dateref, totaldebit, totalcredit, acumulateddebit, acumulatedcredit, tracekey)
+    insert into flow.balance (branch, account, dateref, totaldebit, totalcredit, acumulateddebit, acumulatedcredit,
+        tracekey)
     select ins_trans.branch, ins_trans.account, ins_trans.dateref, total.totaldebit, total.totalcredit,
         coalesce(acum.acumulateddebit, 0) + total.totaldebit, coalesce(acum.acumulatedcredit, 0) + total.totalcredit,
         tracekey
@@ -59,25 +60,29 @@ select id::text, tracekey::text from ins_trans
 SEED_WRONG = """
 SELECT count(*) FROM (
     SELECT b.acumulateddebit AS d, b.acumulatedcredit AS c,
-        sum(t.d) OVER w AS proven_d, sum(t.c) OVER w AS proven_c, b.totaldebit AS own_d, b.totalcredit AS own_c, t.d AS td, t.c AS tc
+        sum(t.d) OVER w AS proven_d, sum(t.c) OVER w AS proven_c, b.totaldebit AS own_d,
+        b.totalcredit AS own_c, t.d AS td, t.c AS tc
     FROM flow.balance b
     FULL JOIN (SELECT branch, account, dateref, coalesce(sum(amount) FILTER (WHERE debitcredit = 'D'), 0) AS d,
         coalesce(sum(amount) FILTER (WHERE debitcredit = 'C'), 0) AS c FROM flow.transaction GROUP BY 1, 2, 3) t
         USING (branch, account, dateref)
     WINDOW w AS (PARTITION BY branch, account ORDER BY dateref)
-) x WHERE d IS DISTINCT FROM proven_d OR c IS DISTINCT FROM proven_c OR own_d IS DISTINCT FROM td OR own_c IS DISTINCT FROM tc
+) x WHERE d IS DISTINCT FROM proven_d OR c IS DISTINCT FROM proven_c OR own_d IS DISTINCT FROM td
+    OR own_c IS DISTINCT FROM tc
 """
 
 OURS_WRONG = """
 SELECT count(*) FROM (
     SELECT b.accumulateddebit AS d, b.accumulatedcredit AS c,
-        sum(t.d) OVER w AS proven_d, sum(t.c) OVER w AS proven_c, b.totaldebit AS own_d, b.totalcredit AS own_c, t.d AS td, t.c AS tc
+        sum(t.d) OVER w AS proven_d, sum(t.c) OVER w AS proven_c, b.totaldebit AS own_d,
+        b.totalcredit AS own_c, t.d AS td, t.c AS tc
     FROM ledger_balance b
     FULL JOIN (SELECT branch, account, currency, dateref, coalesce(sum(amount) FILTER (WHERE debitcredit = 'D'), 0) AS d,
         coalesce(sum(amount) FILTER (WHERE debitcredit = 'C'), 0) AS c FROM ledger_transaction GROUP BY 1, 2, 3, 4) t
         USING (branch, account, currency, dateref)
     WINDOW w AS (PARTITION BY branch, account, currency ORDER BY dateref)
-) x WHERE d IS DISTINCT FROM proven_d OR c IS DISTINCT FROM proven_c OR own_d IS DISTINCT FROM td OR own_c IS DISTINCT FROM tc
+) x WHERE d IS DISTINCT FROM proven_d OR c IS DISTINCT FROM proven_c OR own_d IS DISTINCT FROM td
+    OR own_c IS DISTINCT FROM tc
 """
 
 # The same columns, indexes and constraints, without the engine.
@@ -85,5 +90,5 @@ COPY_TABLE = """
 CREATE TABLE bench_copy (LIKE ledger_transaction INCLUDING ALL) PARTITION BY RANGE (dateref);
 CREATE TABLE bench_copy_all PARTITION OF bench_copy DEFAULT;
 """
-COPY = """COPY bench_copy (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref,
-balanced, balanceafter, pendingafter, dayafter, daynet, deferred, createdat) FROM STDIN"""
+COPY = """COPY bench_copy (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,
+dateref, balanced, balanceafter, pendingafter, dayafter, daynet, deferred, createdat) FROM STDIN"""

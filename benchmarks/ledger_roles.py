@@ -129,7 +129,7 @@ def ours(*, count: int, seed: int, today: date, batch: int) -> Callable[[], int]
 
 
 def hot(*, count: int, seed: int, today: date, deferred: bool) -> Callable[[], int]:
-    """Ten accounts, of which one takes every second transfer's credit; every second command is a hold, then post or void."""
+    """Ten accounts, of which one is in every posting; every second command is a hold, then post or void."""
     from django.db import transaction
 
     from apps.common.clock import uuid7
