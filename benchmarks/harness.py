@@ -33,6 +33,11 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
+def load() -> float:
+    """How many processes wanted a core over the last minute: more than there are cores means a disturbed measurement."""
+    return round(os.getloadavg()[0], 1)
+
+
 def machine(**more: str) -> dict[str, Any]:
     """What it ran on."""
     return {"cores": os.cpu_count(), "cpu": platform.machine(), "python": sys.version.split()[0], **more}

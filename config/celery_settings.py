@@ -136,6 +136,8 @@ def _hourly(minute: int, task: str) -> dict[str, Any]:
 beat_schedule: dict[str, dict[str, Any]] = {
     # The guarantee behind every lost wake-up; see apps/saga/sweeper.py and apps/messaging/relay.py.
     "sweep-sagas": _every(1.0, "saga.sweep"),
+    "triage-sagas": _every(1.0, "saga.triage"),
+    "tidy-incidents": _every(60.0, "saga.tidy_incidents"),
     "relay-outbox": _every(1.0, "messaging.relay"),
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),

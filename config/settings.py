@@ -21,6 +21,9 @@ DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
 
 EMBEDDED = env.flag("LASTRO_EMBEDDED", default=not env.text("DATABASE_URL"))
 PORT = env.whole("PORT", 8080, least=1)
+# Of the web server as a process of its own (config/web.py): where it listens, and how many processes share the port.
+WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
+WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
 DEBUG = False
 
 # Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
@@ -75,7 +78,7 @@ def _database() -> dict[str, Any]:
         options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
     # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
     options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
-    base: dict[str, Any] = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}
+    base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     if not url:
@@ -137,6 +140,12 @@ MESSAGE_LOG_DAYS = env.whole("MESSAGE_LOG_DAYS", 90)
 # Parquet files in this folder, which all workers share, and deleted. Empty: nothing is exported, so nothing is deleted.
 SAGA_KEEP_DAYS = env.whole("SAGA_KEEP_DAYS", 365)
 SAGA_ARCHIVE_DIR = env.text("SAGA_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
+# Actions on runs that a second person must approve: names of actions (retry, compensate, skip, handle), and an amount at
+# risk above which any action needs it, for example compensate,skip,10000.00. Empty: none does.
+SAGA_FOUR_EYES = env.words("SAGA_FOUR_EYES")
+for _word in SAGA_FOUR_EYES:
+    if not re.fullmatch(r"retry|compensate|skip|handle|[0-9]{1,20}([.][0-9]{2})?", _word):
+        raise ImproperlyConfigured(f"SAGA_FOUR_EYES holds {_word!r}, which is neither an action nor an amount.")
 # A schema registry with Confluent's API, for example https://registry.example.com/apis/ccompat/v7. With it, event topics
 # carry Avro; without it, everything is JSON.
 SCHEMA_REGISTRY_URL = env.text("SCHEMA_REGISTRY_URL")
@@ -150,6 +159,7 @@ if not EMBEDDED and SCHEMA_REGISTRY_PASSWORD in DEFAULT_PASSWORDS:
 RABBITMQ_URL = env.text("RABBITMQ_URL")
 if RABBITMQ_URL:
     _refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)
+RABBITMQ_CA_FILE = env.text("RABBITMQ_CA_FILE")  # PEM, for amqps://; empty: the system's authorities
 # Topics are made by `manage.py topics --apply`. Retention in days, by the last word of the topic's name.
 TOPIC_PARTITIONS = env.whole("TOPIC_PARTITIONS", 12, least=1)
 TOPIC_REPLICATION_FACTOR = env.whole("TOPIC_REPLICATION_FACTOR", 1, least=1)
@@ -320,7 +330,13 @@ SPECTACULAR_SETTINGS = {
             "STUCK",
         ],
         "PaymentStatus": ["approved", "rejected", "pending"],
-        "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK"],
+        "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],
+        "StateEnum": ["PENDING", "UNKNOWN", "AUTHORISED", "CAPTURED", "REFUNDED", "REJECTED", "VOIDED"],  # of a payment
+        "RunGroup": ["open", "live", "in_error", "stuck", "waiting", "held", "slow", "late"],
+        "IncidentStatus": ["OPEN", "HANDLED"],
+        "ActionStatus": ["ASKED", "RUNNING", "DONE", "CANCELLED"],
+        "ActionItemStatus": ["PENDING", "DONE", "REFUSED", "FAILED", "CANCELLED"],
+        "RunAction": ["retry", "compensate", "skip", "handle"],
         "StepKindEnum": ["COMPENSABLE", "PIVOT", "RETRIABLE"],
         "WaitKind": ["answer", "call", "retry", "undo", "worker", "pause", "person"],
     },

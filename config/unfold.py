@@ -6,9 +6,6 @@ from typing import Any
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
-from django.utils.text import format_lazy
-
-TRIAGE = "?needs=any"
 
 
 def _may(permission: str) -> Callable[[HttpRequest], bool]:
@@ -22,17 +19,16 @@ def _model(title: str, icon: str, app: str, model: str, **more: Any) -> dict[str
 
 
 def _runs_active(request: HttpRequest) -> bool:
-    inside = request.path.startswith(("/admin/saga/run/", "/admin/runs/"))
-    return inside and request.GET.get("needs") != "any"
+    return request.path.startswith(("/admin/saga/run/", "/admin/runs/"))
 
 
 def _triage_active(request: HttpRequest) -> bool:
-    return request.path.startswith("/admin/saga/run/") and request.GET.get("needs") == "any"
+    return request.path.startswith("/admin/triage/")
 
 
 _TRIAGE = {
     **_model("Triage", "inbox", "saga", "run", active=_triage_active),
-    "link": format_lazy("{}{}", reverse_lazy("admin:saga_run_changelist"), TRIAGE),
+    "link": reverse_lazy("admin:backoffice_triage"),
     "badge": "apps.backoffice.shell.triage_badge",
 }
 
@@ -94,6 +90,8 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("admin:backoffice_use_cases"),
                         "permission": _may("saga.view_run"),
                     },
+                    # Without a permission: whoever opens it finds those that are his to decide.
+                    {"title": "Approvals", "icon": "how_to_reg", "link": reverse_lazy("admin:backoffice_approvals")},
                     _model("Runs", "view_timeline", "saga", "run", active=_runs_active),
                     _TRIAGE,
                     _model("Messages", "chat_bubble", "messaging", "message"),

@@ -3,10 +3,14 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
+from apps.backoffice.pages import act, actions, triage
+from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
-from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_view
+from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_live, use_case_view
+
+_ACTION = "triage/actions/<uuid:action_id>/"
 
 
 def page_urls() -> list[URLPattern]:
@@ -17,8 +21,24 @@ def page_urls() -> list[URLPattern]:
         path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
         path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
         path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
+        *(
+            path(f"runs/<uuid:run_id>/{word}/", inside(act.run_view), {"action": action}, name=f"backoffice_run_{word}")
+            for word, action in (("edit", "retry"), ("compensate", "compensate"), ("skip", "skip"), ("handled", "handle"))
+        ),
+        path("triage/", inside(triage.list_view), name="backoffice_triage"),
+        path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),
+        path("triage/act/", inside(act.act_view), name="backoffice_triage_act"),
+        path("triage/groups/<uuid:incident_id>/", inside(triage.group_view), name="backoffice_triage_group"),
+        path("triage/groups/<uuid:incident_id>/live/", inside(triage.group_live_view), name="backoffice_triage_group_live"),
+        path(_ACTION, inside(actions.action_view), name="backoffice_triage_action"),
+        path(f"{_ACTION}live/", inside(actions.action_live_view), name="backoffice_triage_action_live"),
+        path(f"{_ACTION}approve/", inside(actions.approve_view), name="backoffice_triage_action_approve"),
+        path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
+        path("approvals/", inside(approvals_view), name="backoffice_approvals"),
+        path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),
         path("use-cases/<str:name>/", inside(use_case_view), name="backoffice_use_case"),
+        path("use-cases/<str:name>/live/", inside(use_case_live), name="backoffice_use_case_live"),
         path("use-cases/<str:name>/pause/", inside(pause_view), name="backoffice_use_case_pause"),
         path("use-cases/<str:name>/resume/", inside(resume_view), name="backoffice_use_case_resume"),
     ]

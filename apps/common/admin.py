@@ -5,7 +5,7 @@ The templates are the back office's, and are used by name.
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
@@ -20,15 +20,9 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.paginator import InfinitePaginator
 
+from apps.common.looks import Look as Look  # noqa: PLC0414  # every admin takes it from here
+
 Found = tuple[QuerySet[Any], bool]  # what a search answers: the rows, and whether one may stand twice among them
-
-
-class Look(NamedTuple):
-    """Colours, icon and word of a state, as the back office's chip takes them."""
-
-    tone: str
-    icon: str
-    word: str
 
 
 def component(name: str, **context: Any) -> SafeString:

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 
 
-def execute(statement: str, values: Mapping[str, Any] | Sequence[Any]) -> Any:
+def execute(statement: str, values: Mapping[str, Any] | Sequence[Any], *, using: str = DEFAULT_DB_ALIAS) -> Any:
     """Execute a statement with its values, as Django's cursor would, and give the cursor. Raises Django's own errors.
 
     Only for statements whose text is always the same: each text is kept on the server. The setting DATABASE_PREPARE turns
     it off, for poolers that hand out a connection per transaction.
     """
+    connection: Any = connections[using]
     if connection.execute_wrappers or connection.queries_logged:
         cursor = connection.cursor()  # whoever counts or tells statements is told of this one too
         cursor.execute(statement, values)

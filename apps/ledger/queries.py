@@ -10,7 +10,7 @@ from uuid import UUID
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
 from apps.ledger.keys import posted_lines
-from apps.ledger.models import Deferred, Refusal, Transaction
+from apps.ledger.models import Deferred, Hold, Refusal, Transaction
 from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
@@ -56,6 +56,19 @@ class TransactionLine:
     dateref: date
     created_at: datetime
     balances: Balances | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldView:
+    """A hold as it is now: OPEN, POSTED, VOIDED or EXPIRED. ``account`` None: it was voided before it was placed."""
+
+    key: str
+    status: str
+    account: AccountRef | None
+    amount: Decimal | None
+    created_at: datetime
+    expires_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +297,25 @@ def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
     waiting = {row.id: _line(row) for row in Deferred.objects.filter(tracekey=tracekey)}
     lines = {row.id: _line(row) for row in Transaction.objects.filter(tracekey=tracekey)}
     return tuple(line for _, line in sorted({**waiting, **lines}.items()))
+
+
+def hold_by_key(key: str) -> HoldView | None:
+    """The hold with this key."""
+    row = Hold.objects.filter(key=key).first()
+    if row is None:
+        return None
+    account = None
+    if row.branch is not None and row.account is not None and row.currency is not None:
+        account = AccountRef(row.branch, row.account, row.currency)
+    return HoldView(
+        key=row.key,
+        status=row.status,
+        account=account,
+        amount=row.amount,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+    )
 
 
 def transaction_by_id(line_id: UUID) -> TransactionLine | None:

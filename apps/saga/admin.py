@@ -17,9 +17,10 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.common.admin import KeyedAdmin, Look, address, chip, column, link, moment, short
+from apps.saga.admin_filters import LED_TO
 from apps.saga.definition import registered
 from apps.saga.filters import STATES, Filter, in_state
-from apps.saga.models import Audit, Pause, Run, RunStatus, Step
+from apps.saga.models import Approval, ApprovalStatus, Audit, Lock, Pause, Run, RunStatus, Step
 from apps.saga.overview import in_need
 from apps.saga.queries import NAMESAKES_MAX, runs_known_by
 from apps.saga.search import TOTAL_MAX
@@ -37,6 +38,7 @@ class NeedsFilter(admin.SimpleListFilter):
             ("stuck", "Stuck"),
             ("undoing", "Undoing for long"),
             ("overdue", "Overdue: nobody wakes it"),
+            ("open", "Not over yet"),
             ("live", "On the way"),
             ("in_error", "In error: retried, undoing or stuck"),
             ("held", "Held by a pause"),
@@ -84,7 +86,7 @@ class RunAdmin(ModelAdmin):
     change_list_template = "backoffice/runs.html"
     list_display = ("state", "business", "use_case", "current_step", "started", "age", "error")
     list_display_links = ("business",)
-    list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter))
+    list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter), *LED_TO)
     list_filter_submit = True
     list_per_page = 50
     ordering = ("-id",)
@@ -180,6 +182,65 @@ class PauseAdmin(KeyedAdmin):
     paused = column("Paused", lambda row: moment(row.paused_at))
     lifted = column("Lifted", lambda row: moment(row.lifted_at))
     why = column("Why", lambda row: row.reason)
+
+
+_APPROVALS = {
+    ApprovalStatus.OPEN: Look("run", "wait", "Waits"),
+    ApprovalStatus.APPROVED: Look("ok", "ok", "Approved"),
+    ApprovalStatus.REFUSED: Look("idle", "close", "Refused"),
+    ApprovalStatus.EXPIRED: Look("warn", "warn", "Nobody decided"),
+    ApprovalStatus.CLOSED: Look("undo", "undo", "Not needed any more"),
+}
+
+
+def _run_link(row: Any) -> str:
+    return link(address("backoffice_run", row.run_id), short(row.run_id))
+
+
+@admin.register(Approval)
+class ApprovalAdmin(KeyedAdmin):
+    """Approvals, also those that are decided. They are decided on the page of each."""
+
+    list_display = ("state", "asks", "business_key", "use_case", "asked", "open_until", "decided", "decided_by")
+    list_display_links = None
+    list_filter = ("status", ("asked_at", RangeDateTimeFilter))
+    list_filter_submit = True
+    search_help_text = "How the id of an approval begins, or a whole business key"
+    fields = readonly_fields = (
+        *("state", "asks", "run", "use_case", "step", "told", "deciders", "delegates", "asked", "open_until"),
+        *("decided", "decided_by", "reason"),
+    )
+    says = "What runs have asked people, and what was decided."
+    empty = "No run has asked anybody yet."
+    state = column("State", lambda row: chip(_APPROVALS[ApprovalStatus(row.status)]))
+    told = column("Facts", lambda row: "; ".join(f"{name}: {text}" for name, text in row.facts) or "—")
+    asks = column("Question", lambda row: link(address("backoffice_approval", row.pk), row.question[:100], wraps=True))
+    run = column("Run", _run_link)
+    asked = column("Asked", lambda row: moment(row.asked_at))
+    open_until = column("Until", lambda row: moment(row.until))
+    decided = column("Decided", lambda row: moment(row.decided_at))
+
+    def by_key(self, text: str) -> Q:
+        return super().by_key(text) | Q(business_key=text)
+
+
+@admin.register(Lock)
+class LockAdmin(KeyedAdmin):
+    """Keys of runs that are not over."""
+
+    list_display = ("key", "state", "run", "asked", "held")
+    list_display_links = None
+    list_filter = ("state",)
+    ordering = ("key",)
+    search_help_text = "How a key begins"
+    says = "Keys that runs hold until they end, and the runs that wait for them, in their order."
+    empty = "No run holds a key."
+    run = column("Run", _run_link)
+    asked = column("Asked", lambda row: moment(row.asked_at))
+    held = column("Held since", lambda row: moment(row.held_at))
+
+    def by_key(self, text: str) -> Q:
+        return Q(key__startswith=text)
 
 
 @admin.register(Audit)

@@ -1,6 +1,6 @@
 """Runs as Parquet: one file for each table and batch, in folders by month that readers of data sets know how to skip.
 
-<SAGA_ARCHIVE_DIR>/saga_run/month=2026-01/<first run id>.parquet      (and saga_step, saga_attempt)
+<SAGA_ARCHIVE_DIR>/saga_run/month=2026-01/<first run id>.parquet      (and saga_step, saga_attempt, saga_approval)
 """
 
 import os
@@ -12,9 +12,9 @@ from uuid import UUID
 from django.db import models
 
 from apps.common.clock import time_of_uuid7
-from apps.saga.models import ArchivedBatch, Attempt, Run, Step
+from apps.saga.models import Approval, ArchivedBatch, Attempt, Run, Step
 
-TABLES: tuple[type[models.Model], ...] = (Run, Step, Attempt)
+TABLES: tuple[type[models.Model], ...] = (Run, Step, Attempt, Approval)
 
 
 def columns(model: type[models.Model]) -> list[str]:

@@ -30,8 +30,9 @@ class Claim:
 @durable
 def talk(claim: Claim) -> Outcome:
     """Make the call, or find out that it was made. An error is an outcome too."""
-    # The connection goes back to the pool: a slow partner must not hold one of ours.
-    if not connection.in_atomic_block:
+    # The connection goes back to the pool: a slow partner must not hold one of ours. Without a pool the process keeps its
+    # only one; a new one costs the server more than all the statements of the step.
+    if not connection.in_atomic_block and getattr(connection, "pool", None) is not None:
         connection.close()
     with ids.bound(global_id=str(claim.run.global_id), run_id=str(claim.run.id)):
         try:

@@ -8,10 +8,13 @@ the message that asks for them, so runs whose next step is local share one (apps
 """
 
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from celery import chain
+from celery import chain, group
 from django.db import transaction
 
 from apps.saga import wakeups
@@ -19,12 +22,51 @@ from apps.saga import wakeups
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that a step has begun. ``calls``: the number of its steps when the first one is a call, else 0."""
+
+    run_id: UUID
+    calls: int
+
+
 def wake(run_id: UUID, position: int, steps: int) -> None:
     """Send the chain of the steps from ``position`` on."""
+    _chain(run_id, position, steps).apply_async()
+
+
+def _chain(run_id: UUID, position: int, steps: int) -> Any:
     from apps.saga import tasks  # tasks import the engine, which imports this module
 
     names = [tasks.do_step.si(run_id=str(run_id), position=at) for at in range(position, steps)]
-    chain(*names).on_error(tasks.undo.si(run_id=str(run_id))).apply_async()
+    return chain(*names).on_error(tasks.undo.si(run_id=str(run_id)))
+
+
+def wake_group(begun: Iterable[Begun]) -> None:
+    """Send the wake-ups of runs that begin together as one group."""
+    from apps.saga import tasks
+
+    group(
+        _chain(each.run_id, 0, each.calls) if each.calls else tasks.advance.si(run_ids=[str(each.run_id)]) for each in begun
+    ).apply_async()
+
+
+def wake_group_after_commit(begun: list[Begun]) -> None:
+    """The same when this transaction commits."""
+    if begun:
+        transaction.on_commit(partial(_hint, wake_group, begun), robust=True)
+
+
+def look(*run_ids: UUID) -> None:
+    """Have runs looked at by whoever comes first to them, waiting for whoever has them in this moment."""
+    from apps.saga import tasks
+
+    group(tasks.look.si(run_id=str(run_id)) for run_id in run_ids).apply_async()
+
+
+def look_after_commit(*run_ids: UUID) -> None:
+    """The same when this transaction commits."""
+    transaction.on_commit(partial(_hint, look, *run_ids), robust=True)
 
 
 def wake_undo(run_id: UUID) -> None:

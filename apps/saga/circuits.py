@@ -15,7 +15,8 @@ from apps.common.transactions import durable, transaction, transaction_required
 from apps.saga import pauses
 from apps.saga.definition import AskStep, CallStep, Step
 from apps.saga.models import AttemptOutcome, Circuit, Pause, StepStatus
-from apps.saga.session import Session, error_code
+from apps.saga.session import Session
+from apps.saga.telling import error_code
 
 ACTOR = "the breaker"
 PROBES_MAX = 100  # in one round; the next is a second away
@@ -126,10 +127,9 @@ def hold_instead(session: Session, *, undo: bool) -> bool:
     found = pauses.standing_in_the_way(session.run.use_case, session.step.name, undo=undo)
     if found is None:
         return False
-    row = session.touch()
     if session.exhausted(undo=undo):
-        row.attempts_forgiven, row.undo_attempts_forgiven = row.attempts, row.undo_attempts
-    row.retry_at = None
+        session.forgive()
+    session.touch().retry_at = None
     session.hold(found.id)
     return True
 

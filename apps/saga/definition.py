@@ -4,7 +4,7 @@
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,7 +15,7 @@ from uuid import UUID
 from django.core import checks
 
 from apps.saga.attributes import Attribute
-from apps.saga.terms import Breaker, Sla
+from apps.saga.terms import Breaker, ErrorClass, Sla
 
 
 class Kind(StrEnum):
@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
 
 COMPENSABLE, PIVOT, RETRIABLE = Kind.COMPENSABLE, Kind.PIVOT, Kind.RETRIABLE
+ELSEWHERE = "pipe"  # the shape of a step in another service; see apps/saga/pipes.py
 _ORDER = {COMPENSABLE: 0, PIVOT: 1, RETRIABLE: 2}
 
 
@@ -58,28 +59,66 @@ class Run:
         return uuid.uuid5(self.id, self.renamed.get(step, step))
 
 
+@dataclass(frozen=True, slots=True)
+class Revise:
+    """What a step may return instead of its output: the output, and the names of all steps that follow it from now on.
+
+    Each name is one of the definition's steps or ``optional_steps``, and comes once in a run. The list of the whole run is
+    still compensable*, at most one pivot, retriable*; another one is a bug, and its step fails.
+    """
+
+    output: Mapping[str, Any] | None
+    then: tuple[str, ...]
+
+
+Output = dict[str, Any] | Revise | None
+
+
 class Step:
-    """Common to the three shapes. ``handle`` and ``compensate`` may be repeated, and an undo may come before its do."""
+    """Common to all shapes. ``handle`` and ``compensate`` may be repeated, and an undo may come before its do."""
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
     shape: ClassVar[str]
+    does: ClassVar[tuple[str, ...]] = ()  # the methods that a step of this shape must have
+    undoes: ClassVar[tuple[str, ...]] = ()  # and those that it needs when it is compensable
 
     attempts_max: ClassVar[int] = 8
     undo_attempts_max: ClassVar[int] = 16  # an undo that gives up needs a person, so it tries for longer
     retry_delay: ClassVar[timedelta] = timedelta(seconds=1)  # doubled with every attempt, plus up to a quarter
     retry_delay_max: ClassVar[timedelta] = timedelta(minutes=5)
+    # The budget of time beside that of attempts: from the first attempt on, time in a pause not counted. None: no limit.
+    retry_within: ClassVar[timedelta | None] = None
+    undo_retry_within: ClassVar[timedelta | None] = None
+    # What errors of these types ask for, where it is not what apps/saga/failing.py says; the nearest type decides.
+    errors: ClassVar[Mapping[type[Exception], ErrorClass]] = {}
 
     partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
     breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away
+
+    def registered(self) -> None:
+        """A definition with this step has become known."""
+
+    def problems(self) -> Iterator[str]:
+        """What else is wrong with this step, for its shape."""
+        yield from ()
+
+    def written(self) -> dict[str, Any]:
+        """What a snapshot of its definition holds of it, beside name, kind and shape."""
+        return {}
+
+    def parts(self, _whole: "Definition") -> "Iterator[Definition]":
+        """Definitions that it is made of, and that are registered with its own."""
+        yield from ()
 
 
 class LocalStep(Step):
     """Its effect is rows of our database: business rows, attempt, run and messages are one commit."""
 
     shape = "local"
+    does, undoes = ("handle",), ("compensate",)
 
-    def handle(self, run: Run) -> dict[str, Any] | None:
+    def handle(self, run: Run) -> Output:
         """Do it. A DomainError refuses; anything else is technical and is tried again."""
         raise NotImplementedError(type(self).__name__)
 
@@ -92,13 +131,14 @@ class AskStep(Step):
     """It publishes a request, and the run is parked until the answer comes or the deadline passes."""
 
     shape = "ask"
+    does, undoes = ("ask", "on_answer"), ("ask_undo",)
     answer_within: ClassVar[timedelta] = timedelta(seconds=30)  # then it asks again, up to attempts_max times
 
     def ask(self, run: Run) -> None:
         """Publish the request with ``reply_to=run.reply_key``. Repeated asks carry the same step_key."""
         raise NotImplementedError(type(self).__name__)
 
-    def on_answer(self, run: Run, answer: dict[str, Any]) -> dict[str, Any] | None:
+    def on_answer(self, run: Run, answer: dict[str, Any]) -> Output:
         """Take the answer. A DomainError says: they refused."""
         raise NotImplementedError(type(self).__name__)
 
@@ -114,6 +154,7 @@ class CallStep(Step):
     """It talks to the network with no transaction open, and asks "did it happen?" before it repeats."""
 
     shape = "call"
+    does, undoes = ("call", "did_it_happen", "record"), ("undo_prepare", "undo_call")
     lease: ClassVar[timedelta] = timedelta(seconds=60)  # longer than the longest call; then another owner may take over
 
     def prepare(self, run: Run) -> None:
@@ -127,7 +168,7 @@ class CallStep(Step):
         """Ask the other side. The outcome as ``call`` would have given it, or None: it did not happen."""
         raise NotImplementedError(type(self).__name__)
 
-    def record(self, run: Run, outcome: dict[str, Any]) -> dict[str, Any] | None:
+    def record(self, run: Run, outcome: dict[str, Any]) -> Output:
         """After the call, in a transaction: write down what came. A DomainError says: they refused."""
         raise NotImplementedError(type(self).__name__)
 
@@ -144,18 +185,22 @@ class CallStep(Step):
         raise NotImplementedError(type(self).__name__)
 
 
-_UNDO = {LocalStep: ("compensate",), AskStep: ("ask_undo",), CallStep: ("undo_prepare", "undo_call")}
-_DO = {LocalStep: ("handle",), AskStep: ("ask", "on_answer"), CallStep: ("call", "did_it_happen", "record")}
-
-
 def shape_class(step: Step) -> type[Step]:
-    """LocalStep, AskStep or CallStep."""
-    return next(shape for shape in _UNDO if isinstance(step, shape))
+    """LocalStep, AskStep, CallStep, or one of apps/saga/shapes.py."""
+    return next(shape for shape in type(step).__mro__ if issubclass(shape, Step) and "shape" in vars(shape))
 
 
-def _lacks(step: Step, methods: Mapping[type[Step], tuple[str, ...]]) -> list[str]:
+def _lacks(step: Step, methods: Iterable[str]) -> list[str]:
     shape = shape_class(step)
-    return [method for method in methods[shape] if getattr(type(step), method) is getattr(shape, method)]
+    return [method for method in methods if getattr(type(step), method) is getattr(shape, method)]
+
+
+def kinds_in_order(kinds: list[Kind]) -> bool:
+    """Are they compensable*, at most one pivot, retriable*?"""
+    return kinds == sorted(kinds, key=lambda kind: _ORDER[kind]) and kinds.count(PIVOT) <= 1
+
+
+WAIT, REFUSE = "wait", "refuse"
 
 
 class Hooks:
@@ -184,6 +229,17 @@ class Definition:
     migrates_from: Mapping[int, Mapping[str, str]] = field(default_factory=dict, compare=False)
     # Days for which a run is kept after its end; then it is exported and deleted. None: SAGA_KEEP_DAYS; 0: for ever.
     keep_days: int | None = None
+    # For the whole run. When it passes before the pivot the run is undone (R530); after it the run is only told to be late.
+    deadline: timedelta | None = None
+    optional_steps: tuple[Step, ...] = ()  # those that a step may choose for the rest of a run; see Revise
+    # Of the input: the keys that no other run may hold meanwhile, of this use case or of another; see apps/saga/locks.py.
+    locks: Callable[[Mapping[str, Any]], Iterable[str]] | None = None
+    on_conflict: str = WAIT  # of a run whose key is held: WAIT in order, or REFUSE (R538)
+
+    @cached_property
+    def is_choreographed(self) -> bool:
+        """Do its steps live in other services, which hand a run on by themselves?"""
+        return any(step.shape == ELSEWHERE for step in self.steps)
 
     @cached_property
     def first_problem(self) -> str:
@@ -193,18 +249,47 @@ class Definition:
     def problems(self) -> list[str]:
         """What is wrong with it; empty when nothing is."""
         found = []
-        names = [step.name for step in self.steps]
-        if not names:
+        names = [step.name for step in self.all_steps]
+        if not self.steps:
             found.append("it has no steps")
         found += [f"step {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
-        kinds = [step.kind for step in self.steps]
-        if kinds != sorted(kinds, key=lambda kind: _ORDER[kind]) or kinds.count(PIVOT) > 1:
+        if not kinds_in_order([step.kind for step in self.steps]):
             found.append("its kinds are not compensable*, then at most one pivot, then retriable*")
-        for step in self.steps:
-            found += [f"step {step.name} has no {missing}" for missing in _lacks(step, _DO)]
+        if self.is_choreographed and any(step.shape != ELSEWHERE for step in self.all_steps):
+            found.append("some of its steps are pipes and some are not: a saga is handed on by services, or by us")
+        if self.is_choreographed and self.optional_steps:
+            found.append("its services hand it on along one list: it can have no optional steps")
+        for step in self.all_steps:
+            found += [f"step {step.name} has no {missing}" for missing in _lacks(step, step.does)]
             if step.kind is COMPENSABLE:
-                found += [f"compensable step {step.name} has no {missing}" for missing in _lacks(step, _UNDO)]
+                found += [f"compensable step {step.name} has no {missing}" for missing in _lacks(step, step.undoes)]
+            found += [f"step {step.name}: {problem}" for problem in step.problems()]
+        if self.deadline is not None and self.deadline <= timedelta(0):
+            found.append("its deadline is not positive")
+        if self.on_conflict not in (WAIT, REFUSE):
+            found.append(f"on_conflict is neither {WAIT} nor {REFUSE}")
         return found
+
+    @cached_property
+    def all_steps(self) -> tuple[Step, ...]:
+        """Its steps, and those that a run may have besides."""
+        return (*self.steps, *self.optional_steps)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Step]:
+        """A run's rows name its steps: a step may have revised which ones they are."""
+        return {step.name: step for step in self.all_steps}
+
+    def revision_problem(self, names: list[str]) -> str:
+        """What is wrong with these steps as those of a run; empty when nothing is."""
+        unknown = [name for name in names if name not in self.by_name]
+        if unknown:
+            return f"{unknown[0]} is neither a step nor an optional step of {self.use_case} v{self.version}"
+        if len(set(names)) != len(names):
+            return f"a step would come twice: {', '.join(names)}"
+        if not kinds_in_order([self.by_name[name].kind for name in names]):
+            return f"the kinds are not compensable*, then at most one pivot, then retriable*: {', '.join(names)}"
+        return ""
 
     def position_of(self, name: str) -> int:
         """The position of a step."""
@@ -226,6 +311,10 @@ def register(definition: Definition) -> Definition:
     known = _registry.setdefault((definition.use_case, definition.version), definition)
     if known is not definition:
         raise ValueError(f"{definition.use_case} version {definition.version} is registered twice")
+    for step in definition.all_steps:
+        step.registered()
+        for part in step.parts(definition):
+            register(part)
     return definition
 
 

@@ -6,6 +6,7 @@ As Mermaid text for documents, and drawn as SVG here: one file, without a script
 from xml.sax.saxutils import escape, quoteattr
 
 from apps.saga.definition import COMPENSABLE, PIVOT, Definition, Step
+from apps.saga.shapes import ApprovalStep, ChildrenStep, TimerStep
 
 _VERBS = {"ask": "asks", "call": "calls"}
 
@@ -24,12 +25,30 @@ def _sentence(definition: Definition) -> str:
         for step in definition.steps
         if step.kind is PIVOT
     ]
+    told += [
+        f"{_words(step.name)} runs {', '.join(_branches(step))}."
+        for step in definition.steps
+        if isinstance(step, ChildrenStep)
+    ]
+    if definition.optional_steps:
+        told.append(f"When a step chooses them: {', '.join(_words(step.name) for step in definition.optional_steps)}.")
     if undone:
         told.append(f"Undone, in this order: {', '.join(undone)}.")
     return " ".join(told)
 
 
+def _branches(step: ChildrenStep) -> list[str]:
+    """The use cases that it runs."""
+    return [definition.use_case for definition in step.known()]
+
+
 def _label(step: Step) -> str:
+    if isinstance(step, TimerStep):
+        return "waits for a moment"
+    if isinstance(step, ApprovalStep):
+        return f"asks {step.partner or ' or '.join(who.partition(':')[2] for who in step.deciders)}"
+    if isinstance(step, ChildrenStep):
+        return f"runs {len(step.known())} at once" if len(step.known()) > 1 else f"runs {', '.join(_branches(step))}"
     return f"{_VERBS.get(step.shape, step.shape)} {step.partner}".strip()
 
 
@@ -46,24 +65,35 @@ def mermaid(definition: Definition) -> str:
         f"    accDescr: {_sentence(definition)}",
         "    begin((start))",
     ]
-    for at, step in enumerate(definition.steps):
-        opening, closing = ("{{", "}}") if step.kind is PIVOT else ("[", "]")
-        text = _quoted(f"{_words(step.name)}<br/>{step.kind.lower()} · {_label(step)}").replace("&lt;br/&gt;", "<br/>")
-        lines.append(f"    s{at}{opening}{text}{closing}")
+    lines += [f"    s{at}{_node(step)}" for at, step in enumerate(definition.steps)]
     nodes = ["begin", *(f"s{at}" for at in range(len(definition.steps))), "done"]
     lines += ["    done(((completed)))", f"    {' --> '.join(nodes)}"]
     back = [f"s{at}" for at, step in reversed(list(enumerate(definition.steps))) if step.kind is COMPENSABLE]
     if back:
         lines.append("    undone(((undone)))")
         lines += [f"    {one} -. undo .-> {other}" for one, other in zip(back, [*back[1:], "undone"], strict=True)]
+    for at, step in enumerate(definition.steps):
+        if isinstance(step, ChildrenStep):
+            lines += [f"    s{at} --o s{at}b{n}([{_quoted(name)}])" for n, name in enumerate(_branches(step))]
+    if definition.optional_steps:
+        lines.append("    classDef optional stroke-dasharray: 5 4")
+        lines += [f"    o{at}{_node(step)}:::optional" for at, step in enumerate(definition.optional_steps)]
     return "\n".join(lines) + "\n"
+
+
+def _node(step: Step) -> str:
+    opening, closing = ("{{", "}}") if step.kind is PIVOT else ("[", "]")
+    text = _quoted(f"{_words(step.name)}<br/>{step.kind.lower()} · {_label(step)}").replace("&lt;br/&gt;", "<br/>")
+    return f"{opening}{text}{closing}"
 
 
 # --- SVG ------------------------------------------------------------------------------------------------------------------
 _BOX_W, _BOX_H, _GAP = 176, 64, 44
 _LEFT, _TOP, _LANE = 92, 44, 66  # before the first box, above the boxes, down to the way back
 _RIGHT = 40  # behind the end: half of its word
+_PIVOT_RIGHT = 120  # when the words beside a last pivot stand there
 _END_R = 14
+_OPTIONAL = 64  # from the way back down to the steps that may be chosen
 _LINE_CHARACTERS = 22  # of a step's name, in one line of a box; a longer one takes two
 _LABEL_CHARACTERS = 28  # of what stands below it, which is smaller
 # Of the page's own colour, so that it reads on a light and on a dark one; undo and pivot in tones that show on both.
@@ -101,18 +131,21 @@ def _short(text: str, characters: int) -> str:
     return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
-def _box(at: int, step: Step) -> list[str]:
+def _box(at: int, step: Step, *, top: int = _TOP, optional: bool = False) -> list[str]:
     x, middle = _x(at), _x(at) + _BOX_W / 2
     css = "b p" if step.kind is PIVOT else "b" if step.kind is COMPENSABLE else "b r"
     lines = _lines(step.name)
-    first = _TOP + (22 if len(lines) == 1 else 16)
-    told = " ".join((type(step).__doc__ or _words(step.name)).split())
+    first = top + (22 if len(lines) == 1 else 16)
+    told = " ".join((step.__doc__ or _words(step.name)).split())
+    if isinstance(step, ChildrenStep):
+        told += f" Runs {', '.join(_branches(step))}."
+    dashed = ' stroke-dasharray="5 4"' if optional else ""
     return [
         f"<g><title>{escape(f'{_words(step.name)}: {told}')}</title>",
-        f'<rect x="{x}" y="{_TOP}" width="{_BOX_W}" height="{_BOX_H}" rx="8" class="{css}"/>',
+        f'<rect x="{x}" y="{top}" width="{_BOX_W}" height="{_BOX_H}" rx="8" class="{css}"{dashed}/>',
         *(_text(middle, first + 15 * line, "n", text) for line, text in enumerate(lines)),
-        _text(middle, _TOP + 45, "s", step.kind.lower()),
-        _text(middle, _TOP + 58, "s", _short(_label(step), _LABEL_CHARACTERS)),
+        _text(middle, top + 45, "s", step.kind.lower()),
+        _text(middle, top + 58, "s", _short(_label(step), _LABEL_CHARACTERS)),
         "</g>",
     ]
 
@@ -161,6 +194,17 @@ def _pivot(definition: Definition) -> list[str]:
     ]
 
 
+def _optional(definition: Definition, top: int) -> list[str]:
+    """The steps that another one may choose, in a row of their own."""
+    if not definition.optional_steps:
+        return []
+    boxes = [_box(at, step, top=top + 24, optional=True) for at, step in enumerate(definition.optional_steps)]
+    return [
+        _text(_x(0), top + 12, "w", "when a step chooses them", "start"),
+        *(part for box in boxes for part in box),
+    ]
+
+
 def _marker(name: str, css: str) -> str:
     return (
         f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
@@ -170,8 +214,10 @@ def _marker(name: str, css: str) -> str:
 
 def svg(definition: Definition) -> str:
     """The picture as one SVG element, with its words inside. It may stand in a page or alone."""
-    count = len(definition.steps)
-    width, height = _x(count) + _END_R + _RIGHT, _TOP + _BOX_H + _LANE + 44
+    count, below = len(definition.steps), _TOP + _BOX_H + _LANE + 44
+    boxes = max(count, len(definition.optional_steps))
+    width = _x(boxes) + _END_R + (_PIVOT_RIGHT if definition.steps[-1].kind is PIVOT else _RIGHT)
+    height = below + (_OPTIONAL + _BOX_H if definition.optional_steps else 0)
     title = f"{definition.use_case} version {definition.version}"
     y, start, end = _TOP + _BOX_H / 2, _LEFT - _GAP - _END_R, _x(count) + _END_R
     parts = [
@@ -186,6 +232,7 @@ def svg(definition: Definition) -> str:
         *_forward(count),
         *_back(definition),
         *(part for at, step in enumerate(definition.steps) for part in _box(at, step)),
+        *_optional(definition, below),
         f'<circle cx="{end}" cy="{y:g}" r="{_END_R}" class="f"/><circle cx="{end}" cy="{y:g}" r="{_END_R - 4}" class="f"/>',
         _text(end, y + 30, "s", "completed"),
         "</svg>",

@@ -22,17 +22,19 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
-from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import attributes, chains, circuits, claims, pauses
+from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
+from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
+from apps.saga.choreography import settle as choreography
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
-from apps.saga.failing import failed, no_answer, undo_failed
+from apps.saga.failing import class_of, declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunModel
-from apps.saga.rows import RunRow
-from apps.saga.session import GRACE, Session
+from apps.saga.session import Session
+from apps.saga.shapes import ChildrenStep, WaitingStep
+from apps.saga.terms import ErrorClass
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +46,6 @@ class Progress(Enum):
     PARKED = "parked"  # waits for an answer, a later attempt, or another owner
     UNDOING = "undoing"  # turned around: the undo has to run
     OVER = "over"  # completed, compensated or stuck
-
-
-class InvalidDefinition(RuntimeError):
-    """A definition that ``manage.py check`` refuses was started: a bug."""
 
 
 class Resumed(Enum):
@@ -74,47 +72,40 @@ def start(
 
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
     A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status. A run of a use
-    case that is paused waits, or UseCasePaused is raised and nothing was written.
+    case that is paused waits, or UseCasePaused is raised and nothing was written. So does one whose key another run holds
+    (``Definition.locks``), or KeyHeld is raised.
     """
-    if definition.first_problem:
-        raise InvalidDefinition(f"{definition.use_case}: {definition.first_problem}")
-    attributes.check(definition.attributes, data)
-    pause = pauses.check_start(definition.use_case)
-    run_id = uuid7()
-    run = RunRow(
-        id=run_id,
-        global_id=global_id or run_id,
-        use_case=definition.use_case,
-        version=definition.version,
+    session = new_run(
+        definition,
         subject_id=subject_id,
         business_key=business_key,
-        status=RunStatus.RUNNING,
         data=data,
+        now=now,
+        global_id=global_id,
         idempotency_key=idempotency_key,
-        due_at=now + GRACE,
-        started_at=now,
     )
-    session = Session.create(definition, run, now=now)
-    if pause is not None:
-        session.hold(pause.id)
-        session.flush()
-        return run_id
-    if run_inline_for_ms > 0 and not pauses.is_known(definition.use_case, session.step.name):
+    if definition.is_choreographed:
+        choreography.begin(session)
+        return session.run.id
+    if run_inline_for_ms > 0 and may_begin(session):
         with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
     else:
         session.flush()
-    _wake(session)
-    return run_id
+    wake(session)
+    return session.run.id
 
 
 @durable
-def advance(run_id: UUID, *, undo: bool = False, calls: bool = True, now: datetime | None = None) -> Progress:
+def advance(
+    run_id: UUID, *, undo: bool = False, calls: bool = True, wait: bool = False, now: datetime | None = None
+) -> Progress:
     """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat.
 
-    Without ``calls`` a call is not made here but handed to a worker of its own.
+    Without ``calls`` a call is not made here but handed to a worker of its own. With ``wait``, another owner's commit is
+    waited for, and what he left is looked at.
     """
-    found = _work(run_id, undo=undo, calls=calls, now=now or timezone.now())
+    found = _work(run_id, undo=undo, calls=calls, wait=wait, now=now or timezone.now())
     if not isinstance(found, Claim):
         return found
     outcome = talk(found)
@@ -141,7 +132,7 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
         return Resumed.LATE
     with session.at_work():
         _take_answer(session, answer, undo=undo)
-    _wake(session)
+    wake(session)
     return Resumed.ACCEPTED
 
 
@@ -176,11 +167,14 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
                 step.on_undo_answer(session.view(undo=True), answer)
             else:
                 output = step.on_answer(session.view(), answer)
-    except DomainError as refusal:
+    except Exception as error:
+        # What is neither a refusal nor named by the step is the messenger's trouble, who brings the answer again.
+        if not isinstance(error, DomainError) and declared_class(step, error) is None:
+            raise
         if undo:
-            undo_failed(session, refusal)
+            undo_failed(session, error)
         else:
-            failed(session, refusal, answered=True)
+            failed(session, error, answered=True)
         return
     session.end_attempt(AttemptOutcome.ANSWERED, undo=undo)
     circuits.succeeded(session)
@@ -190,10 +184,10 @@ def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> Non
         session.done(output)
 
 
-def _wake(session: Session) -> None:
-    """Send the wake-up after the commit. Losing it loses nothing: the sweeper looks at due_at."""
+def wake(session: Session) -> None:
+    """Send the wake-up of a run after the commit. Losing it loses nothing: the sweeper looks at due_at."""
     run = session.run
-    if run.held_by is not None:
+    if run.held_by is not None or run.awaits_key:
         return
     if run.status == RunStatus.RUNNING and session.row.retry_at is None:
         if isinstance(session.step, CallStep):
@@ -206,8 +200,8 @@ def _wake(session: Session) -> None:
 
 # --- One unit of work -----------------------------------------------------------------------------------------------
 @transaction
-def _work(run_id: UUID, *, undo: bool, calls: bool, now: datetime) -> Progress | Claim:
-    session = Session.lock(run_id, now=now)
+def _work(run_id: UUID, *, undo: bool, calls: bool, wait: bool, now: datetime) -> Progress | Claim:
+    session = Session.lock(run_id, now=now, wait=wait)
     if session is None:
         return Progress.PARKED  # another owner has the row, and whatever it leaves will be due again
     with session.at_work():
@@ -217,30 +211,50 @@ def _work(run_id: UUID, *, undo: bool, calls: bool, now: datetime) -> Progress |
 def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     run = session.run
     if run.status not in LIVE:
-        return Progress.OVER
-    if run.held_by is not None:
-        return Progress.PARKED
+        return Progress.UNDOING if turning.recalled(session) else Progress.OVER
     undoing = run.status == RunStatus.COMPENSATING
+    if run.held_by is not None:
+        return _progress(session) if not undoing and turning.turned(session) else Progress.PARKED
+    if session.definition.is_choreographed:
+        return _watch(session)
     if undoing != undo:  # a wake-up of the other direction: say which one it is
         return Progress.UNDOING if undoing else Progress.MOVED
     if run.token is not None and run.lease_until is not None and run.lease_until > session.now:
         return Progress.PARKED  # an owner is talking to the network, and its time is not over
+    if not undoing and turning.turned(session):
+        return _progress(session)
+    if run.awaits_key and not locks.look(session):
+        return Progress.PARKED
     if session.row.retry_at is not None and session.row.retry_at > session.now:
         return Progress.PARKED
     if session.row.waiting_until is not None:
-        if session.row.waiting_until > session.now:
+        if session.row.waiting_until > session.now and not parking.may_end_early(session):
             return Progress.PARKED
-        no_answer(session)
+        parking.over(session)
         return _progress(session)
+    if run.hook_failures is not None:
+        hooks.end_again(session)
+        return _undo_progress(session) if undoing else _progress(session)
     if circuits.hold(session, undo=undoing):
         return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
 
 
+def _watch(session: Session) -> Progress:
+    """Services hand the run on: do what they did not."""
+    if session.run.awaits_key:
+        if turning.turned(session):
+            return _progress(session)
+        if not locks.look(session):
+            return Progress.PARKED
+    choreography.act(session)
+    return Progress.PARKED if session.run.status in LIVE else Progress.OVER
+
+
 def _progress(session: Session) -> Progress:
     status = session.run.status
     if status == RunStatus.COMPENSATING:
-        return Progress.UNDOING
+        return _undo_progress(session)
     if session.run.held_by is not None:
         return Progress.PARKED
     if status == RunStatus.WAITING or (status == RunStatus.RUNNING and session.row.retry_at is not None):
@@ -263,7 +277,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     first = session.position
     try:
         with kept_savepoint():
-            _do_local(session, until=until, before=len(session.steps))
+            _do_local(session, until=until, before=None)
         return
     except DatabaseError as error:
         if not connection.is_usable():
@@ -272,7 +286,7 @@ def _segments(session: Session, *, until: float | None) -> None:
     except Exception as error:
         failure = error
     failing = session.position
-    if isinstance(failure, DomainError) and session.step.kind is not RETRIABLE:
+    if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
         session.roll_back(first, failing)
         failed(session, failure)
         return
@@ -280,13 +294,15 @@ def _segments(session: Session, *, until: float | None) -> None:
     if failing > first:
         with kept_savepoint():
             _do_local(session, until=None, before=failing)
+    if session.at_end or session.position != failing:
+        return  # this time they revised what follows them in another way
     session.begin_attempt()
     failed(session, failure)
 
 
-def _do_local(session: Session, *, until: float | None, before: int) -> None:
+def _do_local(session: Session, *, until: float | None, before: int | None) -> None:
     first = session.position
-    while session.position < before:
+    while not session.at_end and session.position != before:
         step = session.step
         if isinstance(step, CallStep) or (until is not None and time.monotonic() >= until):
             return
@@ -298,10 +314,14 @@ def _do_local(session: Session, *, until: float | None, before: int) -> None:
             session.end_attempt(AttemptOutcome.ASKED)
             session.wait(session.now + step.answer_within)
             return
-        assert isinstance(step, LocalStep)  # noqa: S101  # the third shape
-        output = step.handle(session.view())
-        session.end_attempt(AttemptOutcome.DONE)
-        session.done(output)
+        if isinstance(step, WaitingStep):
+            if parking.begin(session):
+                return
+        else:
+            assert isinstance(step, LocalStep)  # noqa: S101  # the last of the shapes
+            output = step.handle(session.view())
+            session.end_attempt(AttemptOutcome.DONE)
+            session.done(output)
         if step.kind is PIVOT:
             return
 
@@ -324,10 +344,8 @@ def _undo(session: Session) -> Progress | Claim:
     except Exception as error:
         undo_failed(session, error)
         return _undo_progress(session)
-    if waits and isinstance(step, AskStep):
-        row = session.touch()
-        row.status, row.waiting_until = StepStatus.UNDOING, session.now + step.answer_within
-        session.run.due_at = row.waiting_until
+    if waits and isinstance(step, AskStep | ChildrenStep):
+        session.wait_undo(session.now + step.answer_within)
         session.end_attempt(AttemptOutcome.ASKED, undo=True)
         return Progress.PARKED
     session.end_attempt(AttemptOutcome.DONE, undo=True)
@@ -339,6 +357,8 @@ def _undo_local(session: Session) -> bool:
     step, view = session.step, session.view(undo=True)
     if isinstance(step, AskStep):
         return step.ask_undo(view)
+    if isinstance(step, WaitingStep):
+        return parking.undo(session)
     assert isinstance(step, LocalStep)  # noqa: S101  # calls were taken before
     step.compensate(view)
     return False
@@ -347,7 +367,9 @@ def _undo_local(session: Session) -> bool:
 def _undo_progress(session: Session) -> Progress:
     if session.run.status != RunStatus.COMPENSATING:
         return Progress.OVER
-    return Progress.PARKED if session.run.held_by is not None or session.row.retry_at is not None else Progress.UNDOING
+    row = session.row
+    parked = session.run.held_by is not None or row.retry_at is not None or row.waiting_until is not None
+    return Progress.PARKED if parked else Progress.UNDOING
 
 
 # --- After a call -------------------------------------------------------------------------------------------------

@@ -146,21 +146,22 @@ def _definitions(wanted: Filter) -> list[Definition]:
     return [each for each in registered() if not wanted.use_case or each.use_case == wanted.use_case]
 
 
-def _at(places: Iterable[tuple[Definition, list[int]]]) -> Q:
-    """The runs that are not over and stand at these places."""
+def _at(places: Iterable[tuple[Definition, list[str]]]) -> Q:
+    """The runs that are not over and stand at these steps."""
     found = Q(pk__in=[])
-    for definition, positions in places:
-        if positions:
-            found |= Q(use_case=definition.use_case, version=definition.version, cursor__in=positions)
+    for definition, names in places:
+        if names:
+            # Runs that were written before they named their step themselves stand where their definition says.
+            positions = [at for at, step in enumerate(definition.steps) if step.name in names]
+            here = Q(at_step__in=names) | Q(at_step="", cursor__in=positions)
+            found |= Q(use_case=definition.use_case, version=definition.version) & here
     return Q(status__in=OPEN) & found
 
 
 def _place(wanted: Filter) -> Q:
     found = Q()
     if wanted.step:
-        places = [
-            (each, [at for at, step in enumerate(each.steps) if step.name == wanted.step]) for each in _definitions(wanted)
-        ]
+        places = [(each, [wanted.step] if wanted.step in each.by_name else []) for each in _definitions(wanted)]
         found &= Q(failed_step=wanted.step) & ~Q(error_code="") | _at(places)
     if wanted.waiting_for:
         found &= _waits_for(wanted.waiting_for, _definitions(wanted))
@@ -170,9 +171,9 @@ def _place(wanted: Filter) -> Q:
 def _waits_for(partner: str, definitions: Iterable[Definition]) -> Q:
     asked, called = [], []
     for definition in definitions:
-        theirs = [(at, step) for at, step in enumerate(definition.steps) if step.partner == partner]
-        called.append((definition, [at for at, step in theirs if isinstance(step, CallStep)]))
-        asked.append((definition, [at for at, step in theirs if not isinstance(step, CallStep)]))
+        theirs = [step for step in definition.all_steps if step.partner == partner]
+        called.append((definition, [step.name for step in theirs if isinstance(step, CallStep)]))
+        asked.append((definition, [step.name for step in theirs if not isinstance(step, CallStep)]))
     undoing = Q(status=RunStatus.COMPENSATING, held_by__isnull=True)
     return (_at(asked) & (Q(status=RunStatus.WAITING) | undoing)) | (_at(called) & (Q(token__isnull=False) | undoing))
 
@@ -192,7 +193,7 @@ def in_state(wanted: Filter, *, now: datetime) -> Q:
         return states[wanted.state]
     if wanted.state not in STATES:
         raise UnknownState(f"A state is one of {', '.join(STATES)}.", field="state")
-    found = Q(pk__in=[])
+    found = Q(deadline_at__lt=now) if wanted.state == "late" else Q(pk__in=[])
     for definition in _definitions(wanted):
         if definition.sla is not None:
             within = definition.sla.target if wanted.state == "slow" else definition.sla.deadline

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from apps.saga.attributes import ATTRIBUTES_MAX
-from apps.saga.definition import Definition, LocalStep, Step
+from apps.saga.definition import AskStep, CallStep, Definition, Step
 
 USE_CASE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 NAME_CHARACTERS_MAX = 100  # of the columns
@@ -23,7 +23,7 @@ def problems_of(definition: Definition) -> Iterator[str]:
     if definition.sla is not None:
         yield from definition.sla.problems()
     yield from _attributes(definition)
-    for step in definition.steps:
+    for step in definition.all_steps:
         yield from (f"step {step.name}: {problem}" for problem in _step(step))
 
 
@@ -32,7 +32,7 @@ def _attributes(definition: Definition) -> Iterator[str]:
     if len(names) > ATTRIBUTES_MAX:
         yield f"it has more than {ATTRIBUTES_MAX} search attributes"
     yield from (f"attribute {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1}))
-    steps = [step.name for step in definition.steps]
+    steps = [step.name for step in definition.all_steps]
     for attribute in definition.attributes:
         yield from attribute.problems(steps)
 
@@ -40,12 +40,12 @@ def _attributes(definition: Definition) -> Iterator[str]:
 def _step(step: Step) -> Iterator[str]:
     if len(step.name) > NAME_CHARACTERS_MAX:
         yield f"its name is longer than {NAME_CHARACTERS_MAX} characters"
-    if not isinstance(step, LocalStep) and not step.partner:
+    if isinstance(step, AskStep | CallStep) and not step.partner:
         yield "it waits for somebody, and does not say for whom (partner)"
     if step.breaker is not None:
         yield from step.breaker.problems()
-        if isinstance(step, LocalStep):
-            yield "a local step has no partner who could be away, and needs no breaker"
+        if not isinstance(step, AskStep | CallStep):
+            yield f"a {step.shape} step has no partner who could be away, and needs no breaker"
 
 
 def problems_between(definitions: Iterable[Definition]) -> Iterator[str]:

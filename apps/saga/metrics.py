@@ -37,7 +37,7 @@ def _runs() -> Iterator[Reading]:
         cursor.execute(_LIVE, values)
         live = dict.fromkeys((*LIVE, RunStatus.STUCK), 0) | dict(cursor.fetchall())
         cursor.execute(_OVER, values)
-        over = dict.fromkeys((RunStatus.COMPLETED, RunStatus.COMPENSATED), 0) | dict(cursor.fetchall())
+        over = dict.fromkeys((RunStatus.COMPLETED, RunStatus.COMPENSATED, RunStatus.HANDLED), 0) | dict(cursor.fetchall())
     # Zeros too: an alert on a status that there is not yet would never fire.
     for gauge, counts in ((metrics.SAGA_RUNS, live), (metrics.SAGA_RUNS_OVER, over)):
         for status, count in counts.items():

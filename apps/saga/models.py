@@ -13,16 +13,30 @@ from django.db.models import Q
 
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
+from apps.saga.pipe_models import PipeFact, PipeRun
+from apps.saga.triage_models import BulkAction, BulkItem, Incident, IncidentTrend, Occurrence
+from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
 __all__ = [
     "IN_ERROR",
     "LIVE",
     "OPEN",
+    "Approval",
+    "ApprovalStatus",
     "Attempt",
     "AttemptOutcome",
     "Audit",
+    "BulkAction",
+    "BulkItem",
     "Circuit",
+    "Incident",
+    "IncidentTrend",
+    "Lock",
+    "LockState",
+    "Occurrence",
     "Pause",
+    "PipeFact",
+    "PipeRun",
     "Run",
     "RunStatus",
     "Step",
@@ -39,6 +53,7 @@ class RunStatus(models.TextChoices):
     COMPLETED = "COMPLETED", "Completed"
     COMPENSATED = "COMPENSATED", "Undone"
     STUCK = "STUCK", "Stuck: needs a person"
+    HANDLED = "HANDLED", "Handled by a person"
 
 
 LIVE = (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.COMPENSATING)
@@ -92,8 +107,21 @@ class Run(models.Model):
     rescues = models.PositiveIntegerField(
         default=0, db_default=0, help_text="How often the sweeper had to wake it because nobody else had in time."
     )
+    hook_failures = models.PositiveSmallIntegerField(
+        null=True, help_text="The run came to an end, and its hook failed so often; null when no hook is awaited."
+    )
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
+    at_step = models.CharField(
+        max_length=100, blank=True, default="", db_default="", help_text="Name of the step to do, or to undo."
+    )
+    deadline_at = models.DateTimeField(null=True, help_text="Before the pivot it is undone when this moment passes.")
+    parent_id = models.UUIDField(null=True, help_text="The run of whose step this one is a branch.")
+    parent_position = models.PositiveSmallIntegerField(null=True)
+    branch = models.CharField(max_length=100, blank=True, default="", db_default="")
+    awaits_key = models.CharField(  # noqa: DJ001  # empty and null differ
+        max_length=200, null=True, help_text="The key that it waits for; empty: it holds all of them; null: it has none."
+    )
 
     class Meta:
         indexes = [
@@ -114,6 +142,7 @@ class Run(models.Model):
                 name="saga_run_attributes",
                 condition=~Q(attributes={}),  # a use case that declares none does not pay for it
             ),
+            models.Index(fields=["parent_id"], name="saga_run_parent", condition=Q(parent_id__isnull=False)),
             models.Index(fields=["business_key"], name="saga_run_business_key"),
             models.Index(fields=["idempotency_key"], name="saga_run_idempotency", condition=~Q(idempotency_key="")),
             models.Index(fields=["global_id"], name="saga_run_global_id"),
@@ -124,11 +153,16 @@ class Run(models.Model):
                 name="saga_run_live_is_due",
                 condition=Q(status__in=["RUNNING", "WAITING", "COMPENSATING"], due_at__isnull=False, held_by__isnull=True)
                 | Q(status__in=["RUNNING", "COMPENSATING"], due_at__isnull=True, held_by__isnull=False)
-                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK"], due_at__isnull=True, held_by__isnull=True),
+                | Q(status__in=["COMPLETED", "COMPENSATED", "STUCK", "HANDLED"], due_at__isnull=True, held_by__isnull=True),
             ),
             models.CheckConstraint(
                 name="saga_run_held_since",
                 condition=Q(held_by__isnull=True, held_at__isnull=True) | Q(held_by__isnull=False, held_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="saga_run_parent_step",
+                condition=Q(parent_id__isnull=True, parent_position__isnull=True)
+                | Q(parent_id__isnull=False, parent_position__isnull=False),
             ),
         ]
 

@@ -43,12 +43,14 @@ class RunsInNeed:
 
 def runs_now() -> RunsNow:
     """The runs on the way, counted through the index of open runs."""
+    going = Q(held_by__isnull=True)
     counted = Run.objects.filter(status__in=LIVE).aggregate(
-        in_flight=Count("pk"),
-        waiting=Count("pk", filter=Q(status=RunStatus.WAITING)),
-        undoing=Count("pk", filter=Q(status=RunStatus.COMPENSATING)),
+        in_flight=Count("pk", filter=going),
+        waiting=Count("pk", filter=going & Q(status=RunStatus.WAITING)),
+        undoing=Count("pk", filter=going & Q(status=RunStatus.COMPENSATING)),
+        held=Count("pk", filter=~going),
     )
-    return RunsNow(**counted, held=Run.objects.filter(held_by__isnull=False).count())
+    return RunsNow(**counted)
 
 
 def in_need(kind: str, *, now: datetime) -> Q:

@@ -146,7 +146,7 @@ def _check_key(use_case: str, step: str) -> None:
     versions = versions_of(use_case)
     if not versions:
         raise UnknownUseCase(f"There is no use case {use_case}.")
-    if step and not any(step == each.name for version in versions for each in version.steps):
+    if step and not any(step == each.name for version in versions for each in version.all_steps):
         raise UnknownStep(f"{use_case} has no step {step}.")
 
 

@@ -2,24 +2,52 @@
 
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
+from apps.saga.bulk import INLINE_RUNS, ApprovalExpired, NotWaiting, SamePerson, UnknownAction
+from apps.saga.bulk import approve as approve_action
+from apps.saga.bulk import cancel as cancel_action
+from apps.saga.bulk import request as request_action
+from apps.saga.bulk import work as work_on_action
+from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
+from apps.saga.choreography.verbs import compensate as compensate_elsewhere
+from apps.saga.choreography.verbs import run_of as choreographed_run
+from apps.saga.deciding import (
+    AlreadyDecided,
+    ApprovalOver,
+    Approvals,
+    ApprovalState,
+    Decider,
+    NotYours,
+    approval,
+    approvals_of,
+    decide,
+    find_approvals,
+)
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
+    REFUSE,
     RETRIABLE,
+    WAIT,
     AskStep,
     CallStep,
     Definition,
     Hooks,
     Kind,
     LocalStep,
+    Revise,
     Run,
     Step,
     register,
     registered,
 )
+from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
+from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
+from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
+from apps.saga.pace import WINDOWS, Ending, Failures, Pace, Spread, StepPace, Trouble, pace
 from apps.saga.pauses import (
     AlreadyPaused,
     NotPaused,
@@ -31,63 +59,141 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
-from apps.saga.queries import AttemptState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.pipes import PipeHooks, PipeStep
+from apps.saga.places import Longest, Place, places
+from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
-from apps.saga.terms import Breaker, Sla
-from apps.saga.triage import NotStuck, retry
-from apps.saga.usecases import UseCaseState, drawing, use_case, use_cases
+from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
+from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
+from apps.saga.terms import Breaker, ErrorClass, Sla
+from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
+from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.waits import Wait
 
 __all__ = [
     "COMPENSABLE",
+    "INLINE_RUNS",
     "PIVOT",
+    "REFUSE",
     "RETRIABLE",
+    "WAIT",
+    "WINDOWS",
+    "Action",
+    "ActionState",
+    "AlreadyDecided",
     "AlreadyPaused",
+    "AlreadyUndone",
+    "ApprovalExpired",
+    "ApprovalOver",
+    "ApprovalState",
+    "ApprovalStep",
+    "Approvals",
     "AskStep",
     "AttemptState",
     "Attribute",
     "Breaker",
     "CallStep",
+    "Child",
+    "ChildState",
     "Condition",
+    "Decider",
+    "Decision",
     "Definition",
+    "Ending",
+    "ErrorClass",
+    "Failures",
     "Filter",
     "FoundRun",
     "FoundRuns",
+    "GlobalIdTaken",
     "Hooks",
+    "IncidentQuestion",
+    "IncidentState",
     "Intervention",
     "InvalidAttribute",
+    "InvalidInput",
+    "ItemState",
+    "KeyHeld",
     "Kind",
     "LocalStep",
+    "LockView",
+    "Longest",
+    "NoRuns",
+    "NotChoreographed",
     "NotPaused",
     "NotStuck",
+    "NotWaiting",
+    "NotYours",
+    "Pace",
+    "ParallelStep",
+    "PastThePivot",
     "PauseState",
+    "PipeHooks",
+    "PipeStep",
+    "Place",
+    "Preview",
     "Progress",
+    "Question",
     "Resumed",
+    "Revise",
     "Run",
     "RunState",
     "RunsInNeed",
     "RunsNow",
+    "SamePerson",
+    "Selection",
     "Sla",
+    "Spread",
+    "Stale",
     "Step",
+    "StepPace",
     "StepState",
+    "StepTerms",
+    "SubSagaStep",
+    "TimerStep",
+    "TooManyRuns",
     "TooWide",
+    "Trouble",
+    "UnknownAction",
+    "UnknownIncident",
+    "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
     "UseCasePaused",
     "UseCaseState",
+    "Wait",
+    "Wanted",
+    "action_items",
+    "action_state",
     "advance",
+    "approval",
+    "approvals_of",
+    "approve_action",
     "as_json",
+    "cancel_action",
+    "choreographed_run",
+    "compensate_elsewhere",
     "condition",
+    "decide",
     "drawing",
+    "find_approvals",
     "find_run",
     "find_runs",
+    "incident",
+    "incidents",
     "interventions",
+    "latest_actions",
+    "latest_of_incidents",
     "lift_pause",
+    "pace",
     "pause",
     "pauses",
+    "places",
+    "preview",
     "register",
     "registered",
+    "request_action",
     "resume",
-    "retry",
     "run_input",
     "run_state",
     "run_state_by_key",
@@ -95,6 +201,11 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "start",
+    "subjects_of",
+    "token_of_state",
+    "trends",
     "use_case",
     "use_cases",
+    "wanted",
+    "work_on_action",
 ]

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from apps.saga.locks import LockView, locks_of
 from apps.saga.models import Attempt, Run, Step
-from apps.saga.search import FoundRun, found
+from apps.saga.search import FoundRun, found_one
 
 SAME_KEY_MAX = 1000  # runs with one key: an order is bought once, and forked a few times
 
+CHILDREN_MAX = 1_000  # of one run: a hundred for each of its steps that has branches
 NAMESAKES_MAX = 100  # runs of one order or one business transaction: a page of them
 
 
@@ -49,6 +51,21 @@ class StepState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildState:
+    """A branch of a run: a run of its own. ``step``: of the parent."""
+
+    run_id: UUID
+    step: str
+    branch: str
+    use_case: str
+    business_key: str
+    status: str
+    error_code: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """A run as it is now: read-your-writes, there is no second store."""
 
@@ -71,6 +88,12 @@ class RunState:
     idempotency_key: str = ""
     held_by: UUID | None = None
     held_at: datetime | None = None
+    cursor: int = 0
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    branch: str = ""
+    children: tuple[ChildState, ...] = ()  # the oldest first
+    locks: tuple[LockView, ...] = ()
 
 
 def runs_known_by(any_id: UUID) -> list[UUID]:
@@ -109,7 +132,7 @@ def find_run(key: str) -> RunState | None:
 def found_run(run_id: UUID, *, now: datetime) -> FoundRun | None:
     """A run as lists tell of it: whom it waits for, and how it stands against its SLA."""
     run = Run.objects.filter(pk=run_id).first()
-    return found(run, now=now) if run is not None else None
+    return found_one(run, now=now) if run is not None else None
 
 
 # One key after the other, each through its own index: together in one condition they may be answered by a scan.
@@ -130,7 +153,9 @@ def _by_id(any_id: UUID) -> Run | None:
 def _newest(**key: object) -> Run | None:
     rows = Run.objects.filter(**key)
     # Sorted here: in the order of the ids PostgreSQL might look for the key through all of history. One key has few runs.
-    ids = rows.values_list("pk", flat=True)[:SAME_KEY_MAX]
+    found = rows.values_list("parent_id", "pk")[:SAME_KEY_MAX]
+    # Branches share the keys of the whole, and the whole is what is asked for.
+    ids = [run_id for parent, run_id in found if parent is None] or [run_id for _, run_id in found]
     return rows.filter(pk=max(ids)).first() if ids else None
 
 
@@ -148,7 +173,7 @@ def _state(run: Run) -> RunState:
                 error_detail=attempt.error_detail,
             )
         )
-    steps = Step.objects.filter(run=run).order_by("position")
+    steps = list(Step.objects.filter(run=run).order_by("position"))
     return RunState(
         run_id=run.id,
         global_id=run.global_id,
@@ -168,7 +193,31 @@ def _state(run: Run) -> RunState:
         idempotency_key=run.idempotency_key,
         held_by=run.held_by,
         held_at=run.held_at,
+        cursor=run.cursor,
+        deadline_at=run.deadline_at,
+        parent_id=run.parent_id,
+        branch=run.branch,
+        children=_children(run, {step.position: step.name for step in steps}),
+        locks=locks_of(run.id) if run.awaits_key is not None and run.finished_at is None else (),
         steps=tuple(_step_state(step, tuple(tries.get(step.position, ()))) for step in steps),
+    )
+
+
+def _children(run: Run, steps: dict[int, str]) -> tuple[ChildState, ...]:
+    rows = Run.objects.filter(parent_id=run.id).order_by("parent_position", "pk").defer("data")[:CHILDREN_MAX]
+    return tuple(
+        ChildState(
+            run_id=row.id,
+            step=steps.get(row.parent_position or 0, ""),
+            branch=row.branch,
+            use_case=row.use_case,
+            business_key=row.business_key,
+            status=row.status,
+            error_code=row.error_code,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+        )
+        for row in rows
     )
 
 
@@ -214,6 +263,13 @@ def as_json(state: RunState) -> dict[str, Any]:
         "attributes": state.attributes,
         "held_by": state.held_by and str(state.held_by),
         "held_at": state.held_at and state.held_at.isoformat(),
+        "deadline_at": state.deadline_at and state.deadline_at.isoformat(),
+        "parent_id": state.parent_id and str(state.parent_id),
+        "branch": state.branch,
+        "children": [
+            {"run_id": str(child.run_id), "step": child.step, "branch": child.branch, "status": child.status}
+            for child in state.children
+        ],
         "steps": [
             {
                 "name": step.name,

@@ -1,5 +1,6 @@
 """How long runs are kept: finished ones that are older than their use case says are exported, deleted, and their months
-dropped when they are empty. A run that is live or stuck is never touched, however old it is.
+dropped when they are empty. A run that is live or stuck is never touched, however old it is, nor a branch of one: it may
+have to be undone yet.
 
 Note [Exported once]
 One transaction takes a batch of runs, writes its files to the disk, deletes the rows and notes the batch. A crash before
@@ -21,14 +22,14 @@ from apps.common.clock import time_of_uuid7
 from apps.common.transactions import transaction
 from apps.saga import archive, months
 from apps.saga.definition import registered
-from apps.saga.models import ArchivedBatch, Run
+from apps.saga.models import ArchivedBatch, PipeFact, PipeRun, Run
 
 logger = logging.getLogger(__name__)
 
 BATCH_RUNS_MAX = 5_000  # in one transaction and in memory: with their steps and attempts about 50 MB
 BATCHES_MAX = 40  # of one call: the task is over within a minute, and the next one is an hour away
 USE_CASES_MAX = 10_000  # names that the table may know and this process not
-FINISHED = ("COMPLETED", "COMPENSATED")
+FINISHED = ("COMPLETED", "COMPENSATED", "HANDLED")
 _LOCK = "saga.archive"
 
 # Over an index that begins with the use case: a look-up for each name, whatever the number of runs.
@@ -41,8 +42,10 @@ WITH RECURSIVE known AS (
 ) SELECT use_case FROM known WHERE use_case IS NOT NULL LIMIT %s
 """
 _OLD = """
-FROM {partition} WHERE use_case = %(use_case)s AND started_at < %(before)s AND finished_at < %(before)s
-AND status = ANY(%(finished)s)
+FROM {partition} AS run WHERE use_case = %(use_case)s AND started_at < %(before)s AND finished_at < %(before)s
+AND status = ANY(%(finished)s) AND (parent_id IS NULL OR NOT EXISTS (
+    SELECT FROM saga_run whole WHERE whole.global_id = run.global_id AND whole.finished_at IS NULL
+))
 """
 
 
@@ -139,6 +142,8 @@ def _batch(partition: str, use_case: str, before: datetime, *, directory: Path, 
             rows = cursor.fetchall()
             archive.write(directory, model, path, rows)
             _delete(cursor, table, "run_id", ids, expected=len(rows))
+        for model in (PipeFact, PipeRun):  # what was heard is in the attempts
+            cursor.execute(f"DELETE FROM {model._meta.db_table} WHERE run_id = ANY(%s)", [ids])  # noqa: S608  # names
         _delete(cursor, Run._meta.db_table, "id", ids, expected=len(ids))
     ArchivedBatch.objects.create(
         use_case=use_case, path=path, runs=len(ids), first_run_id=min(ids), last_run_id=max(ids), archived_at=now

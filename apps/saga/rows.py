@@ -38,8 +38,15 @@ class RunRow:
     renamed: dict[str, str] = field(default_factory=dict)
     late_answers: int = 0
     stale_outcomes: int = 0
+    hook_failures: int | None = None
     started_at: datetime
     finished_at: datetime | None = None
+    at_step: str = ""
+    deadline_at: datetime | None = None
+    parent_id: UUID | None = None
+    parent_position: int | None = None
+    branch: str = ""
+    awaits_key: str | None = None
 
 
 # What may change of a run after it was written.
@@ -57,7 +64,10 @@ RUN_CHANGES = (
     "attributes",
     "late_answers",
     "stale_outcomes",
+    "hook_failures",
     "finished_at",
+    "at_step",
+    "awaits_key",
 )
 
 

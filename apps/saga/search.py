@@ -6,7 +6,7 @@ through years of history for the last one. Many are met on the way, so for them 
 Which one it is, the count tells, which is needed anyway and stops early.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,7 +22,7 @@ from apps.common.pagination import decode_cursor, encode_cursor
 from apps.saga.attributes import AMOUNT, amount_of
 from apps.saga.definition import versions_of
 from apps.saga.filters import Filter, matching
-from apps.saga.models import Run
+from apps.saga.models import Approval, ApprovalStatus, Run
 from apps.saga.pauses import UnknownUseCase
 from apps.saga.waits import Promise, Wait, definition_of, promise_of, step_of, wait_of
 
@@ -59,6 +59,9 @@ class FoundRun:
     held_by: UUID | None
     wait: Wait | None
     promise: Promise | None
+    deadline_at: datetime | None  # of the whole run: undone when it passes before the pivot, late after it
+    parent_id: UUID | None  # the run of whose step it is a branch
+    branch: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def find_runs(wanted: Filter, *, limit: int, now: datetime, cursor: str | None =
             raise TooWide from None
         raise
     return FoundRuns(
-        rows=tuple(found(row, now=now) for row in rows),
+        rows=_with_deciders([found(row, now=now) for row in rows]),
         next_cursor=encode_cursor(str(ids[limit - 1])) if len(ids) > limit else None,
         total=min(total, TOTAL_MAX),
         total_is_exact=total <= TOTAL_MAX,
@@ -134,7 +137,28 @@ def found(row: Run, *, now: datetime) -> FoundRun:
         held_by=row.held_by,
         wait=wait_of(row, definition),
         promise=promise_of(row, definition, now=now),
+        deadline_at=row.deadline_at,
+        parent_id=row.parent_id,
+        branch=row.branch,
     )
+
+
+def _with_deciders(rows: list[FoundRun]) -> tuple[FoundRun, ...]:
+    """Who decides a question that a run waits for may have changed since it was asked."""
+    asking = [row.run_id for row in rows if row.wait is not None and row.wait.kind == "approval"]
+    if not asking:
+        return tuple(rows)
+    asked = Approval.objects.filter(run_id__in=asking, status=ApprovalStatus.OPEN, delegated_at__isnull=False)
+    deciders = {row.run_id: " or ".join(row.delegates) for row in asked}
+    return tuple(
+        replace(row, wait=replace(row.wait, whom=deciders[row.run_id])) if row.wait and row.run_id in deciders else row
+        for row in rows
+    )
+
+
+def found_one(row: Run, *, now: datetime) -> FoundRun:
+    """The same of one run."""
+    return _with_deciders([found(row, now=now)])[0]
 
 
 def _decode(cursor: str | None) -> UUID | None:

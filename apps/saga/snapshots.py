@@ -2,7 +2,8 @@
 
 ``apps/<app>/sagas/snapshots/<use case>.v<version>.json``; the app is the first word of the use case's name. A snapshot is
 written once, when its version is made, and shows a reviewer what changes. It holds what a running run depends on: names,
-kinds and shapes of the steps, in order. Code may be corrected, and patience, owner and SLA may change, without a new
+kinds and shapes of the steps, in order, with the sagas that are branches of them, and the steps that a run may have
+besides. Code may be corrected, and patience, owner and SLA may change, without a new
 version.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from django.apps import apps
 
-from apps.saga.definition import Definition, registered
+from apps.saga.definition import Definition, Step, registered
 
 COMMAND = "manage.py saga_snapshots --write"
 Folders = dict[str, Path]  # by app
@@ -27,11 +28,18 @@ def folders() -> Folders:
 
 def snapshot_of(definition: Definition) -> dict[str, Any]:
     """What is written of a definition."""
-    return {
+    told: dict[str, Any] = {
         "use_case": definition.use_case,
         "version": definition.version,
-        "steps": [{"name": step.name, "kind": step.kind.value, "shape": step.shape} for step in definition.steps],
+        "steps": [_step(step) for step in definition.steps],
     }
+    if definition.optional_steps:
+        told["optional_steps"] = [_step(step) for step in definition.optional_steps]
+    return told
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {"name": step.name, "kind": step.kind.value, "shape": step.shape, **step.written()}
 
 
 class Snapshots:
@@ -52,10 +60,10 @@ class Snapshots:
                 written.append(path)
         return written
 
-    def steps(self, use_case: str, version: int) -> list[dict[str, str]] | None:
+    def steps(self, use_case: str, version: int) -> list[dict[str, Any]] | None:
         """The steps of a version as they were written down; None when nobody did."""
         path = self._path(use_case, version)
-        found: list[dict[str, str]] | None = self._read(path).get("steps") if path and path.exists() else None
+        found: list[dict[str, Any]] | None = self._read(path).get("steps") if path and path.exists() else None
         return found
 
     def problems(self) -> Iterator[str]:

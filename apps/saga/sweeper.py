@@ -23,12 +23,14 @@ AGAIN_AFTER = timedelta(seconds=15)
 RUNS_MAX = 500  # in one sweep; the next one is a second away
 
 # due_at moves on, so that the next sweep does not wake the same runs again before a worker could come to them.
-# A planned moment (a retry, the deadline of an answer) is the sweeper's ordinary work. A run that is due at any other
-# moment was handed over and not taken up: its wake-up or its owner is lost, or the queue is long. That is a rescue.
+# A planned moment (a retry, the deadline of an answer or of the run) is the sweeper's ordinary work. A run that is due at
+# any other moment was handed over and not taken up: its wake-up or its owner is lost, or the queue is long: a rescue.
 _TAKE = """
-UPDATE saga_run r SET due_at = %(next)s, rescues = r.rescues + (
+UPDATE saga_run r SET due_at = CASE WHEN r.deadline_at > %(now)s THEN least(%(next)s, r.deadline_at) ELSE %(next)s END,
+rescues = r.rescues + (
     SELECT count(*) FROM saga_step s
     WHERE s.run_id = r.id AND s.position = r.cursor AND r.due_at IS DISTINCT FROM coalesce(s.retry_at, s.waiting_until)
+      AND r.due_at IS DISTINCT FROM r.deadline_at
 )
 WHERE r.id IN (
     SELECT id FROM saga_run WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(runs_max)s FOR UPDATE SKIP LOCKED

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 from django.conf import settings
 from django.utils import timezone
 
-from apps.saga import chains, engine, months, retention
+from apps.saga import bulk, chains, engine, incidents, months, retention
 from apps.saga.engine import Progress
 from apps.saga.sweeper import sweep as sweep_due
 
@@ -44,6 +44,19 @@ def _advance(run_id: UUID) -> None:
             return
 
 
+@shared_task(name="saga.look")
+def look(*, run_id: str, **_newer_args: Any) -> None:
+    """Look at a run for which something has come: a branch ended, a key is free, its parent calls it back."""
+    run = UUID(run_id)
+    progress = engine.advance(run, calls=False, wait=True)
+    if progress is Progress.UNDOING:
+        progress = engine.advance(run, undo=True, wait=True)
+    if progress is Progress.UNDOING:
+        chains.wake_undo(run)
+    elif progress is Progress.MOVED:
+        _advance(run)
+
+
 @shared_task(name="saga.do_step", throws=(TurnedAround,))
 def do_step(*, run_id: str, position: int, **_newer_args: Any) -> None:
     """Do the step at this position if the run has come to it. Ends the chain when the run must wait or is over."""
@@ -70,9 +83,31 @@ def sweep(**_newer_args: Any) -> None:
     sweep_due()
 
 
+@shared_task(name="saga.triage")
+def triage(**_newer_args: Any) -> None:
+    """Count the errors of the last second, and go on with actions that nobody works on."""
+    while incidents.fold() == incidents.FOLD_MAX:
+        continue
+    bulk.go_on(now=timezone.now())
+
+
+@shared_task(name="saga.work_action")
+def work_action(*, action_id: str, **_newer_args: Any) -> None:
+    """Settle some runs of an action, and ask for a task that settles the next ones."""
+    if bulk.work(UUID(action_id), now=timezone.now()) == bulk.CHUNK_RUNS:
+        bulk.wake(UUID(action_id))
+
+
+@shared_task(name="saga.tidy_incidents")
+def tidy_incidents(**_newer_args: Any) -> None:
+    """Handle incidents that are over by themselves, and find runs in trouble that belong to none."""
+    incidents.tidy(now=timezone.now())
+    incidents.adopt()
+
+
 @shared_task(name="saga.archive")
 def archive(**_newer_args: Any) -> None:
-    """Open the months ahead; export and delete the finished runs that are older than they are kept for."""
+    """Open the months ahead; export and delete the finished runs that are old enough."""
     now = timezone.now()
     months.open_ahead(now=now)
     if settings.SAGA_ARCHIVE_DIR:

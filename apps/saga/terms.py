@@ -3,9 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 PROBE_AFTER = timedelta(seconds=30)  # long enough for a partner to come back, short enough for customers who wait
 FAILURES_MAX = 200  # of a breaker: it remembers when each of them happened
+
+
+class ErrorClass(StrEnum):
+    """What an error asks for; which one it is, apps/saga/failing.py says."""
+
+    BUSINESS = "business"  # they refused: what was done is undone
+    TECHNICAL = "technical"  # it did not happen: try again
+    UNKNOWN = "unknown"  # it may have happened: ask before it is repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,7 @@ def _state(name: str, counts: Counts, paused: tuple[PauseState, ...]) -> UseCase
         version=newest.version,
         sla=newest.sla,
         attributes=newest.attributes,
-        steps=tuple(_terms(step) for step in newest.steps),
+        steps=tuple(_terms(step) for step in newest.all_steps),
         versions=tuple(_version(number, known.get(number), counts.get((name, number), Counter())) for number in numbers),
         pauses=paused,
     )
@@ -140,7 +140,7 @@ def _version(number: int, definition: Definition | None, counted: Counter[str]) 
 
 
 def _terms(step: Step) -> StepTerms:
-    paragraph = " ".join((type(step).__doc__ or "").split("\n\n")[0].split())
+    paragraph = " ".join((step.__doc__ or "").split("\n\n")[0].split())
     return StepTerms(
         name=step.name,
         kind=step.kind.value,

@@ -109,6 +109,8 @@ def _begun(steps: Sequence[Step], cursor: int) -> list[Step]:
 
 def _refusal(run: Run, steps: Sequence[Step], definition: Definition) -> str:
     """Why a locked run does not move; empty when it may. See Note [What may move]."""
+    if definition.is_choreographed:
+        return "its services carry its steps with them: it finishes on its own version"
     if run.version not in definition.migrates_from:
         return "it is of another version by now"
     if run.status not in MOVES or any(step.status == StepStatus.UNDOING for step in steps):
@@ -117,6 +119,9 @@ def _refusal(run: Run, steps: Sequence[Step], definition: Definition) -> str:
         return "a worker talks to a partner for it: try again later"
     mapping = definition.migrates_from[run.version]
     newer = _declared(definition)
+    known = _steps_of(run.use_case, run.version)
+    if known is not None and [step.name for step in steps] != [step.name for step in known]:
+        return "a step of it has revised which steps follow: it finishes on its own version"
     for step in _begun(steps, run.cursor):
         new = newer[step.position] if step.position < len(newer) else None
         if new is None or mapping.get(step.name) != new.name:
@@ -156,9 +161,10 @@ def _rewrite(run: Run, begun: Sequence[Step], definition: Definition) -> None:
         Step(run_id=run.pk, position=position, name=step.name, kind=step.kind, shape=step.shape) for position, step in ahead
     )
     run.version = definition.version
+    run.at_step = mapping.get(run.at_step) or definition.steps[run.cursor].name
     run.failed_step = mapping.get(run.failed_step, run.failed_step)
     run.attributes = collect(definition.attributes, run.data, {mapping[step.name]: step.output for step in begun})
-    run.save(update_fields=["version", "renamed", "failed_step", "attributes"])
+    run.save(update_fields=["version", "at_step", "renamed", "failed_step", "attributes"])
 
 
 # --- All of them ----------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from apps.saga.definition import Definition, UnknownDefinition, lookup
+from apps.saga.definition import Definition, Step, UnknownDefinition, lookup
 from apps.saga.models import RunStatus
+from apps.saga.shapes import ApprovalStep, ChildrenStep, TimerStep
 
 OPERATOR = "operator"  # whom a stuck run waits for, when nobody is named as its use case's owner
 
@@ -21,6 +22,9 @@ class RunFacts(Protocol):
     version: int
     status: str
     cursor: int
+    at_step: str
+    awaits_key: str | None
+    deadline_at: datetime | None
     error_code: str
     token: UUID | None
     lease_until: datetime | None
@@ -36,7 +40,8 @@ class Wait:
     """What a run that is not over waits for.
 
     ``kind``: answer (of a partner to a question), call (that a worker makes), retry (the next attempt), undo (of a step),
-    worker (nothing but its turn), pause (held) or person (stuck). ``until`` None: nobody knows.
+    worker (nothing but its turn), pause (held), person (stuck), timer (a moment), approval (a person's decision), branches
+    (runs that are parts of it) or lock (another run holds its key). ``until`` None: nobody knows.
     """
 
     kind: str
@@ -64,9 +69,11 @@ def definition_of(run: RunFacts) -> Definition | None:
 
 def step_of(run: RunFacts, definition: Definition | None) -> str:
     """The step that the run does, or undoes; empty when it is over, or its definition is not known."""
-    if run.finished_at is not None or definition is None or run.cursor >= len(definition.steps):
+    if run.finished_at is not None:
         return ""
-    return definition.steps[run.cursor].name
+    if run.at_step or definition is None or run.cursor >= len(definition.steps):
+        return run.at_step
+    return definition.steps[run.cursor].name  # written before runs named their step themselves
 
 
 def wait_of(run: RunFacts, definition: Definition | None) -> Wait | None:
@@ -78,17 +85,29 @@ def wait_of(run: RunFacts, definition: Definition | None) -> Wait | None:
     if run.status == RunStatus.STUCK:
         owner = definition.owner if definition else ""
         return Wait(kind="person", whom=owner or OPERATOR, since=None, until=None)
-    inside = definition is not None and run.cursor < len(definition.steps)
-    partner = definition.steps[run.cursor].partner if definition is not None and inside else ""
+    if run.awaits_key:
+        return Wait(kind="lock", whom=f"the run that holds {run.awaits_key}", since=run.started_at, until=run.deadline_at)
+    step = definition.by_name.get(step_of(run, definition)) if definition is not None else None
+    partner = step.partner if step is not None else ""
     if run.token is not None:
         return Wait(kind="call", whom=partner, since=None, until=run.lease_until)
     if run.status == RunStatus.WAITING:
-        return Wait(kind="answer", whom=partner, since=None, until=run.due_at)
+        return _waiting(run, step, partner)
     if run.status == RunStatus.COMPENSATING:
         return Wait(kind="undo", whom=partner, since=None, until=run.due_at)
     if run.error_code:
         return Wait(kind="retry", whom=partner, since=None, until=run.due_at)
     return Wait(kind="worker", whom="a worker", since=None, until=None)
+
+
+def _waiting(run: RunFacts, step: Step | None, partner: str) -> Wait:
+    if isinstance(step, TimerStep):
+        return Wait(kind="timer", whom="a moment", since=None, until=run.due_at)
+    if isinstance(step, ApprovalStep):
+        return Wait(kind="approval", whom=partner or " or ".join(step.deciders), since=None, until=run.due_at)
+    if isinstance(step, ChildrenStep):
+        return Wait(kind="branches", whom=partner or "its branches", since=None, until=run.deadline_at)
+    return Wait(kind="answer", whom=partner, since=None, until=run.due_at)
 
 
 def promise_of(run: RunFacts, definition: Definition | None, *, now: datetime) -> Promise | None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from apps.messaging.transports.rabbitmq import RabbitMQTransport
 from apps.messaging.transports.rabbitmq_admin import KEY, members_name, queue_names, spread_name, strangers_name, wire_name
 from apps.messaging.transports.rabbitmq_consumer import RabbitMQMember
 from config.services import RabbitMQ
+from config.services.certificates import Certificates
 from tests.brokers.contract import ServerContract
 from tests.brokers.world import GROUP, PARTITIONS, READ_S_MAX, prefix, read, record, send, topic
 from tests.integration.messaging.world import ERROR_TOPIC, TOPIC
@@ -77,6 +79,19 @@ class TestRabbitMQTransport(ServerContract):
         with override_settings(RABBITMQ_URL=wrong), pytest.raises(TransportMisconfigured, match="RABBITMQ_URL"):
             RabbitMQTransport().check()
         RabbitMQTransport().check()
+
+    def test_a_certificate_is_verified_with_its_name(self, harness: RabbitMQHarness, tmp_path: Path) -> None:
+        url, authority = os.environ["RABBITMQ_TLS_URL"], os.environ["SERVICES_CA_FILE"]
+        with override_settings(RABBITMQ_URL=url, RABBITMQ_CA_FILE=authority):
+            harness.transport._drop()
+            assert harness.transport.send([record(1)])[0].fate is Fate.ACKNOWLEDGED
+        harness.transport._drop()
+        stranger = str(Certificates(tmp_path).make().authority)
+        by_another_name = url.replace("127.0.0.1", "127.1")
+        for address, file in ((url, stranger), (by_another_name, authority), (url, str(tmp_path / "none.pem"))):
+            named = override_settings(RABBITMQ_URL=address, RABBITMQ_CA_FILE=file)
+            with named, pytest.raises(TransportMisconfigured, match="RABBITMQ_CA_FILE"):
+                harness.transport.check()
 
     def test_nobody_answers(self, harness: RabbitMQHarness) -> None:
         with override_settings(RABBITMQ_URL="amqp://a:b@127.0.0.1:1//"), pytest.raises(TransportDown):

@@ -10,6 +10,7 @@ from django.utils import timezone
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from apps.backoffice.pages import usecase_map
 from apps.saga.models import Run
 from tests import factories
 
@@ -28,7 +29,7 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 TIMEOUT_MS = 15_000
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 900), "wide": (1440, 900), "phone": (390, 844)}
 PASSWORD = "a long one"
 
 OpenPage = Callable[..., Page]
@@ -104,3 +105,9 @@ def runs(transactional_db: None) -> dict[str, Run]:
         "stuck": factories.stuck_run(now=now),
         "completed": factories.completed_run(now=now),
     }
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """Each test has its own world."""
+    usecase_map.forget()

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.saga.models import Run, RunStatus
+from tests import worlds
 from tests.browser.conftest import OpenPage
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -102,6 +104,16 @@ class TestRun:
         shoot(page, f"run_{which}_{size}_{'dark' if dark else 'light'}")
         assert_no_sideways_scroll(page)
 
+    @THEMES
+    @BOTH_SIZES
+    def test_folds_a_wait_of_two_days(self, open_page: OpenPage, size: str, dark: bool) -> None:
+        run = worlds.two_days(now=timezone.now())
+        page = open_page(size=size, dark=dark)
+        page.goto(run_address(run))
+        expect(page.locator(".bo-gantt .break")).to_have_count(1)
+        shoot(page, f"run_long_{size}_{'dark' if dark else 'light'}")
+        assert_no_sideways_scroll(page)
+
     def test_follows_the_run_while_it_is_live(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
         page.goto(run_address(runs["undoing"]))
@@ -152,7 +164,7 @@ class TestRetry:
     def test_asks_why_before_it_does_anything(self, open_page: OpenPage, runs: dict[str, Run], size: str) -> None:
         page = open_page(size=size)
         page.goto(run_address(runs["stuck"]))
-        page.get_by_role("link", name="Retry now…").click()
+        page.get_by_role("link", name="Retry now…", exact=True).click()
         expect(page.get_by_text("If you retry now")).to_be_visible()
         shoot(page, f"retry_{size}")
         assert_no_sideways_scroll(page)
@@ -178,7 +190,7 @@ class TestUseCases:
         page = open_page(size=size, dark=dark)
         page.goto("/admin/use-cases/orders.purchase.card/")
         expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
-        expect(page.get_by_role("img", name="orders.purchase.card version 1")).to_be_visible()
+        expect(page.locator("#map-drawing, #map-list").filter(visible=True)).to_have_count(1)
         shoot(page, f"usecase_{size}_{'dark' if dark else 'light'}")
         assert_no_sideways_scroll(page)
 

@@ -61,6 +61,19 @@ def duration(value: timedelta | None, *, language: str | None = None) -> str:
     return _long(milliseconds // 1000)
 
 
+def age(value: timedelta) -> str:
+    """How long already, in words that do not change every second once nobody counts seconds: 4 s · 14 min · 3 h 05 min."""
+    seconds = max(value // timedelta(seconds=1), 0)
+    if 60 <= seconds < 3600:
+        return f"{seconds // 60}{NBSP}min"
+    return f"{seconds}{NBSP}s" if seconds < 60 else _long(seconds)
+
+
+def brief(value: timedelta | None) -> str:
+    """A duration for a crowded table: exact below a minute, then without what is small beside it."""
+    return duration(value) if value is None or value < timedelta(minutes=1) else age(value)
+
+
 def _long(seconds: int) -> str:
     if seconds < 60:
         return f"{seconds}{NBSP}s"
@@ -96,6 +109,14 @@ def _moment_text(local: datetime, today: datetime, *, portuguese: bool, exact: b
     if local.year != today.year:
         return f"{day}/{local.year}" if portuguese else f"{day} {local.year}"
     return f"{day} {clock if exact else f'{local:%H:%M}'}"
+
+
+def clock(value: datetime, *, now: datetime) -> str:
+    """When, to the minute: 18:20 today, 20 Nov 18:20 this year. For a sentence that tells until when."""
+    local, today = timezone.localtime(value), timezone.localtime(now)
+    if local.date() == today.date():
+        return f"{local:%H:%M}"
+    return _moment_text(local, today, portuguese=_portuguese(None), exact=False)
 
 
 def document_key(key: str) -> str:

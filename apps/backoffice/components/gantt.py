@@ -1,14 +1,15 @@
 """The timeline of a run: from its real attempts to bars, marks and words. Pure: values in, coordinates out.
 
 Bar: our own work. Hatched bar: waiting for an answer. Dots: until the next attempt. Octagon: the attempt failed. Diamond:
-nobody knows. Violet: undoing. Steps that never began are listed, so that the end is visible.
+nobody knows. Violet: undoing. A strip across: a wait so long that the axis is broken there. Steps that never began are
+listed, so that the end is visible.
 """
 
 import itertools
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from apps.backoffice.components.axis import Axis, Tick
+from apps.backoffice.components.axis import Axis, Break, Tick, folds_of
 from apps.backoffice.components.formats import duration
 from apps.saga.public import AttemptState, RunState, StepState
 
@@ -105,6 +106,7 @@ class Gantt:
     """All that the drawing needs."""
 
     ticks: tuple[Tick, ...]
+    breaks: tuple[Break, ...]
     rows: tuple[Row, ...]
     now_x: float | None
     undo_top: int | None
@@ -147,6 +149,7 @@ def gantt(run: RunState, *, now: datetime, finding: str) -> Gantt:
     placed = tuple(replace(row, y=TOP + 8 + ROW * index + (gap if row.undo else 0)) for index, row in enumerate(rows))
     return Gantt(
         ticks=axis.ticks(),
+        breaks=axis.breaks,
         rows=placed,
         now_x=axis.x(now) if live else None,
         undo_top=TOP + ROW * len(run.steps) + 9 if undone else None,
@@ -155,16 +158,23 @@ def gantt(run: RunState, *, now: datetime, finding: str) -> Gantt:
 
 
 def _axis(run: RunState, *, now: datetime, live: bool) -> Axis:
-    ends = [attempt.finished_at or attempt.started_at for step in run.steps for attempt in step.tries]
-    end = max([run.started_at, *ends])
-    if run.finished_at is not None:
-        end = max(end, run.finished_at)
-    if live:
-        # A little room behind "now", and the next attempt when it is near.
-        room = max(now - run.started_at, timedelta(seconds=1))
-        waits = [step.retry_at - now for step in run.steps if step.retry_at is not None and step.retry_at > now]
-        end = max(end, now + max(room * 0.06, min(min(waits, default=timedelta(0)), room * 0.3)))
-    return Axis(run.started_at, end, LEFT, RIGHT)
+    tries = [attempt for step in run.steps for attempt in step.tries]
+    moments = {
+        run.started_at,
+        *(each.started_at for each in tries),
+        *(each.finished_at or each.started_at for each in tries),
+    }
+    moments |= {now} if live else set()
+    moments |= {run.finished_at} if run.finished_at is not None else set()
+    moments = {max(moment, run.started_at) for moment in moments}
+    axis = Axis(run.started_at, max(moments), LEFT, RIGHT, folds_of(moments))
+    if not live:
+        return axis
+    # A little room behind "now", and the next attempt when it is near.
+    room = max(axis.span, timedelta(seconds=1))
+    waits = [step.retry_at - now for step in run.steps if step.retry_at is not None and step.retry_at > now]
+    behind = max(room * 0.06, min(min(waits, default=timedelta(0)), room * 0.3))
+    return replace(axis, end=max(axis.end, now + behind))
 
 
 def _to_undo(run: RunState) -> list[StepState]:
@@ -173,7 +183,7 @@ def _to_undo(run: RunState) -> list[StepState]:
     begun.sort(key=lambda step: min(attempt.started_at for attempt in step.tries if attempt.undo))
     if not begun and run.status != "COMPENSATING":
         return []
-    over = run.status in {"COMPLETED", "COMPENSATED"}
+    over = run.status in {"COMPLETED", "COMPENSATED", "HANDLED"}
     waiting = [] if over else [step for step in reversed(run.steps) if step.status in _STILL_TO_UNDO and step not in begun]
     return begun + waiting
 

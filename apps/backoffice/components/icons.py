@@ -20,6 +20,19 @@ PATHS = {
     "bar": '<circle cx="8" cy="8" r="6.2"/><path d="M5 8h6"/>',
     "lock": '<rect x="3.2" y="7" width="9.6" height="6.8" rx="1.4"/><path d="M5.2 7V5a2.8 2.8 0 015.6 0v2"/>',
     "out": '<path d="M2.4 8h10M9.2 4.6L12.6 8l-3.4 3.4"/>',
+    "eye": (
+        '<path d="M1.6 8C3 5.2 5.3 3.8 8 3.8S13 5.2 14.4 8C13 10.8 10.7 12.2 8 12.2S3 10.8 1.6 8z"/>'
+        '<circle cx="8" cy="8" r="2"/>'
+    ),
+    "person": '<circle cx="8" cy="5.2" r="2.8"/><path d="M2.6 13.8c.6-3 2.8-4.2 5.4-4.2s4.8 1.2 5.4 4.2"/>',
+    "pivot": '<path d="M8 1.8L14.2 8 8 14.2 1.8 8z" fill="currentColor"/>',
+    "fork": (
+        '<circle cx="4" cy="3.6" r="1.8"/><circle cx="4" cy="12.4" r="1.8"/><circle cx="12" cy="6" r="1.8"/>'
+        '<path d="M4 5.4v5.2M12 7.8c0 2.4-4.6 1.4-7 3.2"/>'
+    ),
+    "edit": '<path d="M10.8 2.6l2.6 2.6L5.6 13H3v-2.6z"/><path d="M9.2 4.2l2.6 2.6"/>',
+    "skip": '<path d="M3 3.2v9.6L9.6 8z"/><path d="M12.6 3.2v9.6"/>',
+    "in": '<path d="M13.6 8h-10M6.8 4.6L3.4 8l3.4 3.4"/>',
     "again": '<path d="M13.4 8a5.4 5.4 0 11-1.7-3.9"/><path d="M13.6 2v3h-3"/>',
 }
 

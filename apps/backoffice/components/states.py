@@ -1,17 +1,9 @@
 """How a state looks: one tone, one icon and one word, the same everywhere. Colour is the third sign, never the only one."""
 
-from dataclasses import dataclass
-
 from apps.backoffice.components.formats import sentence
+from apps.common.looks import Look
 
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """``tone`` names the colours (ok, run, warn, bad, undo, idle, unk), ``icon`` the shape, ``word`` what is said."""
-
-    tone: str
-    icon: str
-    word: str
+__all__ = ["LOOKS", "Look", "look"]
 
 
 def _ok(word: str) -> Look:
@@ -55,6 +47,20 @@ LOOKS: dict[str, dict[str, Look]] = {
         "COMPLETED": _ok("Completed"),
         "COMPENSATED": _undo("Undone"),
         "STUCK": _bad("Stuck"),
+        "HANDLED": _idle("Handled", "lock"),
+    },
+    "action": {
+        "ASKED": Look("warn", "eye", "Waits for approval"),
+        "RUNNING": _running("Running"),
+        "DONE": _ok("Done"),
+        "CANCELLED": _idle("Stopped", "close"),
+    },
+    "item": {
+        "PENDING": _idle("Waits", "clock"),
+        "DONE": _ok("Done"),
+        "REFUSED": _idle("Left alone", "skip"),
+        "FAILED": _bad("Failed"),
+        "CANCELLED": _idle("Stopped", "close"),
     },
     "step": {
         "PENDING": _idle("Not begun", "clock"),
@@ -119,6 +125,12 @@ LOOKS: dict[str, dict[str, Look]] = {
         "CANCELLED": _undo("Cancelled"),
         "NUMBER_VOIDED": _undo("Number voided"),
         "ABANDONED": _undo("Abandoned"),
+    },
+    "hold": {
+        "OPEN": _waiting("Held"),
+        "POSTED": _ok("Posted"),
+        "VOIDED": _undo("Let go"),
+        "EXPIRED": _idle("Expired", "clock"),
     },
     "reservation": {
         "RESERVED": _running("Reserved"),

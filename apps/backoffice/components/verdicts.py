@@ -25,6 +25,7 @@ def run_verdict(run: RunState, *, now: datetime) -> Verdict:
         "COMPENSATED": _compensated,
         "COMPENSATING": _compensating,
         "STUCK": _stuck,
+        "HANDLED": _handled,
         "WAITING": _waiting,
     }.get(run.status, _running)
     verdict = _held(run, now) if run.held_by is not None else says(run, now)
@@ -63,6 +64,11 @@ def _held(run: RunState, now: datetime) -> Verdict:
     where = f"before {words(step.name)}" if step is not None else "in its way"
     since = f" since {moment(run.held_at, now=now).text}" if run.held_at is not None else ""
     return Verdict("idle", "bar", f"Held{since}: a pause stands {where}.", "It goes on by itself when the pause is lifted.")
+
+
+def _handled(run: RunState, now: datetime) -> Verdict:
+    when = f" at {moment(run.finished_at, now=now).text}" if run.finished_at else ""
+    return Verdict("idle", "lock", f"Closed by a person{when}.", _cause(run))
 
 
 def _completed(run: RunState, now: datetime) -> Verdict:

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.components.formats import duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
+from apps.backoffice.live import fragment
 from apps.messaging import public as messaging
 from apps.orders import public as orders
 from apps.saga import public as saga
@@ -75,7 +75,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 def home_live(request: HttpRequest) -> HttpResponse:
     """The parts of the page that change, alone."""
     page = home(may=request.user.has_perm, now=timezone.now())
-    return render(request, "backoffice/home_parts.html", {"home": page})
+    return fragment(request, "backoffice/home_parts.html", {"home": page})
 
 
 def home(*, may: Callable[[str], bool], now: datetime) -> Home:

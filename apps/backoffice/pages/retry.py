@@ -1,12 +1,10 @@
-"""Retry a stuck run: what would happen, a reason, and only then the click. Who did it and why stays in the audit log."""
+"""Retry a stuck run: what would happen, a reason, and only then the click. Who did it and why stays in the audit."""
 
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,10 +12,12 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import short_id
 from apps.backoffice.components.verdicts import run_verdict
+from apps.common.errors import DomainError
 from apps.saga import public as saga
 
 REASON_CHARACTERS_MAX = 500
 PERMISSION = "saga.change_run"
+_RETRY = saga.wanted(saga.Action.RETRY)
 
 
 class RetryForm(forms.Form):
@@ -59,24 +59,23 @@ def _retry(request: HttpRequest, user: User, run: saga.RunState, *, reason: str)
     if run.status != "STUCK":
         messages.warning(request, "Nothing done: the run is not stuck any more.")
         return page
-    # First the entry, then the deed, which is a commit of its own: a note without a deed is better than the reverse.
-    _note(user, run, f"Retry asked for: {reason}")
-    try:
-        saga.retry(run.run_id, now=timezone.now())
-    except saga.NotStuck as refusal:
-        _note(user, run, f"Retry not done: {refusal.detail}")
-        messages.warning(request, f"Nothing done: {refusal.detail}")
-        return page
-    messages.success(request, "The run goes on.")
+    refusal, waits = _do(run, reason=reason, by=f"user:{user.get_username()}")
+    if refusal:
+        messages.warning(request, f"Nothing done: {refusal}")
+    elif waits:
+        messages.success(request, "A second person must approve it: see Triage, Approvals.")
+    else:
+        messages.success(request, "The run goes on.")
     return page
 
 
-def _note(user: User, run: saga.RunState, text: str) -> None:
-    LogEntry.objects.create(
-        user_id=user.pk,
-        content_type=ContentType.objects.get_by_natural_key("saga", "run"),
-        object_id=str(run.run_id),
-        object_repr=f"{run.use_case} {run.business_key}"[:200],
-        action_flag=CHANGE,
-        change_message=text,
-    )
+def _do(run: saga.RunState, *, reason: str, by: str) -> tuple[str, bool]:
+    """Why it was not done, empty if it was; and whether it waits for a second person."""
+    which, now, seen = saga.Selection(run_ids=(run.run_id,)), timezone.now(), saga.token_of_state(run)
+    try:
+        action_id = saga.request_action(which, _RETRY, reason=reason, by=by, now=now, expected=seen)
+    except DomainError as refusal:
+        return refusal.detail, False
+    saga.work_on_action(action_id, now=now)
+    (item,), _ = saga.action_items(action_id, limit=1)
+    return item.detail if item.code else "", saga.action_state(action_id).waits

@@ -7,30 +7,32 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import short_id
+from apps.backoffice.components.formats import short_id, words
 from apps.backoffice.components.gantt import LIVE, Gantt, gantt
 from apps.backoffice.components.links import change_link, list_link
 from apps.backoffice.components.masking import mask_cpf
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
-from apps.backoffice.pages.retry import PERMISSION as RETRY_PERMISSION
+from apps.backoffice.live import fragment
+from apps.backoffice.pages.run_actions import actions_of
+from apps.backoffice.pages.run_money import Money, as_uuid, money_of, outputs_of
 from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal_docs
-from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
 from apps.payments import public as payments
 from apps.saga import public as saga
 
 LIVE_MS = 1000
-TABS = ("steps", "messages", "data")
-TRACEKEYS_MAX = 10  # a run posts once or twice; each key is one query
+TABS = ("steps", "messages", "data", "audit")
+NOTES_MAX = 50  # of each kind: a run that needed more is looked at in the list of interventions
 # Messages may still travel after a run is over: late answers, dead letters.
 MESSAGES_AFTER = timedelta(hours=1)
 
@@ -56,6 +58,25 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageLine:
+    """A message: ``icon`` and ``way`` say whether it was sent to somebody, came from them, or was given up."""
+
+    state: messaging.MessageState
+    icon: str
+    way: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Somebody intervened in this run."""
+
+    at: datetime
+    who: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
     """All that the page says."""
 
@@ -69,12 +90,12 @@ class RunPage:
     age: timedelta
     at: str
     steps: tuple[StepRow, ...]
-    messages: tuple[messaging.MessageState, ...]
+    messages: tuple[MessageLine, ...]
     data: dict[str, Any]
     payment: payments.PaymentView | None
     payment_href: str
-    lines: tuple[ledger.TransactionLine, ...]
-    hold_href: str
+    money: Money
+    notes: tuple[Note, ...]
     document: fiscal_docs.DocumentView | None
     document_href: str
 
@@ -89,7 +110,7 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "title": f"Run {short_id(page.run.run_id)}",
         "page": page,
         "tab": tab,
-        "may_retry": request.user.has_perm(RETRY_PERMISSION),
+        "actions": actions_of(page.run, may=request.user.has_perm),
         "live_url": f"{address}?tab={tab}" if page.live else "",
         "live_ms": LIVE_MS,
     }
@@ -98,12 +119,9 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
-    context = {
-        "page": _page(request, run_id),
-        "tab": _tab(request),
-        "may_retry": request.user.has_perm(RETRY_PERMISSION),
-    }
-    return render(request, "backoffice/run_parts.html", context)
+    page = _page(request, run_id)
+    context = {"page": page, "tab": _tab(request), "actions": actions_of(page.run, may=request.user.has_perm)}
+    return fragment(request, "backoffice/run_parts.html", context)
 
 
 def _tab(request: HttpRequest) -> str:
@@ -127,6 +145,7 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
     payment = _payment(run)
     document = fiscal_docs.document_of_order(run.subject_id)
     end = run.finished_at or now
+    messages = messaging.messages_of(run.global_id, since=run.started_at, until=end + MESSAGES_AFTER)
     return RunPage(
         run=run,
         now=now,
@@ -138,12 +157,12 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
         age=end - run.started_at,
         at=current_step(run),
         steps=tuple(_step_row(step, now=now) for step in run.steps),
-        messages=messaging.messages_of(run.global_id, since=run.started_at, until=end + MESSAGES_AFTER),
+        messages=tuple(_line(message) for message in messages),
         data=saga.run_input(run.run_id),
         payment=payment,
         payment_href=_payment_href(run, order, payment),
-        lines=_lines(run),
-        hold_href=_hold_href(run),
+        money=money_of(run),
+        notes=_notes(run),
         document=document,
         document_href=change_link("fiscal_docs_document", document.id) if document else "",
     )
@@ -185,21 +204,10 @@ def _paid_by(order: orders.OrderView, payment: payments.PaymentView | None) -> s
     return f"{card.brand.capitalize()} •••• {card.last4}"
 
 
-# --- What the steps left behind: ids in their outputs ---------------------------------------------------------------
-def _outputs(run: saga.RunState, name: str) -> list[str]:
-    return [str(step.output[name]) for step in run.steps if step.output.get(name)]
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
+# --- The payment ---------------------------------------------------------------------------------------------------
 def _payment(run: saga.RunState) -> payments.PaymentView | None:
-    for text in _outputs(run, "payment_id"):
-        payment_id = _uuid(text)
+    for text in outputs_of(run, "payment_id"):
+        payment_id = as_uuid(text)
         if payment_id is None:
             continue
         try:
@@ -219,14 +227,27 @@ def _payment_href(run: saga.RunState, order: orders.OrderView | None, payment: p
     return list_link("payments_payment", q=str(run.subject_id))
 
 
-def _lines(run: saga.RunState) -> tuple[ledger.TransactionLine, ...]:
-    keys = [key for text in _outputs(run, "tracekey") if (key := _uuid(text))]
-    return tuple(line for key in keys[:TRACEKEYS_MAX] for line in ledger.transactions_by_tracekey(key))
+# --- Messages and notes ---------------------------------------------------------------------------------------------
+def _line(message: messaging.MessageState) -> MessageLine:
+    kind = message.topic.rpartition(".")[2]
+    icon, way = {"in": ("out", "asked"), "compensate": ("undo", "asked to undo"), "error": ("bad", "given up")}.get(
+        kind, ("in", "told")
+    )
+    return MessageLine(state=message, icon=icon, way=way)
 
 
-def _hold_href(run: saga.RunState) -> str:
-    keys = _outputs(run, "hold_key")
-    return list_link("ledger_hold", q=keys[0]) if keys else ""
+def _notes(run: saga.RunState) -> tuple[Note, ...]:
+    """Who intervened, the newest first: in the state manager's own book, and in the back office's."""
+    found = [
+        Note(at=each.at, who=each.actor, what=f"{each.action} {words(each.step)}".strip(), why=each.reason)
+        for each in saga.interventions(run_id=run.run_id, rows_max=NOTES_MAX)
+    ]
+    entries = LogEntry.objects.filter(object_id=str(run.run_id)).select_related("user").order_by("-action_time")
+    found += [
+        Note(at=each.action_time, who=f"user:{each.user.get_username()}", what="", why=each.change_message)
+        for each in entries[:NOTES_MAX]
+    ]
+    return tuple(sorted(found, key=lambda note: note.at, reverse=True))
 
 
 # --- Steps ----------------------------------------------------------------------------------------------------------

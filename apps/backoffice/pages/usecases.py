@@ -11,11 +11,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.safestring import mark_safe
 
 from apps.backoffice.components.formats import plural, words
 from apps.backoffice.components.states import Look
 from apps.backoffice.components.verdicts import Verdict
+from apps.backoffice.live import fragment
+from apps.backoffice.pages.usecase_map import LIVE_MS, use_case_map
 from apps.common.errors import DomainError
 from apps.saga import public as saga
 
@@ -103,6 +104,12 @@ def use_case_view(request: HttpRequest, name: str) -> HttpResponse:
     return _page(request, _state(name), status=200)
 
 
+def use_case_live(request: HttpRequest, name: str) -> HttpResponse:
+    """The parts of its page that change, alone."""
+    _require(request, VIEW)
+    return fragment(request, "backoffice/usecase_parts.html", _parts(request, _state(name)))
+
+
 def pause_view(request: HttpRequest, name: str) -> HttpResponse:
     """POST pauses what the form says."""
     user = _require(request, PAUSE)
@@ -166,6 +173,17 @@ def _back(name: str) -> HttpResponse:
     return redirect("admin:backoffice_use_case", name)
 
 
+def _parts(request: HttpRequest, state: saga.UseCaseState) -> dict[str, Any]:
+    """What changes while somebody looks."""
+    return {
+        "state": state,
+        "line": _line(state),
+        "verdict": verdict_of(state),
+        "map": use_case_map(request, state, now=timezone.now()),
+        "runs_href": f"{reverse('admin:saga_run_changelist')}?use_case={state.name}",
+    }
+
+
 def _page(
     request: HttpRequest,
     state: saga.UseCaseState,
@@ -175,18 +193,16 @@ def _page(
     resuming: ReasonForm | None = None,
     pause_id: str = "",
 ) -> HttpResponse:
+    parts = _parts(request, state)
     context = {
         **admin.site.each_context(request),
         "title": "Use case",
-        "state": state,
-        "line": _line(state),
-        "verdict": verdict_of(state),
+        **parts,
         "form": form or PauseForm(state),
         "resuming": resuming,
         "resuming_id": pause_id,
         "may_pause": request.user.has_perm(PAUSE),
-        "runs_href": f"{reverse('admin:saga_run_changelist')}?use_case={state.name}",
-        # Drawn by our own code, which escapes every word in it.
-        "drawing": mark_safe(saga.drawing(state.name)),  # noqa: S308
+        "live_url": parts["map"].live_url,
+        "live_ms": LIVE_MS,
     }
     return render(request, "backoffice/usecase.html", context, status=status)

@@ -48,6 +48,18 @@ def duration(value: timedelta | None) -> str:
 
 
 @register.filter
+def brief(value: timedelta | None) -> str:
+    """12 min: a duration where there is little room"""
+    return formats.brief(value)
+
+
+@register.filter
+def age(value: timedelta) -> str:
+    """14 min: how long already"""
+    return formats.age(value)
+
+
+@register.filter
 def px(value: float) -> str:
     """A coordinate of a drawing: never with a decimal comma, whatever the language."""
     return f"{value:.1f}"
@@ -108,6 +120,36 @@ def verdict(verdict: Any) -> dict[str, Any]:
 def gantt(gantt: Any, run: Any) -> dict[str, Any]:
     """The timeline of a run, as a drawing and as a table."""
     return {"gantt": gantt, "run": run}
+
+
+@register.filter
+def actor(value: str) -> str:
+    """Whom people know: chief, of user:chief."""
+    return value.partition(":")[2] or value
+
+
+@register.inclusion_tag("components/trend.html")
+def trend(trend: Any) -> dict[str, Any]:
+    """Two hours in bars, with the word for them."""
+    return {"trend": trend}
+
+
+@register.inclusion_tag("components/progress.html")
+def progress(batch: Any) -> dict[str, Any]:
+    """How far an action is, as a bar."""
+    return {"batch": batch}
+
+
+@register.inclusion_tag("components/stepmap.html")
+def stepmap(map: Any, name: str) -> dict[str, Any]:
+    """The steps of a use case as a drawing; its numbers also stand in the table of the same page."""
+    return {"map": map, "name": name}
+
+
+@register.inclusion_tag("components/heat.html")
+def heat(cell: Any) -> dict[str, Any]:
+    """A duration on its heat."""
+    return {"cell": cell}
 
 
 @register.inclusion_tag("components/tile.html")

@@ -11,6 +11,7 @@ version is a new class. See releases.py.
 
 import functools
 import re
+from collections.abc import Collection
 from typing import Any, ClassVar, Self
 
 from apps.common.errors import DomainError
@@ -79,16 +80,17 @@ def message_class(schema: str) -> type[Message] | None:
     return _registry.get(schema)
 
 
-def closest_class(schema: str) -> type[Message] | None:
+def closest_class(schema: str, *, among: Collection[str] | None = None) -> type[Message] | None:
     """The class of a schema, or of the version closest to it: versions of one message can read each other.
 
-    So a release that knows v1 understands what a newer one sends as v2.
+    So a release that knows v1 understands what a newer one sends as v2. ``among``: only these schemas.
     """
     known = _registry.get(schema)
-    if known is not None:
+    if known is not None and (among is None or schema in among):
         return known
     family, version = family_of(schema), version_of(schema)
-    relatives = [kind for name, kind in _registry.items() if family_of(name) == family]
+    names = _registry if among is None else among
+    relatives = [_registry[name] for name in names if family_of(name) == family]
     return min(relatives, key=lambda kind: abs(version_of(kind.schema) - version), default=None)
 
 

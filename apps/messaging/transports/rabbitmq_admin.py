@@ -1,8 +1,10 @@
 """RabbitMQ: names, the connection, and what is declared at the broker."""
 
 import contextlib
+import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import amqp  # type: ignore[import-untyped]  # it ships no types
 from django.conf import settings
@@ -61,8 +63,24 @@ def down() -> Iterator[None]:
         raise TransportMisconfigured(
             f"RabbitMQ has an exchange or queue of this name, but not as we make it: delete it while it is empty. ({error})"
         ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise TransportMisconfigured(
+            "RabbitMQ's certificate is not trusted, or names another host: check RABBITMQ_CA_FILE and the host in "
+            f"RABBITMQ_URL. ({error.verify_message})"
+        ) from error
+    except FileNotFoundError as error:
+        raise TransportMisconfigured(f"RABBITMQ_CA_FILE is {settings.RABBITMQ_CA_FILE!r}, which is no file.") from error
     except DOWN as error:
         raise TransportDown(f"RabbitMQ does not answer: {error!r}") from error
+
+
+def _tls(url: str) -> dict[str, Any] | bool:
+    parts = urlsplit(url)
+    if parts.scheme != "amqps":
+        return False
+    # Without the name py-amqp takes any host's certificate of the same authority.
+    authorities = settings.RABBITMQ_CA_FILE or None
+    return {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": authorities, "server_hostname": parts.hostname}
 
 
 def connect() -> Any:
@@ -72,6 +90,7 @@ def connect() -> Any:
     with down():
         connection = Connection(  # type: ignore[no-untyped-call]
             settings.RABBITMQ_URL,
+            ssl=_tls(settings.RABBITMQ_URL),
             connect_timeout=CONNECT_S,
             heartbeat=HEARTBEAT_S,
             transport_options={"write_timeout": WRITE_S},

@@ -6,12 +6,14 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.fiscal_docs import public as fiscal
+from apps.orders.models import PaymentMethod
 from apps.orders.operations import ITEMS_MAX, QUANTITY_MAX
 from apps.orders.queries import OrderView
 from apps.payments import public as payments
 from apps.saga import public as saga
 
 CENT = Decimal("0.01")
+DOCUMENT_STEPS = frozenset({"issue_fiscal_doc", "sign_fiscal_doc"})  # that make a fiscal document
 
 
 class ItemSerializer(serializers.Serializer[dict[str, Any]]):
@@ -164,8 +166,10 @@ def _run_body(run: saga.RunState) -> dict[str, Any]:
 
 
 def _links(order: OrderView, run: saga.RunState | None) -> dict[str, str | None]:
-    paid = payments.payments_of(order_ref=str(order.id))
-    documents = fiscal.documents_of_order(order_id=order.id)
+    # Not asked for where there can be none: this is the answer that a customer waits for.
+    paid = payments.payments_of(order_ref=str(order.id)) if order.payment_method == PaymentMethod.CARD else ()
+    documented = run is not None and any(step.attempts for step in run.steps if step.name in DOCUMENT_STEPS)
+    documents = fiscal.documents_of_order(order_id=order.id) if documented else ()
     tracekey = next((str(s.output["tracekey"]) for s in run.steps if "tracekey" in s.output), None) if run else None
     return {
         "self": f"/orders/{order.id}",

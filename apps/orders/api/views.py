@@ -122,10 +122,13 @@ def _command(request: Request) -> PlaceOrder:
 
 def _answer(placed: Placed, preference: Preference, *, spent_s: float) -> Response:
     assert placed.order_id is not None  # noqa: S101  # it is None only for a replay
-    left_s = max(preference.wait_s - spent_s, 0.0)
-    decided = preference.wait_s > 0 and queries.wait_until_decided(placed.order_id, timeout_s=left_s)
     order = queries.order(placed.order_id)
     assert order is not None  # noqa: S101  # orders are never deleted
+    if preference.wait_s > 0 and not order.decided:
+        queries.wait_until_decided(placed.order_id, timeout_s=max(preference.wait_s - spent_s, 0.0))
+        order = queries.order(placed.order_id)
+        assert order is not None  # noqa: S101
+    decided = preference.wait_s > 0 and order.decided
     status, body, headers = (201 if decided else 202), order_body(order), {"Location": f"/orders/{order.id}"}
     if preference.applied:
         headers["Preference-Applied"] = preference.applied

@@ -26,7 +26,7 @@ class _SecondsField(serializers.Field[timedelta, Any, float, Any]):
 
 
 # --- In -----------------------------------------------------------------------------------------------------------------
-class _ReasonSerializer(Shape):
+class ReasonSerializer(Shape):
     """Why somebody intervenes."""
 
     reason = serializers.CharField(
@@ -34,7 +34,7 @@ class _ReasonSerializer(Shape):
     )
 
 
-class PauseUseCaseSerializer(_ReasonSerializer):
+class PauseUseCaseSerializer(ReasonSerializer):
     """Begin no new run of a use case."""
 
     mode = serializers.ChoiceField(
@@ -42,23 +42,26 @@ class PauseUseCaseSerializer(_ReasonSerializer):
     )
 
 
-class PauseStepSerializer(_ReasonSerializer):
+class PauseStepSerializer(ReasonSerializer):
     """Do not begin a step in any run."""
 
     holds_undo = serializers.BooleanField(default=True, help_text="The undo of the step waits too.")
 
 
-class ResumeSerializer(_ReasonSerializer):
+class ResumeSerializer(ReasonSerializer):
     """Let go on what is paused."""
 
     pause_id = serializers.UUIDField(required=False, help_text="Only if it is this pause: the one that you saw.")
 
 
 # --- Out: runs ----------------------------------------------------------------------------------------------------------
+_WAITS = ["answer", "call", "retry", "undo", "worker", "pause", "person", "timer", "approval", "branches", "lock"]
+
+
 class WaitSerializer(Shape):
     """Whom a run waits for."""
 
-    kind = serializers.ChoiceField(choices=["answer", "call", "retry", "undo", "worker", "pause", "person"])
+    kind = serializers.ChoiceField(choices=_WAITS)
     whom = serializers.CharField()
     since = serializers.DateTimeField(allow_null=True)
     until = serializers.DateTimeField(allow_null=True)
@@ -82,7 +85,9 @@ class FoundRunSerializer(Shape):
     version = serializers.IntegerField()
     business_key = serializers.CharField()
     idempotency_key = serializers.CharField()
-    status = serializers.ChoiceField(choices=["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK"])
+    status = serializers.ChoiceField(
+        choices=["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"]
+    )
     step = serializers.CharField(help_text="Where it is; empty when it is over.")
     failed_step = serializers.CharField()
     error_code = serializers.CharField()
@@ -94,6 +99,9 @@ class FoundRunSerializer(Shape):
     held_by = serializers.UUIDField(allow_null=True, help_text="The pause that holds it.")
     waits_for = WaitSerializer(source="wait", allow_null=True)
     sla = PromiseSerializer(source="promise", allow_null=True)
+    deadline_at = serializers.DateTimeField(allow_null=True, help_text="Of the whole run: it is undone then, or late.")
+    parent_id = serializers.UUIDField(allow_null=True, help_text="The run of whose step it is a branch.")
+    branch = serializers.CharField()
 
 
 class RunsSerializer(Shape):
@@ -159,11 +167,40 @@ class InterventionSerializer(Shape):
     detail = serializers.DictField()
 
 
+class ChildSerializer(Shape):
+    """A branch of a run: a run of its own."""
+
+    id = serializers.UUIDField(source="run_id")
+    step = serializers.CharField()
+    branch = serializers.CharField()
+    use_case = serializers.CharField()
+    business_key = serializers.CharField()
+    status = serializers.CharField()
+    error_code = serializers.CharField()
+    started_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class LockSerializer(Shape):
+    """A key of a run that is not over."""
+
+    key = serializers.CharField()
+    held = serializers.BooleanField(help_text="False: it waits for it, or will.")
+    asked_at = serializers.DateTimeField()
+    held_at = serializers.DateTimeField(allow_null=True)
+    holder = serializers.UUIDField(allow_null=True, help_text="The run that holds it.")
+    holder_business_key = serializers.CharField()
+    ahead = serializers.IntegerField(help_text="Runs that wait for it before this one.")
+
+
 class SagaRunSerializer(FoundRunSerializer):
     """A run with its steps, attempts, messages and interventions. Inputs and outputs are not told: they may be personal."""
 
+    token = serializers.CharField(help_text="Its state: what an action on it may demand as expected.")
     late_answers = serializers.IntegerField()
     steps = RunStepSerializer(many=True)
+    children = ChildSerializer(many=True)
+    locks = LockSerializer(many=True)
     messages = MessageSerializer(many=True)
     interventions = InterventionSerializer(many=True)
 

@@ -18,13 +18,13 @@ from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
 from apps.identity.public import Caller, require_scope
 from apps.messaging import public as messaging
-from apps.saga import audit, diagram, pauses, queries, search, usecases
+from apps.saga import audit, diagram, pauses, queries, search, triage, usecases
 from apps.saga.api import questions, serializers
 
 READ, OPERATE = "sagas:read", "sagas:operate"
 MESSAGES_AFTER = timedelta(hours=1)  # messages may still travel after a run is over
-_REFUSED = dict.fromkeys((401, 403, 404, 422), ProblemSerializer)
-_CHANGE_REFUSED = {**_REFUSED, 409: ProblemSerializer}
+REFUSED = dict.fromkeys((401, 403, 404, 422), ProblemSerializer)
+CHANGE_REFUSED = {**REFUSED, 409: ProblemSerializer}
 
 
 # --- Runs ---------------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ class RunsView(APIView):
         operation_id="saga_runs",
         summary="Find runs",
         parameters=questions.PARAMETERS,
-        responses={200: serializers.RunsSerializer, **_REFUSED},
+        responses={200: serializers.RunsSerializer, **REFUSED},
     )
     def get(self, request: Request) -> Response:
         """The runs that meet all conditions, newest first, in pages, with a total that is exact up to 10,000."""
@@ -56,7 +56,7 @@ class RunView(APIView):
     @extend_schema(
         operation_id="saga_run",
         summary="The state of a run",
-        responses={200: serializers.SagaRunSerializer, **_REFUSED},
+        responses={200: serializers.SagaRunSerializer, **REFUSED},
     )
     def get(self, request: Request, key: str) -> Response:
         """A run with its steps, attempts, messages and whom it waits for.
@@ -72,8 +72,11 @@ class RunView(APIView):
         until = (run.finished_at or now) + MESSAGES_AFTER
         told = {
             **{field.name: getattr(run, field.name) for field in fields(run)},
+            "token": triage.token_of_state(state),
             "late_answers": state.late_answers,
             "steps": state.steps,
+            "children": state.children,
+            "locks": state.locks,
             "messages": messaging.messages_of(run.global_id, since=run.started_at, until=until),
             "interventions": audit.interventions(run_id=run.run_id),
         }
@@ -87,7 +90,7 @@ class UseCasesView(APIView):
     @extend_schema(
         operation_id="saga_use_cases",
         summary="All use cases",
-        responses={200: serializers.UseCasesSerializer, **_REFUSED},
+        responses={200: serializers.UseCasesSerializer, **REFUSED},
     )
     def get(self, request: Request) -> Response:
         """Every use case with its owner, SLA, versions, pauses, and how many of its runs are not over."""
@@ -102,7 +105,7 @@ class UseCaseView(APIView):
     @extend_schema(
         operation_id="saga_use_case",
         summary="A use case",
-        responses={200: serializers.UseCaseDetailSerializer, **_REFUSED},
+        responses={200: serializers.UseCaseDetailSerializer, **REFUSED},
     )
     def get(self, request: Request, name: str) -> Response:
         """A use case with its steps, search attributes, pauses, and who intervened."""
@@ -139,7 +142,7 @@ class SvgView(APIView):
         operation_id="saga_use_case_svg",
         summary="A use case as an SVG",
         parameters=[questions.VERSION],
-        responses={(200, "image/svg+xml"): OpenApiResponse(OpenApiTypes.STR), **_REFUSED},
+        responses={(200, "image/svg+xml"): OpenApiResponse(OpenApiTypes.STR), **REFUSED},
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """The steps from left to right, undo from right to left, the pivot marked."""
@@ -157,7 +160,7 @@ class MermaidView(APIView):
         operation_id="saga_use_case_mermaid",
         summary="A use case as Mermaid",
         parameters=[questions.VERSION],
-        responses={(200, "text/vnd.mermaid"): OpenApiResponse(OpenApiTypes.STR), **_REFUSED},
+        responses={(200, "text/vnd.mermaid"): OpenApiResponse(OpenApiTypes.STR), **REFUSED},
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """The same picture as a Mermaid flowchart."""
@@ -176,12 +179,14 @@ def _picture(text: str, renderer: type[_PictureRenderer]) -> HttpResponse:
 
 
 # --- Pauses -------------------------------------------------------------------------------------------------------------
-def _operator(request: Request) -> str:
+def operator(request: Request) -> str:
+    """Who acts, if they may."""
     caller: Caller = require_scope(request, OPERATE)
     return f"account:{caller.account_id}"
 
 
-def _read(request: Request, shape: type[serializers.Shape]) -> dict[str, Any]:
+def read(request: Request, shape: type[serializers.Shape]) -> dict[str, Any]:
+    """The body's values. Raises InvalidRequest."""
     if not isinstance(request.data, dict):
         raise InvalidRequest("The body is not an object.")
     serializer = shape(data=request.data)
@@ -194,7 +199,7 @@ def _told(name: str) -> Response:
     return Response(serializers.UseCaseDetailSerializer(usecases.use_case(name)).data)
 
 
-_TOLD = {200: serializers.UseCaseDetailSerializer, **_CHANGE_REFUSED}
+_TOLD = {200: serializers.UseCaseDetailSerializer, **CHANGE_REFUSED}
 
 
 class PauseUseCaseView(APIView):
@@ -208,8 +213,8 @@ class PauseUseCaseView(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Begin no new run: they wait, or are refused with R513. Runs that have begun go on."""
-        by = _operator(request)
-        values = _read(request, serializers.PauseUseCaseSerializer)
+        by = operator(request)
+        values = read(request, serializers.PauseUseCaseSerializer)
         pauses.pause(name, reason=values["reason"], refuses=values["mode"] == "refuse", by=by, now=timezone.now())
         return _told(name)
 
@@ -225,8 +230,8 @@ class ResumeUseCaseView(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Let new runs begin, and those that wait go on at once."""
-        by = _operator(request)
-        values = _read(request, serializers.ResumeSerializer)
+        by = operator(request)
+        values = read(request, serializers.ResumeSerializer)
         pauses.lift(name, reason=values["reason"], pause_id=values.get("pause_id"), by=by, now=timezone.now())
         return _told(name)
 
@@ -242,8 +247,8 @@ class PauseStepView(APIView):
     )
     def post(self, request: Request, name: str, step: str) -> Response:
         """Begin this step in no run; what is under way ends. The runs wait before it, and nothing fails."""
-        by = _operator(request)
-        values = _read(request, serializers.PauseStepSerializer)
+        by = operator(request)
+        values = read(request, serializers.PauseStepSerializer)
         pauses.pause(name, step, reason=values["reason"], holds_undo=values["holds_undo"], by=by, now=timezone.now())
         return _told(name)
 
@@ -259,7 +264,7 @@ class ResumeStepView(APIView):
     )
     def post(self, request: Request, name: str, step: str) -> Response:
         """Let the runs that wait before this step go on at once, also when its breaker paused it."""
-        by = _operator(request)
-        values = _read(request, serializers.ResumeSerializer)
+        by = operator(request)
+        values = read(request, serializers.ResumeSerializer)
         pauses.lift(name, step, reason=values["reason"], pause_id=values.get("pause_id"), by=by, now=timezone.now())
         return _told(name)

@@ -4,6 +4,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from apps.backoffice.pages import usecase_map
+
 
 @pytest.fixture
 def chief(db: None) -> Client:
@@ -18,3 +20,9 @@ def newcomer(db: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_user("newcomer", password="a long one", is_staff=True))
     return client
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """Each test has its own world."""
+    usecase_map.forget()

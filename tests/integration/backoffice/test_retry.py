@@ -1,13 +1,12 @@
 """A stuck run is let go on by a person, with a reason, and never by a link."""
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from apps.saga import definition as definitions
-from apps.saga.models import Run, RunStatus
+from apps.saga.models import Audit, Run, RunStatus
 from tests import factories
 
 # Retry is a commit of its own.
@@ -30,15 +29,14 @@ class TestRetry:
         assert answer.status_code == 200
         assert "If you retry now" in answer.content.decode()
         assert Run.objects.get().status == RunStatus.STUCK
-        assert LogEntry.objects.count() == 0
+        assert Audit.objects.count() == 0
 
     def test_lets_the_run_go_on_and_keeps_who_and_why(self, stuck: Run, chief: Client) -> None:
         answer = chief.post(url(stuck), {"reason": "the lock is gone"})
         assert answer["Location"] == reverse("admin:backoffice_run", args=[stuck.pk])
         assert Run.objects.get().status == RunStatus.RUNNING
-        entry = LogEntry.objects.get()
-        assert (entry.user.username, entry.object_id) == ("chief", str(stuck.pk))
-        assert "the lock is gone" in entry.change_message
+        row = Audit.objects.get()
+        assert (row.actor, row.run_id, row.action, row.reason) == ("user:chief", stuck.pk, "retry", "the lock is gone")
 
     @pytest.mark.parametrize("reason", ["", "   ", "ok"])
     def test_asks_for_a_reason(self, stuck: Run, chief: Client, reason: str) -> None:
@@ -49,7 +47,7 @@ class TestRetry:
         for _ in range(2):
             chief.post(url(stuck), {"reason": "the lock is gone"})
         page = chief.get(reverse("admin:backoffice_run", args=[stuck.pk])).content.decode()
-        assert LogEntry.objects.count() == 1
+        assert Audit.objects.count() == 1
         assert "not stuck any more" in page
 
     def test_only_a_stuck_run_shows_the_door(self, stuck: Run, chief: Client) -> None:
@@ -57,7 +55,7 @@ class TestRetry:
         assert url(stuck) in chief.get(reverse("admin:backoffice_run", args=[stuck.pk])).content.decode()
         html = chief.get(reverse("admin:backoffice_run", args=[live.pk])).content.decode()
         assert url(live) not in html
-        assert "Retry: not while it goes on by itself" in html
+        assert "Retry now: not while it goes on by itself" in html
 
     def test_needs_the_permission(self, stuck: Run, newcomer: Client, client: Client) -> None:
         assert newcomer.post(url(stuck), {"reason": "the lock is gone"}).status_code == 403

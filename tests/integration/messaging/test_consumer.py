@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.common.errors import DomainError
 from apps.messaging import envelope
 from apps.messaging.consumer import ConsumerThread, consume_once, deliver
-from apps.messaging.contracts.base import InvalidMessage
+from apps.messaging.contracts.base import InvalidMessage, Message
 from apps.messaging.contracts.payments import CardResult
 from apps.messaging.dead_letters import error_topic
 from apps.messaging.envelope import ENVELOPE_BYTES_MAX, Meta
@@ -44,6 +44,17 @@ from tests.integration.messaging.world import (
 pytestmark = pytest.mark.django_db
 
 MakeReader = Callable[[str], Reader]
+
+
+class NewerNote(Message):
+    """What a later release sends; this one knows it too."""
+
+    topic: ClassVar[str] = TOPIC
+    schema: ClassVar[str] = "tests.note.v2"
+
+    n: int
+    key: str = ""
+    colour: str = "red"
 
 
 class Refusal(DomainError):
@@ -107,6 +118,11 @@ class TestInbox:
         assert one.numbers() == [2]
         assert not dead_letters()
         assert Inbox.objects.count() == 1
+
+    def test_reads_a_newer_version_as_the_one_that_the_group_handles(self, reader: MakeReader) -> None:
+        one = reader("g")
+        give(record(1, schema=NewerNote.schema), record(2))
+        assert one.numbers() == [1, 2]
 
     def test_buries_a_schema_that_nobody_knows(self, reader: MakeReader) -> None:
         one = reader("g")

@@ -204,7 +204,7 @@ class TestRuns:
             )
         found = scraped(client)
         assert found["lastro_saga_runs"] == {("RUNNING",): 2, ("WAITING",): 0, ("COMPENSATING",): 1, ("STUCK",): 1}
-        assert found["lastro_saga_runs_over_day"] == {("COMPLETED",): 1, ("COMPENSATED",): 0}
+        assert found["lastro_saga_runs_over_day"] == {("COMPLETED",): 1, ("COMPENSATED",): 0, ("HANDLED",): 0}
 
 
 @pytest.mark.django_db(transaction=True)

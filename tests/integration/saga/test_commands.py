@@ -145,3 +145,67 @@ class TestSnapshots:
             call_command("saga_snapshots")
         assert "written: test.toy.v1.json\n" in said("saga_snapshots", "--write")
         assert said("saga_snapshots") == "Every version has the steps of its snapshot.\n"
+
+
+class TestTriage:
+    @pytest.fixture
+    def stuck(self, story: Story) -> Iterator[Run]:
+        from apps.saga.definition import RETRIABLE
+        from tests.integration.saga.test_engine import Refusal, local
+        from tests.saga_driver import finish
+
+        made = toy(local(story, "d", PIVOT), local(story, "e", RETRIABLE), story=story, use_case="test.stuck")
+        with registered(made):
+            story.plan["do e"] = [Refusal("no such account")]
+            yield finish(begin(made, key="order 9", data={"amount": "10.00"}))
+
+    def test_lists_what_broke(self, said: Any, stuck: Run) -> None:
+        text = said("saga_triage")
+        assert "open  R999 at e of test.stuck: 1 runs (1 stuck), 10.00 at risk, 1 failures, last " in text
+        (line,) = said("saga_triage", "list", "--json").splitlines()
+        assert (json.loads(line)["runs"], json.loads(line)["amount"]) == (1, "10.00")
+        assert said("saga_triage", "list", "--status", "handled") == "No incident.\n"
+
+    def test_tells_first_and_does_it_then(self, said: Any, stuck: Run) -> None:
+        incident = json.loads(said("saga_triage", "list", "--json"))["id"]
+        text = said("saga_triage", "retry", "--incident", incident, "--dry-run")
+        assert f"{stuck.pk}  order 9  tries e again" in text
+        assert "1 runs, 10.00 at risk. Nothing was changed." in text
+        assert Run.objects.get(pk=stuck.pk).status == "STUCK"
+        text = said("saga_triage", "retry", "--incident", incident, "--reason", REASON, "--input", '{"amount": "11.00"}')
+        assert "done; 1 done" in text
+        assert Run.objects.get(pk=stuck.pk).data == {"amount": "11.00"}
+        row = Audit.objects.get()
+        assert (row.action, row.reason) == ("retry", REASON)
+        assert row.actor.startswith("command:saga_triage by ")
+
+    def test_asks_and_cancels(self, said: Any, stuck: Run, settings: Any) -> None:
+        settings.SAGA_FOUR_EYES = ["5.00"]
+        text = said("saga_triage", "handle", "--use-case", "test.stuck", "--state", "stuck", "--reason", REASON)
+        assert "asked; 1 pending. It waits for a second person." in text
+        action = text.split()[0]
+        with pytest.raises(CommandError, match="R552"):
+            said("saga_triage", "approve", action)
+        assert "cancelled; 1 cancelled" in said("saga_triage", "cancel", action, "--reason", REASON)
+        assert f"{stuck.pk}  order 9  cancelled" in said("saga_triage", "show", action)
+
+    def test_retries_one_run(self, said: Any, stuck: Run) -> None:
+        assert said("saga_retry", str(stuck.pk), "--reason", REASON) == "The run goes on.\n"
+        with pytest.raises(CommandError, match="R501"):
+            said("saga_retry", str(stuck.pk), "--reason", REASON)
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (("retry",), "Say which runs"),
+            (("retry", "--use-case", "test.stuck"), "Say why"),
+            (("retry", "--use-case", "test.stuck", "--reason", "ok"), "R001"),
+            (("retry", "--use-case", "test.typo", "--reason", REASON), "R511"),
+            (("skip", "--use-case", "test.stuck", "--reason", REASON, "--output", "{"), "is no JSON"),
+            (("show", "00000000-0000-0000-0000-000000000001"), "R550"),
+        ],
+    )
+    def test_refuses_what_makes_no_sense(self, said: Any, stuck: Run, words: tuple[str, ...], says: str) -> None:
+        with pytest.raises(CommandError, match=says):
+            said("saga_triage", *words)
+        assert Run.objects.get(pk=stuck.pk).status == "STUCK"

@@ -192,6 +192,7 @@ class TestStep:
                 work(run_id)
                 let_time_pass(run_id)
             while Step.objects.get(run_id=run_id, position=1).attempts < 3:  # its last attempt is under way
+                let_time_pass(run_id)
                 engine.advance(run_id) if shape is ask else _during_the_call(run_id, a_toy)
             if shape is ask:
                 pause("b")

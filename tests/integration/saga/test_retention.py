@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.saga import archive, months, retention, tasks
 from apps.saga import definition as definitions
 from apps.saga.definition import Definition
-from apps.saga.models import ArchivedBatch, Attempt, Run, RunStatus, Step
+from apps.saga.models import Approval, ArchivedBatch, Attempt, Run, RunStatus, Step
 from apps.saga.months import TABLES
 from apps.saga.queries import run_state
 from apps.saga.retention import archive_runs, count
@@ -37,7 +37,7 @@ def _old_months(settings: Any) -> Iterator[None]:
         for table in TABLES:
             table.open(date(2026, month, 1))
     yield
-    for model in (Attempt, Step, Run):
+    for model in (Approval, Attempt, Step, Run):
         model.objects.all().delete()
     with connection.cursor() as cursor:
         for table in TABLES:
@@ -66,7 +66,9 @@ class TestExport:
         (read,) = rows_of(tmp_path, "saga_run")
         assert read.pop("month") == "2026-01"
         assert json.loads(read.pop("data")) == stored.pop("data") == run.data
-        assert read == {name: str(value) if name.endswith("id") else value for name, value in stored.items()}
+        for name in ("attributes", "renamed"):
+            assert json.loads(read.pop(name)) == stored.pop(name)
+        assert read == {name: str(value) if value and name.endswith("id") else value for name, value in stored.items()}
         read_steps = [{name: row[name] for name in archive.columns(Step)} for row in rows_of(tmp_path, "saga_step")]
         for row, step in zip(read_steps, steps, strict=True):
             assert {**row, "output": json.loads(row["output"])} == {**step, "run_id": str(run.pk)}
@@ -74,6 +76,28 @@ class TestExport:
             {name: row[name] for name in archive.columns(Attempt)} for row in rows_of(tmp_path, "saga_attempt")
         ]
         assert read_attempts == [{**attempt, "run_id": str(run.pk)} for attempt in attempts]
+
+    def test_takes_what_people_decided_along(self, tmp_path: Path) -> None:
+        run, other = run_at(JANUARY), run_at(JANUARY, status=RunStatus.STUCK)
+        for each in (run, other):
+            Approval.objects.create(
+                run_id=each.pk,
+                position=1,
+                use_case="test.old",
+                step="s1",
+                business_key="k",
+                question="Shall it?",
+                deciders=["group:bosses"],
+                status="REFUSED",
+                asked_at=JANUARY,
+                until=JANUARY,
+                decided_by="user:boss",
+                reason="no",
+            )
+        archive_runs(directory=tmp_path, now=NOW)
+        (row,) = rows_of(tmp_path, "saga_approval")
+        assert (row["run_id"], row["decided_by"], row["question"]) == (str(run.pk), "user:boss", "Shall it?")
+        assert Approval.objects.get().run_id == other.pk
 
     def test_keeps_times_and_numbers_as_what_they_are(self, tmp_path: Path) -> None:
         run_at(JANUARY)
@@ -93,7 +117,8 @@ class TestExport:
         run_at(MARCH)
         archive_runs(directory=tmp_path, now=NOW)
         folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")}
-        wanted = {f"{table.table}/month=2026-0{month}" for table in TABLES for month in (1, 3)}
+        tables = ("saga_run", "saga_step", "saga_attempt", "saga_approval")
+        wanted = {f"{table}/month=2026-0{month}" for table in tables for month in (1, 3)}
         assert folders == wanted
         assert not list(tmp_path.rglob("*.part"))
 
@@ -144,6 +169,16 @@ class TestWhatStays:
         assert run_state(live.pk) == state
         assert home_of("saga_run", "id", live.pk) == {"saga_run_202601"}
         assert [row["id"] for row in rows_of(tmp_path, "saga_run")] == [str(over.pk)]
+
+    def test_is_a_branch_of_a_run_that_is_not_over(self, tmp_path: Path) -> None:
+        whole = run_at(JANUARY, status=RunStatus.STUCK)
+        branch, other = run_at(JANUARY), run_at(JANUARY)
+        terms = {"parent_id": whole.pk, "parent_position": 0, "global_id": whole.global_id}
+        Run.objects.filter(pk=branch.pk).update(**terms)
+        Run.objects.filter(pk=other.pk).update(parent_id=branch.pk, parent_position=0, global_id=whole.global_id)
+        assert (count(now=NOW).runs, archive_runs(directory=tmp_path, now=NOW).runs) == ({}, {})
+        Run.objects.filter(pk=whole.pk).update(status=RunStatus.COMPLETED, finished_at=JANUARY + timedelta(days=1))
+        assert archive_runs(directory=tmp_path, now=NOW).runs == {"test.old": 3}
 
     def test_is_what_ended_not_long_enough_ago(self, tmp_path: Path) -> None:
         slow = run_at(JANUARY, lasts=NOW - timedelta(days=30) - JANUARY)

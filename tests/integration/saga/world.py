@@ -34,13 +34,14 @@ def toy(*steps: Step, story: Story, version: int = 1, use_case: str = TOY, **ter
 @contextmanager
 def registered(*made: Definition) -> Iterator[None]:
     """These definitions are known while the block runs."""
+    before = set(definitions._registry)
     for definition in made:
         definitions.register(definition)
     try:
         yield
     finally:
-        for definition in made:
-            definitions._registry.pop((definition.use_case, definition.version))
+        for key in set(definitions._registry) - before:  # those that it is made of too
+            definitions._registry.pop(key)
 
 
 def with_breaker(step: Step, breaker: Breaker = BREAKER) -> Any:

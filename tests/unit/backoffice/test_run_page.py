@@ -9,7 +9,7 @@ import pytest
 from django.template import Context, Template
 from django.utils import translation
 
-from apps.backoffice.components.axis import TICKS_MAX, Axis
+from apps.backoffice.components.axis import FOLDS_MAX, TICKS_MAX, Axis, Fold, folds_of
 from apps.backoffice.components.gantt import BAR_WIDTH_MIN, LEFT, RIGHT, WIDTH, Gantt, Row, gantt
 from apps.backoffice.components.icons import PATHS
 from apps.backoffice.components.states import LOOKS, look
@@ -107,8 +107,8 @@ class TestGantt:
         assert not bar.hatched
 
     def test_keeps_a_very_short_attempt_visible(self) -> None:
-        state = run("COMPLETED", step("first", "DONE", attempt(0, 0.001, "DONE")), over=3600)
-        assert rows(gantt(state, now=after(3600), finding=""))["first"].bars[0].width == BAR_WIDTH_MIN
+        state = run("COMPLETED", step("first", "DONE", attempt(0, 0.001, "DONE")), over=200)
+        assert rows(gantt(state, now=after(200), finding=""))["first"].bars[0].width == BAR_WIDTH_MIN
 
     def test_hatches_what_waits_for_an_answer_and_dots_the_time_between(self) -> None:
         row = rows(gantt(run("COMPLETED", RETRIED, over=100), now=after(100), finding=""))["ask"]
@@ -308,3 +308,46 @@ class TestStates:
         assert Template("{% load backoffice %}{% moment at %}").render(Context({"at": None})) == "—"
         html = Template("{% load backoffice %}{% moment at %}").render(Context({"at": START}))
         assert 'datetime="2026-11-21T22:11:02.000Z"' in html
+
+
+class TestFolds:
+    DAY = 86_400.0
+
+    def waited(self, *, rest: float = 30) -> RunState:
+        """It took a while, then nobody answered for two days, then it took a while again."""
+        end = 2 * self.DAY
+        tries = (attempt(1, rest, "NO_ANSWER"), attempt(end, end + rest, "ANSWERED", number=2))
+        return run("COMPLETED", step("first", "DONE", *tries, shape="ask"), over=end + rest + 1)
+
+    def test_a_wait_of_two_days_does_not_squeeze_the_rest(self) -> None:
+        drawn = gantt(self.waited(), now=after(3 * self.DAY), finding="")
+        first, second = rows(drawn)["first"].bars
+        assert first.width > 150
+        assert second.width > 150
+        assert second.x - (first.x + first.width) < 80
+        assert [each.text for each in drawn.breaks] == ["1\u00a0d\u00a023\u00a0h"]
+
+    def test_what_follows_a_fold_stands_where_it_belongs(self) -> None:
+        axis = Axis(after(0), after(1060), 0, 156, (Fold(after(30), after(1030)),))
+        assert [axis.x(after(at)) for at in (-5, 0, 30, 1030, 1060, 2000)] == [0, 0, 50, 106, 156, 156]
+        assert axis.x(after(530)) == 78
+
+    def test_the_axis_never_goes_back(self) -> None:
+        axis = Axis(after(0), after(9000), 0, 500, folds_of(after(at) for at in (0, 10, 4000, 4010, 9000)))
+        assert len(axis.folds) == 2
+        places = [axis.x(after(at)) for at in range(0, 9001, 100)]
+        assert places == sorted(places)
+        labels = [tick.x for tick in axis.ticks()]
+        assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(labels))
+
+    @pytest.mark.parametrize(
+        "moments",
+        [(0, 4, 8, 90), (0, 0.03, 840), (0, 400, 800, 1200), (0, 40, 440)],
+        ids=["short", "nothing beside it", "all are long", "the rest has its tenth"],
+    )
+    def test_what_squeezes_nothing_is_drawn_as_long_as_it_was(self, moments: tuple[float, ...]) -> None:
+        assert folds_of(after(at) for at in moments) == ()
+
+    def test_so_many_folds_that_nothing_else_had_room_are_not_made(self) -> None:
+        moments = [after(index * 10_000 + extra) for index in range(9) for extra in (0, 1)]
+        assert len(folds_of(moments)) == FOLDS_MAX

@@ -347,6 +347,11 @@ class TestClosestClass:
         assert closest_class("tests.everything.v9") is EverythingV4
         assert closest_class("tests.every.v1") is None
 
+    def test_is_looked_for_among_those_that_are_wanted(self) -> None:
+        assert closest_class("tests.everything.v4", among=["tests.everything.v1"]) is Everything
+        assert closest_class("tests.everything.v1", among=["tests.everything.v1"]) is Everything
+        assert closest_class("tests.everything.v1", among=[]) is None
+
 
 class TestEveryClass:
     def test_is_frozen_and_slotted(self) -> None:

@@ -5,8 +5,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.saga.budgets import backoff
 from apps.saga.definition import LocalStep
-from apps.saga.session import backoff
 
 
 class TestBackoff:

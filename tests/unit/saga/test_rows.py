@@ -29,4 +29,5 @@ class TestRows:
     def test_keep_what_a_run_began_with(self) -> None:
         fixed = {"id", "global_id", "use_case", "version", "subject_id", "business_key", "data", "started_at"}
         fixed |= {"idempotency_key", "renamed", "rescues"}  # the last one is the sweeper's
+        fixed |= {"deadline_at", "parent_id", "parent_position", "branch"}
         assert columns(Run) - set(RUN_CHANGES) == fixed

@@ -6,6 +6,8 @@
   const STALE_MS = 5000; // after this long without news the page may not look live
   const TRIES_WAIT_MAX_MS = 15000; // between two attempts to reach a server that is away
 
+  const SCROLLS = ".bo-gantt, .bo-map, .bo-scroll"; // what may be scrolled sideways stays where it is
+
   const root = document.querySelector("[data-live-url]");
   if (!root) return;
   const pill = document.querySelector("[data-live-pill]");
@@ -13,6 +15,7 @@
   let newest = Date.now();
   let wait = every;
   let timer = 0;
+  let tag = ""; // of the parts that are shown: who has them already is answered without a body
 
   const say = (text, mark) => {
     if (!pill) return;
@@ -30,31 +33,41 @@
 
   // Swap leaves, not the page: focus, a selection and opened details survive.
   const swap = (html) => {
+    let whole = true; // what somebody is busy with is left as it is, and asked for again
     const fresh = new DOMParser().parseFromString(html, "text/html");
     fresh.querySelectorAll("[data-live-part]").forEach((part) => {
       const old = document.getElementById(part.id);
-      if (!old || busy(old)) return;
+      if (!old) return;
+      if (busy(old)) {
+        whole = false;
+        return;
+      }
       old.querySelectorAll("details[open][id]").forEach((open) => {
         const same = part.querySelector(`details[id="${open.id}"]`);
         if (same) same.open = true;
       });
       if (old.outerHTML === part.outerHTML) return;
-      const scrolled = old.querySelector(".bo-gantt")?.scrollLeft ?? 0;
+      const scrolled = [...old.querySelectorAll(SCROLLS)].map((each) => each.scrollLeft);
       old.replaceWith(part);
-      const gantt = part.querySelector(".bo-gantt");
-      if (gantt) gantt.scrollLeft = scrolled;
+      part.querySelectorAll(SCROLLS).forEach((each, index) => { each.scrollLeft = scrolled[index] ?? 0; });
     });
-    return fresh.querySelector("[data-live-over]") === null;
+    return { whole, goesOn: fresh.querySelector("[data-live-over]") === null };
   };
 
   const ask = async () => {
-    const response = await fetch(root.dataset.liveUrl, { credentials: "same-origin", redirect: "manual" });
+    const headers = tag ? { "If-None-Match": tag } : {};
+    const response = await fetch(root.dataset.liveUrl, {
+      cache: "no-store", credentials: "same-origin", headers, redirect: "manual",
+    });
     if (response.type === "opaqueredirect" || response.status === 403) {
       say("Session ended, load the page again", "stale");
       return false;
     }
-    if (!response.ok) throw new Error(String(response.status));
-    const goesOn = swap(await response.text());
+    if (!response.ok && response.status !== 304) throw new Error(String(response.status));
+    const { whole, goesOn } = response.status === 304 ? { whole: true, goesOn: true } : swap(await response.text());
+    if (response.status !== 304) tag = whole ? response.headers.get("ETag") ?? "" : "";
+    const at = response.headers.get("X-Live-At");
+    if (at) document.querySelectorAll("[data-live-at]").forEach((place) => { place.textContent = at; });
     newest = Date.now();
     wait = every;
     say(goesOn ? "Live" : "Finished", goesOn ? "" : "over");

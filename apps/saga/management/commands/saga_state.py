@@ -131,10 +131,17 @@ def _text(state: RunState, found: FoundRun) -> str:
     if found.wait is not None:
         standing = f", {found.promise.standing} its SLA" if found.promise else ""
         lines.append(f"  {_waits(found.wait)}{standing}")
+    lines += [
+        f"  key {lock.key}: {'held' if lock.held else f'held by run {lock.holder}, {lock.ahead} before it'}"
+        for lock in state.locks
+    ]
     for step in state.steps:
         when = step.started_at.isoformat(timespec="milliseconds") if step.started_at else "never begun"
         undo = f", {step.undo_attempts} to undo" if step.undo_attempts else ""
         lines.append(f"  {step.status:<12} {step.name:<22} {step.kind:<12} {step.attempts} attempts{undo}  {when}")
+    lines += [
+        f"  {child.status:<12} run {child.run_id}, branch {child.branch or '-'} of {child.step}" for child in state.children
+    ]
     return "\n".join(lines)
 
 

@@ -94,6 +94,9 @@ class TestRuns:
             "amount": "10.50",
             "finished_at": None,
             "held_by": None,
+            "deadline_at": None,
+            "parent_id": None,
+            "branch": "",
         }
 
     def test_finds_runs_by_every_parameter(self, reader: APIClient, made: Definition, story: Story) -> None:

@@ -1,0 +1,82 @@
+"""What a person gives to an action on a run: a change of its input, or a step's output. Plain JSON, of a sane size."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from apps.common.errors import DomainError
+from apps.saga import attributes
+from apps.saga.attributes import InvalidAttribute
+from apps.saga.definition import Definition
+
+CHARACTERS_MAX = 20_000  # a run's input is ids and values
+DEPTH_MAX = 20  # nested deeper, nobody has read what they typed
+
+Json = dict[str, Any]
+
+
+class InvalidInput(DomainError):
+    """The input or output that was given cannot be used."""
+
+    code, status = "R544", 422
+
+
+def plain(given: Any, *, field: str) -> Json:
+    """What was given as the database keeps it: an object, decimals as texts. Raises InvalidInput."""
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"{field} is a JSON object.", field=field)
+    try:
+        _check_depth(given, DEPTH_MAX)
+        text = json.dumps(given, cls=DjangoJSONEncoder, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError):  # not JSON, no number, nested too deep, or half a character
+        raise InvalidInput(f"{field} is not JSON of at most {DEPTH_MAX} levels.", field=field) from None
+    if len(text) > CHARACTERS_MAX or "\\u0000" in text:
+        raise InvalidInput(
+            f"{field} is longer than {CHARACTERS_MAX} characters, or holds one that no text has.", field=field
+        )
+    found: Json = json.loads(text)
+    return found
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise ValueError("too deep")
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for each in inner:
+        _check_depth(each, left - 1)
+
+
+def merged(data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """JSON merge (RFC 7396): objects are merged, null removes, everything else replaces."""
+    found = dict(data)
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        elif isinstance(value, Mapping):
+            old = found.get(name)
+            found[name] = merged(old if isinstance(old, Mapping) else {}, value)
+        else:
+            found[name] = value
+    return found
+
+
+def edited(definition: Definition, data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """A run's input after a change. Raises InvalidInput when a search attribute would not be of its type, or be gone."""
+    found = merged(data, patch)
+    try:
+        attributes.check(definition.attributes, found)
+    except InvalidAttribute as error:
+        raise InvalidInput(f"With this input {error}.", field="input") from None
+    before = attributes.collect(definition.attributes, data, {})
+    gone = sorted(set(before) - set(attributes.collect(definition.attributes, found, {})))
+    if gone:
+        raise InvalidInput(f"This input would take away the search attribute {gone[0]}.", field="input")
+    return found
+
+
+def before(data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """The old values of what a change touches, for the audit; what was not there is absent."""
+    return {name: data[name] for name in patch if name in data}

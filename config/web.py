@@ -1,0 +1,50 @@
+"""The web server as a process of its own, for a server's mode: ``python -m config.web``; WEB_PROCESSES share PORT.
+
+``uvicorn --workers`` would do the same, but its shared socket does not name TCP as its protocol, so asyncio leaves Nagle's
+algorithm on: every second answer on a kept connection then waits 40 ms for the caller's delayed acknowledgement.
+"""
+
+import os
+import socket
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
+
+
+def serve(application: str = "config.asgi:application") -> None:
+    """Serve until SIGTERM or SIGINT."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    from django.conf import settings
+
+    config = uvicorn.Config(
+        application,
+        host=settings.WEB_HOST,
+        port=settings.PORT,
+        workers=settings.WEB_PROCESSES,
+        lifespan="off",
+        log_level="warning",
+        backlog=BACKLOG,
+    )
+    if config.workers == 1:
+        uvicorn.Server(config).run()
+        return
+    with _listen(config.host, config.port) as shared:
+        Multiprocess(config, sockets=[shared]).run()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[
+        0
+    ]
+    shared = socket.socket(family, kind, protocol)
+    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    shared.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by every accepted connection
+    shared.bind(address)
+    shared.set_inheritable(True)
+    return shared
+
+
+if __name__ == "__main__":
+    serve()
