@@ -111,8 +111,7 @@ def open_account(
     # Who closes a day takes this row for itself, so no account appears in a branch while its day is being closed.
     if not rows.share_branch(branch):
         raise UnknownBranch(f"There is no branch {branch}.", field="branch")
-    if not Currency.objects.filter(code=currency, active=True).exists():
-        raise UnknownCurrency(f"No account is opened in {currency}.", field="currency")
+    _check_currency(currency, now=now)
     row, created = Account.objects.get_or_create(
         branch_id=branch,
         account=account,
@@ -139,6 +138,14 @@ def _floor(min_balance: Decimal | None) -> Decimal | None:
     if isinstance(min_balance, Decimal) and min_balance.is_finite() and min_balance > 0:
         raise MalformedEntry("min_balance is zero, negative or absent.", field="min_balance")
     return ZERO if min_balance == 0 else -check_amount(-min_balance)
+
+
+def _check_currency(code: str, *, now: datetime) -> None:
+    row = Currency.objects.filter(code=code).first()
+    if row is None and code in CURRENCIES:
+        ensure_currencies(now=now)  # a database whose tables were emptied
+    elif row is None or not row.active:
+        raise UnknownCurrency(f"No account is opened in {code}.", field="currency")
 
 
 def _ceiling(max_balance: Decimal | None) -> Decimal | None:
