@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, transaction
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
 from apps.ledger.commands import Command
-from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch
+from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch, fetch_hot
 from apps.ledger.rules import AccountRef, Balances, PostedLine
 
 
@@ -25,7 +25,7 @@ class KnownKey:
 
 _CLAIM = """
 INSERT INTO ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat)
-SELECT k.tracekey, k.bodyhash, 'POSTED', k.reverses, k.dateref, %s
+SELECT k.tracekey, k.bodyhash, 'POSTED', k.reverses, k.dateref, %s::timestamptz
 FROM unnest(%s::uuid[], %s::bytea[], %s::uuid[], %s::date[]) AS k (tracekey, bodyhash, reverses, dateref)
 ORDER BY k.tracekey
 ON CONFLICT (tracekey) DO NOTHING
@@ -54,7 +54,7 @@ def claim_keys(commands: Sequence[Command], *, now: datetime) -> Claims:
     values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in wanted.values()]
     if not values:
         return Claims({}, {})
-    claimed = {row[0].int for row in fetch(_CLAIM, [now, *columns(values, 4)])}
+    claimed = {row[0].int for row in fetch_hot(_CLAIM, [now, *columns(values, 4)])}
     made = {key: command for key, command in wanted.items() if key in claimed}
     return Claims(made, known_keys([command for key, command in wanted.items() if key not in claimed]).known)
 

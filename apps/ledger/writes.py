@@ -8,7 +8,7 @@ from typing import Any
 from apps.common.clock import uuid7
 from apps.ledger.balances import AccountBook
 from apps.ledger.commands import NewLine
-from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch
+from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch_hot
 
 _LINE = (
     "id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced, "
@@ -17,20 +17,23 @@ _LINE = (
 _INSERT_LINES = f"""
 INSERT INTO ledger_transaction ({_LINE})
 SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet, k.deferred, %s
+    k.details::jsonb, k.dateref, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet, k.deferred,
+    %s::timestamptz
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
     %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::bool[])
     AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced,
           balanceafter, pendingafter, dayafter, daynet, deferred)
+RETURNING 1
 """  # noqa: S608 - a constant
 _INSERT_DEFERRED = """
 INSERT INTO ledger_deferred (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,
     dateref, balanced, createdat)
 SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, %s
+    k.details::jsonb, k.dateref, k.balanced, %s::timestamptz
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
     %s::uuid[], %s::text[], %s::date[], %s::bool[])
     AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced)
+RETURNING 1
 """
 
 
@@ -39,13 +42,13 @@ def write_lines(lines: Iterable[NewLine], *, line_count: int, now: datetime) -> 
     if line_count >= COPY_ROWS_MIN:
         copy_rows(f"COPY ledger_transaction ({_LINE}) FROM STDIN", _line_texts(lines, now))
     elif made := [_line_row(line) for line in lines]:
-        fetch(_INSERT_LINES + " RETURNING 1", [now, *columns(made, 17)])
+        fetch_hot(_INSERT_LINES, [now, *columns(made, 17)])
 
 
 def write_deferred(lines: Sequence[NewLine], *, now: datetime) -> None:
     """Write lines of deferred accounts into the work table."""
     if lines:
-        fetch(_INSERT_DEFERRED + " RETURNING 1", [now, *columns([_line_row(line)[:12] for line in lines], 12)])
+        fetch_hot(_INSERT_DEFERRED, [now, *columns([_line_row(line)[:12] for line in lines], 12)])
 
 
 def _line_row(line: NewLine) -> tuple[Any, ...]:
@@ -103,7 +106,7 @@ WITH account AS (
 ), new_day AS (
     INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
         accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-    SELECT k.*, %s, %s
+    SELECT k.*, %s::timestamptz, %s::timestamptz
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
         %s::numeric[], %s::uuid[], %s::uuid[]) AS k
     RETURNING 1
@@ -142,7 +145,7 @@ class Sums:
         if not self.accounts:
             return
         parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *_arrays(self.new, 11)]
-        written = fetch(_WRITE_SUMS, parameters)[0]
+        written = fetch_hot(_WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
