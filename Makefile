@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga bench-http bench-saga-history check lock clean services services-stop
+.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga bench-http bench-saga-history bench-ledger check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -92,6 +92,16 @@ bench-http: setup
 bench-saga-history: setup
 	@$(BIN)/python -m benchmarks.saga_history
 
+# The ledger against the seed's engine, COPY and django-hordak, which has an environment of its own. BENCH_HISTORY=10000000
+# lines of history take some minutes and 6 GB; 0 leaves them out.
+$(VENV)/bench/.ready-ledger: requirements.txt requirements-bench.txt
+	@test -x $(VENV)/bench/bin/python || $(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-bench.txt
+	@touch $@
+
+bench-ledger: $(VENV)/bench/.ready-ledger
+	@$(VENV)/bench/bin/python -m benchmarks.ledger
+
 check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,6 +124,7 @@ lock: setup-dev
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -o requirements.txt requirements.in
 	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -c requirements.txt -o requirements-dev.txt requirements-dev.in
+	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -c requirements.txt -o requirements-bench.txt requirements-bench.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

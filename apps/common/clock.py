@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
+_new, _set = object.__new__, object.__setattr__
+_UNKNOWN = uuid.SafeUUID.unknown
 BUSINESS_ZONE = ZoneInfo("America/Sao_Paulo")
 
 
@@ -48,6 +50,23 @@ def uuid7() -> uuid.UUID:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return uuid.UUID(int=value)
+
+
+def uuid7_run(count: int) -> Iterator[uuid.UUID]:
+    """Many ids of one moment, each greater than the one before it: made faster, and written to an index faster, too.
+
+    Method 2 of RFC 9562, 6.2: the first one is random, the others count on from it.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    # The upper bit of the part that counts is left free, so counting never reaches the variant before it.
+    low = int.from_bytes(os.urandom(8), "big") & ((1 << 61) - 1)
+    high = int.from_bytes(os.urandom(2), "big") & 0xFFF
+    first = (milliseconds << 80) | (0x7 << 76) | (high << 64) | (0x2 << 62) | low
+    for value in range(first, first + count):
+        made = _new(uuid.UUID)  # the constructor takes four times as long, to check what is right here
+        _set(made, "int", value)
+        _set(made, "is_safe", _UNKNOWN)
+        yield made
 
 
 def first_uuid7(moment: datetime) -> uuid.UUID:
