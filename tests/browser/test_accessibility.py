@@ -82,6 +82,7 @@ class TestEveryPage:
 
     def test_would_be_found_wrong_if_it_were(self, open_page: OpenPage) -> None:
         page = open_page()
+        page.goto("/admin/")
         page.evaluate("(html) => { document.querySelector('.bo').outerHTML = html }", BAD)
         found = page.evaluate(CHECKS, ".bo")["wrong"]
         for expected in ("contrast", "no label", "no name", "without a caption", "without a scope", "without a role"):

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from apps.saga.models import Run, RunStatus
 from tests import worlds
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, log_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -38,6 +38,7 @@ class TestHome:
     @BOTH_SIZES
     def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], size: str, dark: bool) -> None:
         page = open_page(size=size, dark=dark)
+        page.goto("/admin/")
         expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
         expect(page.get_by_role("link", name="Open runs")).to_be_visible()
         shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
@@ -45,12 +46,14 @@ class TestHome:
 
     def test_opens_the_rows_behind_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
+        page.goto("/admin/")
         page.get_by_role("link", name="Open runs").click()
         expect(page.get_by_role("link", name=runs["stuck"].business_key)).to_be_visible()
         expect(page.get_by_role("link", name=runs["completed"].business_key)).to_have_count(0)
 
     def test_is_calm_when_nothing_is_wrong(self, open_page: OpenPage) -> None:
         page = open_page()
+        page.goto("/admin/")
         expect(page.get_by_role("heading", name="Nothing needs you.")).to_be_visible()
         shoot(page, "home_calm")
 
@@ -182,6 +185,11 @@ class TestLogin:
         page.goto("/admin/")
         expect(page.locator("input[name=password]")).to_be_visible()
         shoot(page, "login")
+
+    def test_leads_home(self, open_page: OpenPage) -> None:
+        page = open_page(login=False)
+        log_in(page)
+        expect(page.get_by_role("heading", name="Home")).to_be_visible()
 
 
 class TestUseCases:
