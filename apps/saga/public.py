@@ -57,6 +57,7 @@ from apps.saga.pauses import (
 )
 from apps.saga.pauses import lift as lift_pause
 from apps.saga.places import Longest, Place, places
+from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
@@ -127,6 +128,7 @@ __all__ = [
     "Resumed",
     "Revise",
     "Run",
+    "RunProgress",
     "RunState",
     "RunsInNeed",
     "RunsNow",
@@ -137,6 +139,7 @@ __all__ = [
     "Stale",
     "Step",
     "StepPace",
+    "StepProgress",
     "StepState",
     "StepTerms",
     "SubSagaStep",
@@ -182,6 +185,7 @@ __all__ = [
     "request_action",
     "resume",
     "run_input",
+    "run_progress",
     "run_state",
     "run_state_by_key",
     "runs_in_need",
