@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db import connection, models
 from django.db.models import Q
 
+from apps.common import prepared
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
 from apps.orders.models import Item, Order, OrderStatus, Reservation, ReservationStatus, Ticket
@@ -170,9 +171,12 @@ def _set_reservation(reservation: Reservation, status: ReservationStatus, now: d
     reservation.save(update_fields=["status", "changed_at"])
 
 
+_QUANTITIES = "SELECT ticket_id, quantity FROM orders_item WHERE order_id = %(id)s ORDER BY ticket_id"
+
+
 def _quantities(order_id: UUID) -> list[tuple[UUID, int]]:
     # Sorted: every buyer locks the tickets in the same order, so two of them never wait for each other in a circle.
-    return list(Item.objects.filter(order_id=order_id).order_by("ticket_id").values_list("ticket_id", "quantity"))
+    return prepared.execute(_QUANTITIES, {"id": order_id}).fetchall()  # type: ignore[no-any-return]
 
 
 def _add_available(tickets: "models.QuerySet[Ticket]", quantity: int) -> bool:
@@ -229,6 +233,22 @@ def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
     Order.objects.filter(pk=order_id).update(status=OrderStatus.STUCK, error_code=code, error_detail=detail)
 
 
-def _mark(order_id: UUID, status: OrderStatus, *, frm: tuple[OrderStatus, ...], **times: datetime) -> None:
+_MARK = """
+UPDATE orders_order SET status = %(status)s, paid_at = coalesce(%(paid_at)s, paid_at),
+    finished_at = coalesce(%(finished_at)s, finished_at)
+WHERE id = %(id)s AND status = ANY(%(frm)s)
+"""
+
+
+def _mark(
+    order_id: UUID,
+    status: OrderStatus,
+    *,
+    frm: tuple[OrderStatus, ...],
+    paid_at: datetime | None = None,
+    finished_at: datetime | None = None,
+) -> None:
     """Move forward only: a repeated or late step finds the order further on, and changes nothing."""
-    Order.objects.filter(pk=order_id, status__in=frm).update(status=status, **times)
+    before = [one.value for one in frm]
+    values = {"id": order_id, "status": status.value, "frm": before, "paid_at": paid_at, "finished_at": finished_at}
+    prepared.execute(_MARK, values)

@@ -63,6 +63,7 @@ from apps.saga.pauses import (
 from apps.saga.pauses import lift as lift_pause
 from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
+from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
 from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
@@ -155,6 +156,7 @@ __all__ = [
     "Resumed",
     "Revise",
     "Run",
+    "RunProgress",
     "RunState",
     "RunsInNeed",
     "RunsNow",
@@ -165,6 +167,7 @@ __all__ = [
     "Stale",
     "Step",
     "StepPace",
+    "StepProgress",
     "StepState",
     "StepTerms",
     "SubSagaStep",
@@ -220,6 +223,7 @@ __all__ = [
     "reset",
     "resume",
     "run_input",
+    "run_progress",
     "run_state",
     "run_state_by_key",
     "runs_in_need",

@@ -130,55 +130,60 @@ def _as(model: type[models.Model], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {types[name]}" for name in names)
 
 
+def _one_line(text: str) -> str:
+    # psycopg remembers how to read a statement of up to 4,096 characters, and reads a longer one every time.
+    return " ".join(text.split())
+
+
 def _set(names: Iterable[str]) -> str:
-    return ", ".join(f"{name} = given.{name}" for name in names)
+    return ", ".join(f"{name} = g.{name}" for name in names)
 
 
 @cache
 def _insert(*, with_messages: bool) -> str:
     run, step, attempt = ", ".join(_RUN), ", ".join(_STEP), ", ".join(_ATTEMPT)
-    return f"""
+    return _one_line(f"""
 WITH step AS (
     INSERT INTO saga_step (run_id, {step})
-    SELECT %(id)s, {step} FROM jsonb_to_recordset(%(steps)s::jsonb) AS given ({_as(Step, _STEP)})
+    SELECT %(id)s, {step} FROM jsonb_to_recordset(%(steps)s::jsonb) AS g ({_as(Step, _STEP)})
 ), attempt AS (
     INSERT INTO saga_attempt (run_id, {attempt})
-    SELECT %(id)s, {attempt} FROM jsonb_to_recordset(%(attempts)s::jsonb) AS given ({_as(Attempt, _ATTEMPT)})
+    SELECT %(id)s, {attempt} FROM jsonb_to_recordset(%(attempts)s::jsonb) AS g ({_as(Attempt, _ATTEMPT)})
 ){", " + WITH_MESSAGES if with_messages else ""}
 INSERT INTO saga_run ({run})
-SELECT {run} FROM jsonb_to_record(%(run)s::jsonb) AS given ({_as(Run, _RUN)})
-"""  # noqa: S608  # names of columns
+SELECT {run} FROM jsonb_to_record(%(run)s::jsonb) AS g ({_as(Run, _RUN)})
+""")  # noqa: S608  # names of columns
 
 
 @cache
 def _insert_steps() -> str:
     step = ", ".join(_STEP)
-    return f"""
+    return _one_line(f"""
 INSERT INTO saga_step (run_id, {step})
-SELECT %(id)s, {step} FROM jsonb_to_recordset(%(steps)s::jsonb) AS given ({_as(Step, _STEP)})
-"""  # noqa: S608  # names of columns
+SELECT %(id)s, {step} FROM jsonb_to_recordset(%(steps)s::jsonb) AS g ({_as(Step, _STEP)})
+""")  # noqa: S608  # names of columns
 
 
 @cache
 def _update(*, with_messages: bool) -> str:
     attempt = ", ".join(_ATTEMPT)
     changes = [name for name in _STEP if name not in ("position", "name", "kind", "shape")]
-    return f"""
+    return _one_line(f"""
 WITH tried AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(attempts)s::jsonb) AS given ({_as(Attempt, _ATTEMPT)})
+    SELECT * FROM jsonb_to_recordset(%(attempts)s::jsonb) AS g ({_as(Attempt, _ATTEMPT)})
 ), step AS (
-    UPDATE saga_step SET {_set(changes)} FROM jsonb_to_recordset(%(steps)s::jsonb) AS given ({_as(Step, _STEP)})
-    WHERE run_id = %(id)s AND saga_step.position = given.position
+    UPDATE saga_step SET {_set(changes)} FROM jsonb_to_recordset(%(steps)s::jsonb) AS g ({_as(Step, _STEP)})
+    WHERE run_id = %(id)s AND saga_step.position = g.position
 ), begun AS (
     INSERT INTO saga_attempt (run_id, {attempt}) SELECT %(id)s, {attempt} FROM tried WHERE started_at IS NOT NULL
 ), ended AS (
     UPDATE saga_attempt SET {_set(("outcome", "finished_at"))},
-        error_code = coalesce(nullif(given.error_code, ''), saga_attempt.error_code),
-        error_detail = coalesce(nullif(given.error_detail, ''), saga_attempt.error_detail)
-    FROM tried AS given
-    WHERE run_id = %(id)s AND given.started_at IS NULL
-      AND (saga_attempt.position, saga_attempt.undo, saga_attempt.number) = (given.position, given.undo, given.number)
+        error_code = coalesce(nullif(g.error_code, ''), saga_attempt.error_code),
+        error_detail = coalesce(nullif(g.error_detail, ''), saga_attempt.error_detail)
+    FROM tried AS g
+    WHERE run_id = %(id)s AND g.started_at IS NULL
+      AND (saga_attempt.position, saga_attempt.undo, saga_attempt.number) = (g.position, g.undo, g.number)
 ){", " + WITH_MESSAGES if with_messages else ""}
-UPDATE saga_run SET {_set(RUN_CHANGES)} FROM jsonb_to_record(%(run)s::jsonb) AS given ({_as(Run, _RUN)})
+UPDATE saga_run SET {_set(RUN_CHANGES)} FROM jsonb_to_record(%(run)s::jsonb) AS g ({_as(Run, _RUN)})
 WHERE saga_run.id = %(id)s
-"""  # noqa: S608  # names of columns
+""")  # noqa: S608  # names of columns

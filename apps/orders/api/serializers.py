@@ -122,7 +122,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
 
 def order_body(order: OrderView) -> dict[str, Any]:
     """The JSON of an order: its state, the steps of its run with their times, links to what came of them."""
-    run = saga.run_state(order.run_id) if order.run_id else None
+    run = saga.run_progress(order.run_id) if order.run_id else None
     return {
         "id": str(order.id),
         "status": order.status,
@@ -143,7 +143,7 @@ def order_body(order: OrderView) -> dict[str, Any]:
     }
 
 
-def _run_body(run: saga.RunState) -> dict[str, Any]:
+def _run_body(run: saga.RunProgress) -> dict[str, Any]:
     return {
         "id": str(run.run_id),
         "useCase": run.use_case,
@@ -165,7 +165,7 @@ def _run_body(run: saga.RunState) -> dict[str, Any]:
     }
 
 
-def _links(order: OrderView, run: saga.RunState | None) -> dict[str, str | None]:
+def _links(order: OrderView, run: saga.RunProgress | None) -> dict[str, str | None]:
     # Not asked for where there can be none: this is the answer that a customer waits for.
     paid = payments.payments_of(order_ref=str(order.id)) if order.payment_method == PaymentMethod.CARD else ()
     documented = run is not None and any(step.attempts for step in run.steps if step.name in DOCUMENT_STEPS)
