@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR ?= $(CURDIR)/.data
 
-.PHONY: run setup setup-dev test test-postgres16 test-distributed test-failures bench-relay bench-outbox bench-saga bench-http bench-saga-history check lock clean services services-stop
+.PHONY: run setup setup-dev test test-pipes test-postgres16 test-distributed test-failures simulate bench-relay bench-outbox bench-saga bench-http bench-saga-history bench-ledger check lock clean services services-stop
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -23,8 +23,12 @@ run: setup
 	@exec $(BIN)/python -m config.run
 
 # Workers: one a core. A test that takes longer than two minutes is stuck, not slow.
-test: setup-dev
+test: setup-dev test-pipes
 	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+# The stand-alone package of steps in other services, as far as it needs no server.
+test-pipes: setup-dev
+	cd pipes && $(CURDIR)/$(BIN)/python -m pytest -q -n auto
 
 # The same suite on PostgreSQL 16, without the tests of pages and processes, which a server's version does not change.
 test-postgres16: setup-dev
@@ -39,13 +43,22 @@ test-distributed: setup-dev
 		registry=$$SCHEMA_REGISTRY_URL; unset CELERY_BROKER_URL SCHEMA_REGISTRY_URL; \
 		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers $(PYTEST_ARGS) && \
 		SCHEMA_REGISTRY_URL=$$registry MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers/test_registry.py $(PYTEST_ARGS) && \
-		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS); \
+		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS) && \
+		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/pipes -m "kafka or rabbitmq" $(PYTEST_ARGS) && \
+		(cd pipes && $(CURDIR)/$(PYTEST_SERVERS) -m "kafka or kafka_secured or rabbitmq"); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
 
 # A deployment of many processes that are killed in the middle: once on PostgreSQL alone, once on Kafka and Redis of its own.
 test-failures: setup-dev
 	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
 	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
+
+# Seeded schedules of the saga engine: SEEDS=20000 searches on all cores, FIRST=500 begins there; SEED=123 replays one.
+SEEDS ?= 20000
+FIRST ?= 0
+simulate: setup-dev
+	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m tests.simulation.search \
+		$(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --first $(FIRST))
 
 # Prints one JSON object as its last line: ratios to bare kafka-python in the same run.
 bench-relay: setup
@@ -79,10 +92,21 @@ bench-http: setup
 bench-saga-history: setup
 	@$(BIN)/python -m benchmarks.saga_history
 
+# The ledger against the seed's engine, COPY and django-hordak, which has an environment of its own. BENCH_HISTORY=10000000
+# lines of history take some minutes and 6 GB; 0 leaves them out.
+$(VENV)/bench/.ready-ledger: requirements.txt requirements-bench.txt
+	@test -x $(VENV)/bench/bin/python || $(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-bench.txt
+	@touch $@
+
+bench-ledger: $(VENV)/bench/.ready-ledger
+	@$(VENV)/bench/bin/python -m benchmarks.ledger
+
 check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd pipes && $(CURDIR)/$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py verify_contracts
@@ -100,6 +124,7 @@ lock: setup-dev
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -o requirements.txt requirements.in
 	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -c requirements.txt -o requirements-dev.txt requirements-dev.in
+	$(BIN)/pip-compile -q --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --annotation-style=line -c requirements.txt -o requirements-bench.txt requirements-bench.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

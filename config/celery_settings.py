@@ -142,6 +142,8 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
+    "roll-up-ledger": _every(1.0, "ledger.roll_up"),
+    "open-ledger-months": _hourly(27, "ledger.open_months"),
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),
     "forget-idempotency-keys": _hourly(47, "idempotency.purge"),

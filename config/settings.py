@@ -188,6 +188,10 @@ METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 
 # --- Ledger: where the journeys post to (branch and account are text) ---------------------------------------------------
 LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
+# Days before today that a posting's dateref may lie. It bounds the day rows that one posting can shift.
+LEDGER_BACKDATE_DAYS_MAX = env.whole("LEDGER_BACKDATE_DAYS_MAX", 7)
+# Is an account opened, without money and with the floor zero, by the first posting that names it in a known branch?
+LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
@@ -248,6 +252,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
+    "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

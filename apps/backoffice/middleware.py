@@ -1,4 +1,4 @@
-"""The people of the back office live in one zone; the API speaks UTC."""
+"""What all pages of the back office share: its people live in one zone, and its pages run no script but ours."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
+from apps.backoffice.policy import policy
 from apps.common.clock import BUSINESS_ZONE
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -22,3 +23,17 @@ class BusinessZoneMiddleware:
             return self.get_response(request)
         with timezone.override(BUSINESS_ZONE):
             return self.get_response(request)
+
+
+class PolicyMiddleware:
+    """Tell the browser what a page of the back office may run, load and send; a stricter word of the page itself stands."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        # A PDF is no page: the policy of a page would keep the browser's viewer from showing it.
+        if request.path.startswith("/admin/") and response.headers.get("Content-Type", "").startswith("text/html"):
+            response.headers.setdefault("Content-Security-Policy", policy())
+        return response

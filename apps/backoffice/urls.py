@@ -6,10 +6,14 @@ from django.urls import URLPattern, path
 from apps.backoffice.pages import act, actions, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
-from apps.backoffice.pages.retry import retry_view
 from apps.backoffice.pages.run import run_live, run_view
 from apps.backoffice.pages.usecases import list_view, pause_view, resume_view, use_case_live, use_case_view
 
+# The addresses of a run's actions, which lead to the one page that acts.
+_ABOUT_A_RUN = (
+    *(("retry", "retry"), ("edit", "retry")),
+    *(("compensate", "compensate"), ("skip", "skip"), ("handled", "handle")),
+)
 _ACTION = "triage/actions/<uuid:action_id>/"
 
 
@@ -20,10 +24,9 @@ def page_urls() -> list[URLPattern]:
         path("home/live/", inside(home_live), name="backoffice_home_live"),
         path("runs/<uuid:run_id>/", inside(run_view), name="backoffice_run"),
         path("runs/<uuid:run_id>/live/", inside(run_live), name="backoffice_run_live"),
-        path("runs/<uuid:run_id>/retry/", inside(retry_view), name="backoffice_run_retry"),
         *(
             path(f"runs/<uuid:run_id>/{word}/", inside(act.run_view), {"action": action}, name=f"backoffice_run_{word}")
-            for word, action in (("edit", "retry"), ("compensate", "compensate"), ("skip", "skip"), ("handled", "handle"))
+            for word, action in _ABOUT_A_RUN
         ),
         path("triage/", inside(triage.list_view), name="backoffice_triage"),
         path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),

@@ -1,12 +1,43 @@
-"""Time and ids. Edges take the time once (``timezone.now()``) and pass it in; nothing below an edge looks at a clock."""
+"""Time and ids. Edges take the time once (``timezone.now()``) and pass it in; nothing below an edge looks at a clock.
+
+The saga engine is an edge too: it measures how long its steps take, and what it does after a call is later than what it did
+before. It asks ``now()``, which a simulation lets run by a clock of its own.
+"""
 
 import os
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
+_new, _set = object.__new__, object.__setattr__
+_UNKNOWN = uuid.SafeUUID.unknown
 BUSINESS_ZONE = ZoneInfo("America/Sao_Paulo")
+
+
+def _of_the_machine() -> datetime:
+    return datetime.now(UTC)
+
+
+_clock: ContextVar[Callable[[], datetime]] = ContextVar("lastro_clock", default=_of_the_machine)
+
+
+def now() -> datetime:
+    """The present moment, for those few who measure."""
+    return _clock.get()()
+
+
+@contextmanager
+def running_by(clock: Callable[[], datetime]) -> Iterator[None]:
+    """Let ``now()`` tell the time of another clock, in this context, while the block runs."""
+    token = _clock.set(clock)
+    try:
+        yield
+    finally:
+        _clock.reset(token)
 
 
 def uuid7() -> uuid.UUID:
@@ -19,6 +50,23 @@ def uuid7() -> uuid.UUID:
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return uuid.UUID(int=value)
+
+
+def uuid7_run(count: int) -> Iterator[uuid.UUID]:
+    """Many ids of one moment, each greater than the one before it: made faster, and written to an index faster, too.
+
+    Method 2 of RFC 9562, 6.2: the first one is random, the others count on from it.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    # The upper bit of the part that counts is left free, so counting never reaches the variant before it.
+    low = int.from_bytes(os.urandom(8), "big") & ((1 << 61) - 1)
+    high = int.from_bytes(os.urandom(2), "big") & 0xFFF
+    first = (milliseconds << 80) | (0x7 << 76) | (high << 64) | (0x2 << 62) | low
+    for value in range(first, first + count):
+        made = _new(uuid.UUID)  # the constructor takes four times as long, to check what is right here
+        _set(made, "int", value)
+        _set(made, "is_safe", _UNKNOWN)
+        yield made
 
 
 def first_uuid7(moment: datetime) -> uuid.UUID:

@@ -1,14 +1,25 @@
-"""Accounts in memory, while their rows are locked: totals, days carried forward, and the floor on every day. Pure."""
+"""Accounts in memory, while their rows are locked: totals by day, carried forward, floors and ceilings. Pure.
 
-from bisect import bisect_left
+Note [Slots]
+    A book keeps a day's totals in slots counted backwards: slot 0 is the last day (today, or a stored day after it when
+    clocks differ), slot 1 the day before, up to the earliest day of the batch. The balance of all days is the account's
+    posted sum, so the balance at the end of slot n is that sum less what the slots before n brought: nothing has to be
+    carried while lines are folded, and no row before the earliest day is read. Accumulated sums are made once, at the end.
+"""
+
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.ledger.rules import DEBIT, SUM_MAX, ZERO, AccountRef, Balances, Side
+from apps.common.money import AMOUNT_MAX
+from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
+
+_UNKNOWN = Decimal(-1)
+_SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 
 class InsufficientFunds(DomainError):
@@ -17,53 +28,62 @@ class InsufficientFunds(DomainError):
     code, retryable = "R103", True
 
 
+class AboveCeiling(DomainError):
+    """The account would rise above its ceiling."""
+
+    code, retryable = "R120", True
+
+
 class SumTooLarge(DomainError):
     """The account's sums have no room for this amount."""
 
     code = "R119"
 
 
-@dataclass(slots=True)
-class Day:
-    """One point in time of an account: a stored day row, a new one, or a mere check point (today, the day of a hold)."""
+class StoredDay(NamedTuple):
+    """A day row as it was read."""
 
+    row_id: UUID
+    ordinal: int
+    total_debit: Decimal
+    total_credit: Decimal
+
+
+class ChangedDay(NamedTuple):
+    """A day row to write. ``row_id`` None: it is new, and ``created_by`` its first line's tracekey."""
+
+    row_id: UUID | None
     dateref: date
-    total_debit: Decimal = ZERO
-    total_credit: Decimal = ZERO
-    accumulated_debit: Decimal = ZERO
-    accumulated_credit: Decimal = ZERO
-    held: Decimal = ZERO
-    row_id: UUID | None = None  # None: not stored (yet)
-    line_count: int = 0  # lines that the batch adds to this very day
-    tracekey: UUID | None = None  # who changed it last, in this batch
-    created_by: UUID | None = None
-
-    @property
-    def balance(self) -> Decimal:
-        return self.accumulated_credit - self.accumulated_debit
-
-    @property
-    def net(self) -> Decimal:
-        return self.total_credit - self.total_debit
+    total_debit: Decimal
+    total_credit: Decimal
+    accumulated_debit: Decimal
+    accumulated_credit: Decimal
+    created_by: UUID | None
+    tracekey: UUID
 
 
 @dataclass(slots=True)
 class AccountBook:
-    """A locked account and those of its days that the batch may touch.
-
-    ``days`` are sorted and begin with the last row before the earliest dateref of the batch, which is only read.
-    """
+    """A locked account and those of its days that the batch may touch. See Note [Slots]."""
 
     id: UUID
     ref: AccountRef
-    is_frozen: bool
+    status: str
     min_balance: Decimal | None
+    max_balance: Decimal | None
     posted_debit: Decimal
     posted_credit: Decimal
     pending_debit: Decimal
-    days: list[Day]
-    dates: list[date]
-    is_changed: bool = False
+    last: int = 0  # the ordinal of slot 0
+    debits: list[Decimal] = field(default_factory=list)
+    credits: list[Decimal] = field(default_factory=list)
+    held: list[Decimal] = field(default_factory=list)
+    stored: dict[int, UUID] = field(default_factory=dict)  # slot to row
+    touched: dict[int, tuple[UUID, int, UUID]] = field(default_factory=dict)  # slot to first key, last line and its key
+    # A lower bound of what may still be taken on the poorest of the slots; negative: nobody has counted yet.
+    room: Decimal = _UNKNOWN
+
+    is_plain: bool = False  # active, no ceiling, and sums that a batch can't fill
 
     @property
     def posted(self) -> Decimal:
@@ -73,86 +93,150 @@ class AccountBook:
     def available(self) -> Decimal:
         return self.posted_credit - self.posted_debit - self.pending_debit
 
-    def load_days(self, stored: list[Day], *, points: Iterable[date], held: Iterable[tuple[date, Decimal]]) -> None:
-        """Take the stored rows, add the check points between them, and say how much was held on each."""
-        by_date = {day.dateref: day for day in stored}
-        holds = list(held)
-        previous = Day(date.min)
-        for dateref in sorted(by_date.keys() | set(points)):
-            day = by_date.get(dateref)
-            if day is None:
-                day = by_date[dateref] = Day(
-                    dateref,
-                    accumulated_debit=previous.accumulated_debit,
-                    accumulated_credit=previous.accumulated_credit,
-                )
-            day.held = sum((amount for since, amount in holds if since <= dateref), ZERO)
-            previous = day
-        self.dates = sorted(by_date)
-        self.days = [by_date[dateref] for dateref in self.dates]
+    def load_days(
+        self, stored: Iterable[StoredDay], *, today: int, since: int, held: Iterable[tuple[date, Decimal]] = ()
+    ) -> None:
+        """Take the stored rows from the day ``since`` on, oldest first, and what has been held since when.
 
-    def apply(self, side: Side, amount: Decimal, *, dateref: date) -> Day:
-        """Add a line to its day and carry it into every later day. The day must have been loaded as a point.
-
-        Tentative until ``confirm``: a negative amount takes it back.
+        Without the latter everything held has been held for ever.
         """
-        index = bisect_left(self.dates, dateref)
-        self._carry(side, amount, index)
-        return self.days[index]
+        days = list(stored)
+        self.last = max(days[-1].ordinal, today) if days else today
+        count = self.last - since + 1
+        self.debits, self.credits = [ZERO] * count, [ZERO] * count
+        for row_id, ordinal, debit, credit in days:
+            slot = self.last - ordinal
+            self.debits[slot], self.credits[slot] = debit, credit
+            self.stored[slot] = row_id
+        self.held = [self.pending_debit] * count
+        for day_held, amount in held:
+            for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
+                self.held[slot] -= amount
+        self.room = _UNKNOWN
+        has_space = max(self.posted_debit, self.posted_credit) < _SUM_NEAR
+        self.is_plain = has_space and self.status == "ACTIVE" and self.max_balance is None
 
-    def confirm(self, *, dateref: date, tracekey: UUID) -> None:
-        """The line just applied is part of an accepted entry: its day and the later ones are to be written."""
-        index = bisect_left(self.dates, dateref)
-        own = self.days[index]
-        own.line_count += 1
-        own.created_by = own.created_by or tracekey
-        for day in self.days[index:]:
-            day.tracekey = tracekey
-        self.is_changed = True
-
-    def _carry(self, side: Side, amount: Decimal, index: int) -> None:
-        days = self.days
-        if side == DEBIT:
-            self.posted_debit += amount
-            days[index].total_debit += amount
-            for day in days[index:]:
-                day.accumulated_debit += amount
-        else:
+    def apply(self, side: Side, amount: Decimal, slot: int) -> Balances:
+        """Add a line to a day, and the balances right after it. Tentative: a negative amount takes it back."""
+        if side == CREDIT:
             self.posted_credit += amount
-            days[index].total_credit += amount
-            for day in days[index:]:
-                day.accumulated_credit += amount
+            self.credits[slot] += amount
+        else:
+            self.posted_debit += amount
+            self.debits[slot] += amount
+        posted = self.posted_credit - self.posted_debit
+        pending = self.pending_debit
+        return Balances(posted, pending, posted - pending, posted if slot == 0 else self.balance_at(slot))
+
+    def take_back(self, side: Side, amount: Decimal, slot: int) -> None:
+        """Undo ``apply``."""
+        self.apply(side, -amount, slot)
+        self.room = _UNKNOWN
+
+    def balance_at(self, slot: int) -> Decimal:
+        """The balance at the end of a slot's day."""
+        return self.posted_credit - self.posted_debit - sum(self.credits[:slot]) + sum(self.debits[:slot])
+
+    def net(self, slot: int) -> Decimal:
+        """Credits less debits of that day alone."""
+        return self.credits[slot] - self.debits[slot]
+
+    def confirm(self, slot: int, *, line: int, tracekey: UUID) -> None:
+        """The line just applied is part of an accepted entry: its day and the later ones are to be written."""
+        known = self.touched.get(slot)
+        self.touched[slot] = (known[0] if known else tracekey, line, tracekey)
 
     def release(self, amount: Decimal, *, since: date) -> None:
         """A hold ends: what it reserved since its day is free again. (A negative amount holds.)"""
         self.pending_debit -= amount
-        for day in self.days:
-            if day.dateref >= since:
-                day.held -= amount
+        for slot in range(min(self.last - since.toordinal() + 1, len(self.held))):
+            self.held[slot] -= amount
+        self.room = _UNKNOWN
 
-    def check_floor(self, *, since: date) -> None:
-        """Raises InsufficientFunds when on any day from ``since`` on the balance less what is held is below the floor."""
+    def check_taken(self, change: Decimal, slot: int) -> None:
+        """The account was left with less, by ``change`` < 0 from a slot's day on: is every day still above the floor?
+
+        Raises InsufficientFunds.
+        """
         if self.min_balance is None:
             return
-        for day in self.days[bisect_left(self.dates, since) :]:
-            if day.accumulated_credit - day.accumulated_debit - day.held < self.min_balance:
-                name = f"{self.ref.branch}/{self.ref.account}"
-                raise InsufficientFunds(f"Account {name} would be below its floor on {day.dateref}.")
+        room = self.room + change
+        if room >= 0:
+            self.room = room
+            return
+        left = self._least(slot)
+        if left < 0:
+            raise InsufficientFunds(
+                f"Account {self.ref.branch}/{self.ref.account} would be below its floor on {self._poorest_day(slot)}."
+            )
+        self.room = self._least(len(self.debits) - 1)
+
+    def _least(self, slot: int) -> Decimal:
+        """What may still be taken on the poorest day from a slot's on."""
+        assert self.min_balance is not None  # noqa: S101  # callers asked
+        return min(self._left(slot)) - self.min_balance
+
+    def _left(self, slot: int) -> list[Decimal]:
+        """Balance less what is held, for each slot up to this one."""
+        balance, found = self.posted_credit - self.posted_debit, []
+        for held, credit, debit in zip(self.held[: slot + 1], self.credits, self.debits, strict=False):
+            found.append(balance - held)
+            balance += debit - credit
+        return found
+
+    def _poorest_day(self, slot: int) -> date:
+        """The first day from the slot's on that is below the floor."""
+        left = self._left(slot)
+        below = max(n for n, amount in enumerate(left) if self.min_balance is not None and amount < self.min_balance)
+        return date.fromordinal(self.last - below)
+
+    def there(self, slot: int) -> Decimal:
+        """What can be taken from a slot's day on without going below zero or the floor, the credit limit left alone."""
+        return max(min(self._left(slot)), ZERO)
+
+    def check_given(self, slot: int) -> None:
+        """The account was left with more: is every day still below the ceiling? Raises AboveCeiling."""
+        if self.max_balance is None:
+            return
+        balance = self.posted_credit - self.posted_debit
+        for n in range(slot + 1):
+            if balance > self.max_balance:
+                day = date.fromordinal(self.last - n)
+                raise AboveCeiling(f"Account {self.ref.branch}/{self.ref.account} would be above its ceiling on {day}.")
+            balance += self.debits[n] - self.credits[n]
 
     def check_sums(self) -> None:
         """Raises SumTooLarge when a lifetime's debits or credits no longer fit their columns."""
         if self.posted_debit > SUM_MAX or self.posted_credit > SUM_MAX:
             raise SumTooLarge
 
-    def after(self, day: Day) -> Balances:
-        """The answer to a line of this day: balances right after it."""
-        return Balances(
-            posted=self.posted_credit - self.posted_debit,
-            pending=self.pending_debit,
-            available=self.available,
-            day=day.accumulated_credit - day.accumulated_debit,
-        )
-
-    def changed_days(self) -> list[Day]:
-        """The rows to write: every stored day that was shifted, every new day that got a line."""
-        return [day for day in self.days if day.tracekey and (day.row_id or day.line_count)]
+    def changed_days(self) -> list[ChangedDay]:
+        """The rows to write: every day that got a line, and every stored day after the first of them."""
+        if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
+            row_id, day, sums = self.stored.get(0), date.fromordinal(self.last), (self.posted_debit, self.posted_credit)
+            return [ChangedDay(row_id, day, self.debits[0], self.credits[0], *sums, only[0], only[2])]
+        debit, credit, newest = self.posted_debit, self.posted_credit, (-1, UUID(int=0))
+        found = []
+        newest_by_slot: dict[int, UUID] = {}
+        # From the earliest day on, a row was last changed by the last line of any day up to it.
+        for slot in range(max(self.touched), -1, -1):
+            if touched := self.touched.get(slot):
+                newest = max(newest, touched[1:])
+            newest_by_slot[slot] = newest[1]
+        for slot, tracekey in sorted(newest_by_slot.items()):
+            row_id, touched = self.stored.get(slot), self.touched.get(slot)
+            if row_id or touched:
+                found.append(
+                    ChangedDay(
+                        row_id,
+                        date.fromordinal(self.last - slot),
+                        self.debits[slot],
+                        self.credits[slot],
+                        debit,
+                        credit,
+                        touched[0] if touched else None,
+                        tracekey,
+                    )
+                )
+            debit, credit = debit - self.debits[slot], credit - self.credits[slot]
+        return found

@@ -14,7 +14,8 @@ from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
 from apps.ledger import rows
 from apps.ledger.balances import AccountBook, InsufficientFunds
-from apps.ledger.postings import AccountFrozen, HoldEnded, UnknownAccount, command_for, run_one
+from apps.ledger.fold import AccountClosed, AccountFrozen, HoldEnded, UnknownAccount
+from apps.ledger.postings import command_for, run_one
 from apps.ledger.rules import (
     HOLD_KEY_CHARACTERS_MAX,
     ZERO,
@@ -113,7 +114,9 @@ def _check_key(key: str) -> None:
 
 
 def _check_available(book: AccountBook, amount: Decimal) -> None:
-    if book.is_frozen:
+    if book.status == "CLOSED":
+        raise AccountClosed(f"Account {'/'.join(book.ref)} is closed.", field="account")
+    if book.status != "ACTIVE":
         raise AccountFrozen(f"Account {'/'.join(book.ref)} is frozen.", field="account")
     # The floor may be a credit limit; a hold never draws on it, so that voiding one can't leave a wrong debt behind.
     if book.min_balance is not None and book.available - amount < ZERO:
@@ -183,12 +186,20 @@ def _result(key: str, book: AccountBook | None) -> HoldResult:
 
 @transaction_required
 def post_hold(
-    *, key: str, tracekey: UUID, credit: AccountRef, eventcode: int, description: str, now: datetime
+    *,
+    key: str,
+    tracekey: UUID,
+    credit: AccountRef,
+    eventcode: int,
+    description: str,
+    now: datetime,
+    amount: Decimal | None = None,
 ) -> PostResult:
     """Turn a hold into an entry of two legs: its account pays its amount to ``credit``, dated today.
 
-    Safe to repeat. Raises UnknownHold, HoldEnded when the hold was voided, has expired or was posted as another entry,
-    TracekeyReused, AccountFrozen and the refusals of an event. Never refused for lack of funds: they were reserved.
+    ``amount``: a part of it; the rest is given back, for a hold ends once. Safe to repeat. Raises UnknownHold, HoldEnded
+    when the hold was voided, has expired or was posted as another entry, TracekeyReused, MalformedEntry for more than was
+    held, AccountFrozen and the refusals of an event. Never refused for lack of funds: they were reserved.
     """
     stored = _find(key)
     if stored is None:
@@ -198,25 +209,30 @@ def post_hold(
     if stored.status == "POSTED" and stored.tracekey != tracekey:
         raise HoldEnded("The hold was posted under another tracekey.", field="tracekey")
     credit = AccountRef(*credit)
+    part = stored.amount if amount is None else check_amount(amount)
+    if part > stored.amount:
+        raise MalformedEntry(f"{stored.amount} was held.", field="amount")
     entry = Entry.transfer(
         tracekey=tracekey,
         debit=stored.account,
         credit=credit,
-        amount=stored.amount,
+        amount=part,
         eventcode=eventcode,
         description=description,
     )
     posting = run_one(command_for(entry, hold_id=stored.id, now=now), now=now)
     if not posting.replayed:
-        _end_posted(stored.id, tracekey, credit, eventcode, now=now)
+        _end_posted(stored.id, tracekey, credit, eventcode, part, now=now)
     return posting
 
 
-def _end_posted(hold_id: UUID, tracekey: UUID, credit: AccountRef, eventcode: int, *, now: datetime) -> None:
+def _end_posted(
+    hold_id: UUID, tracekey: UUID, credit: AccountRef, eventcode: int, amount: Decimal, *, now: datetime
+) -> None:
     ended = rows.fetch(
         "UPDATE ledger_hold SET status = 'POSTED', endedat = %s, tracekey = %s, creditbranch = %s, creditaccount = %s, "
-        "eventcode = %s WHERE id = %s AND status = 'OPEN' RETURNING id",
-        [now, tracekey, credit.branch, credit.account, eventcode, hold_id],
+        "eventcode = %s, postedamount = %s WHERE id = %s AND status = 'OPEN' RETURNING id",
+        [now, tracekey, credit.branch, credit.account, eventcode, amount, hold_id],
     )
     if not ended:
         raise RuntimeError("A hold ended without its account's lock.")

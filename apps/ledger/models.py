@@ -4,31 +4,18 @@ Rows of ``transaction`` are never changed or deleted (a trigger refuses both). O
 others, with the account's row locked: see Note [Fences] in ``rows.py``.
 """
 
-from decimal import Decimal
-
 from django.db import models
 from django.db.models import F, Q
 
 from apps.common.clock import uuid7
 from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
+from apps.ledger.columns import KEY_COLLATION, key_column, sum_column
 from apps.ledger.rules import (
-    ACCOUNT_PATTERN,
     BRANCH_PATTERN,
     CURRENCY_PATTERN,
     HOLD_KEY_CHARACTERS_MAX,
     SUM_DIGITS_MAX,
 )
-
-# Keys are compared byte by byte: the same order on every server, and cheaper than a language's order.
-KEY_COLLATION = "C"
-
-
-def _key(column: str, **options: object) -> "models.TextField[str, str]":
-    return models.TextField(db_column=column, db_collation=KEY_COLLATION, **options)  # type: ignore[arg-type]
-
-
-def _sum(column: str) -> "models.DecimalField[Decimal | int, Decimal]":
-    return models.DecimalField(db_column=column, max_digits=SUM_DIGITS_MAX, decimal_places=2, default=0)
 
 
 class Event(models.Model):
@@ -50,11 +37,32 @@ class Event(models.Model):
         return f"{self.code} {self.description}"
 
 
+class Currency(models.Model):
+    """A currency in which accounts may be opened."""
+
+    code = models.CharField(primary_key=True, max_length=3, db_collation=KEY_COLLATION)
+    active = models.BooleanField(default=True, help_text="No account is opened in an inactive currency.")
+    description = models.TextField()
+    created_at = models.DateTimeField(db_column="createdat")
+
+    class Meta:
+        verbose_name_plural = "currencies"
+        constraints = [
+            models.CheckConstraint(name="ledger_currency_code", condition=Q(code__regex=CURRENCY_PATTERN)),
+        ]
+
+    def __str__(self) -> str:
+        return self.code
+
+
 class Branch(models.Model):
     """A branch (agência): real, or virtual with a text of its own."""
 
-    branch = _key("branch", primary_key=True)
+    branch = key_column("branch", primary_key=True)
     description = models.TextField(default="", blank=True)
+    closed_until = models.DateField(
+        db_column="closeduntil", null=True, help_text="Days up to this one are closed: they take no posting, for ever."
+    )
     created_at = models.DateTimeField(db_column="createdat")
 
     class Meta:
@@ -73,10 +81,11 @@ class Account(models.Model):
     class Status(models.TextChoices):
         ACTIVE = "ACTIVE"
         FROZEN = "FROZEN"  # takes no posting and no hold; an open hold may still be voided
+        CLOSED = "CLOSED"  # as frozen, with nothing on it, and for ever
 
     id = models.UUIDField(primary_key=True, default=uuid7)
     branch = models.ForeignKey(Branch, on_delete=models.PROTECT, db_column="branch", db_index=False)
-    account = _key("account")
+    account = key_column("account")
     currency = models.CharField(max_length=3, default=CURRENCY, db_collation=KEY_COLLATION)
     description = models.TextField(default="", blank=True)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.ACTIVE)
@@ -88,18 +97,29 @@ class Account(models.Model):
         default=0,
         help_text="The floor: available never falls below it. Negative is a credit limit; empty is no floor.",
     )
-    posted_debit = _sum("posteddebit")
-    posted_credit = _sum("postedcredit")
-    pending_debit = _sum("pendingdebit")
+    max_balance = models.DecimalField(
+        db_column="maxbalance",
+        max_digits=AMOUNT_DIGITS_MAX,
+        decimal_places=2,
+        null=True,
+        help_text="The ceiling: the balance never rises above it. Empty is no ceiling.",
+    )
+    deferred = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Without floor and ceiling: its lines take no lock, and are rolled up a moment later.",
+    )
+    posted_debit = sum_column("posteddebit")
+    posted_credit = sum_column("postedcredit")
+    pending_debit = sum_column("pendingdebit")
     created_at = models.DateTimeField(db_column="createdat")
     updated_at = models.DateTimeField(db_column="updatedat")
 
     class Meta:
         constraints = [
             models.UniqueConstraint(name="ledger_account_key", fields=["branch", "account", "currency"]),
-            models.CheckConstraint(name="ledger_account_alphanumeric", condition=Q(account__regex=ACCOUNT_PATTERN)),
-            models.CheckConstraint(name="ledger_account_currency", condition=Q(currency__regex=CURRENCY_PATTERN)),
-            models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN"])),
+            # That the key is alphanumeric says a trigger (0005): a CHECK is evaluated again with every posting's update.
+            models.CheckConstraint(name="ledger_account_status", condition=Q(status__in=["ACTIVE", "FROZEN", "CLOSED"])),
             models.CheckConstraint(name="ledger_account_floor_not_positive", condition=Q(min_balance__lte=0)),
             models.CheckConstraint(
                 name="ledger_account_sums_not_negative",
@@ -110,6 +130,19 @@ class Account(models.Model):
                 condition=Q(min_balance__isnull=True)
                 | Q(posted_credit__gte=F("min_balance") + F("posted_debit") + F("pending_debit")),
             ),
+            models.CheckConstraint(
+                name="ledger_account_below_ceiling",
+                condition=Q(max_balance__isnull=True) | Q(posted_credit__lte=F("max_balance") + F("posted_debit")),
+            ),
+            models.CheckConstraint(name="ledger_account_ceiling_not_negative", condition=Q(max_balance__gte=0)),
+            models.CheckConstraint(
+                name="ledger_account_deferred_unguarded",
+                condition=Q(deferred=False) | Q(min_balance__isnull=True, max_balance__isnull=True, pending_debit=0),
+            ),
+            models.CheckConstraint(
+                name="ledger_account_closed_empty",
+                condition=~Q(status="CLOSED") | Q(posted_debit=F("posted_credit"), pending_debit=0),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -117,13 +150,16 @@ class Account(models.Model):
 
 
 class Transaction(models.Model):
-    """One line: a debit or a credit of one account. Lines of one tracekey are one entry."""
+    """One line: a debit or a credit of one account. Lines of one tracekey are one entry.
+
+    Partitioned by the month of ``dateref``, so the database's key is (id, dateref); see ``months.py``.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7)
     # The order of insertion, the same as the order of the account's lock; from a sequence (0002_rules).
     seq = models.BigIntegerField(editable=False)
-    branch = _key("branch")
-    account = _key("account")
+    branch = key_column("branch")
+    account = key_column("account")
     currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
     debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
@@ -134,6 +170,9 @@ class Transaction(models.Model):
     dateref = models.DateField()
     created_at = models.DateTimeField(db_column="createdat")
     balanced = models.BooleanField(help_text="Is the line a leg of an entry whose debits equal its credits?")
+    deferred = models.BooleanField(
+        default=False, db_default=False, help_text="Was it rolled up after its entry had been answered?"
+    )
     # What the answer to the posting said, kept so that a repeat is answered the same and history can be proved:
     # the account's balance, what was held, and the balance of dateref, right after this line was written.
     balance_after = models.DecimalField(db_column="balanceafter", max_digits=SUM_DIGITS_MAX, decimal_places=2)
@@ -156,18 +195,47 @@ class Transaction(models.Model):
         return str(self.id)
 
 
+class Deferred(models.Model):
+    """A line of a deferred account that waits to be rolled up: then it moves to ``transaction``. The work table."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    branch = key_column("branch")
+    account = key_column("account")
+    currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
+    amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2)
+    debit_credit = models.CharField(db_column="debitcredit", max_length=1, choices=[("D", "Debit"), ("C", "Credit")])
+    event_code = models.IntegerField(db_column="eventcode")
+    description = models.TextField(default="", blank=True)
+    tracekey = models.UUIDField(db_index=True)
+    details = models.JSONField(null=True, blank=True)
+    dateref = models.DateField()
+    created_at = models.DateTimeField(db_column="createdat")
+    balanced = models.BooleanField()
+
+    class Meta:
+        verbose_name_plural = "deferred"
+        constraints = [
+            models.CheckConstraint(name="ledger_deferred_amount_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(name="ledger_deferred_side", condition=Q(debit_credit__in=["D", "C"])),
+        ]
+        indexes = [models.Index(name="ledger_deferred_account", fields=["branch", "account", "currency"])]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
 class Balance(models.Model):
     """An account's day: its totals, and the accumulated sums of all days up to it. Only days with lines have a row."""
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    branch = _key("branch")
-    account = _key("account")
+    branch = key_column("branch")
+    account = key_column("account")
     currency = models.CharField(max_length=3, db_collation=KEY_COLLATION)
     dateref = models.DateField()
-    total_debit = _sum("totaldebit")
-    total_credit = _sum("totalcredit")
-    accumulated_debit = _sum("accumulateddebit")
-    accumulated_credit = _sum("accumulatedcredit")
+    total_debit = sum_column("totaldebit")
+    total_credit = sum_column("totalcredit")
+    accumulated_debit = sum_column("accumulateddebit")
+    accumulated_credit = sum_column("accumulatedcredit")
     created_tracekey = models.UUIDField(db_column="createdtracekey")
     updated_tracekey = models.UUIDField(db_column="updatedtracekey")
     created_at = models.DateTimeField(db_column="createdat")
@@ -201,10 +269,10 @@ class Hold(models.Model):
         EXPIRED = "EXPIRED"
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    key = _key("key", help_text="The caller's key: one key, one hold.")
+    key = key_column("key", help_text="The caller's key: one key, one hold.")
     status = models.CharField(max_length=8, choices=Status.choices)
-    branch = _key("branch", null=True)
-    account = _key("account", null=True)
+    branch = key_column("branch", null=True)
+    account = key_column("account", null=True)
     currency = models.CharField(max_length=3, null=True, db_collation=KEY_COLLATION)  # noqa: DJ001
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS_MAX, decimal_places=2, null=True)
     dateref = models.DateField(help_text="The day from which it reduces what is available.")
@@ -213,13 +281,25 @@ class Hold(models.Model):
     ended_at = models.DateTimeField(db_column="endedat", null=True)
     # What became of it, when posted: the entry, the account that was credited and the event.
     tracekey = models.UUIDField(null=True, unique=True)
-    credit_branch = _key("creditbranch", null=True)
-    credit_account = _key("creditaccount", null=True)
+    credit_branch = key_column("creditbranch", null=True)
+    credit_account = key_column("creditaccount", null=True)
     event_code = models.IntegerField(db_column="eventcode", null=True)
+    posted_amount = models.DecimalField(
+        db_column="postedamount",
+        max_digits=AMOUNT_DIGITS_MAX,
+        decimal_places=2,
+        null=True,
+        help_text="What was posted of it; empty is all. The rest was given back.",
+    )
 
     class Meta:
         constraints = [
             models.UniqueConstraint(name="ledger_hold_key", fields=["key"]),
+            models.CheckConstraint(
+                name="ledger_hold_posted_part",
+                condition=Q(posted_amount__isnull=True)
+                | Q(status="POSTED", posted_amount__gt=0, posted_amount__lte=F("amount")),
+            ),
             models.CheckConstraint(
                 name="ledger_hold_key_length", condition=Q(key__regex=f"^.{{1,{HOLD_KEY_CHARACTERS_MAX}}}$")
             ),
@@ -270,17 +350,37 @@ class PostingKey(models.Model):
     tracekey = models.UUIDField(primary_key=True)
     body_hash = models.BinaryField(db_column="bodyhash")
     state = models.CharField(max_length=9, choices=State.choices)
-    reverses = models.UUIDField(null=True, unique=True, help_text="The tracekey that this entry takes back.")
+    reverses = models.UUIDField(null=True, help_text="The tracekey that this entry takes back.")
+    dateref = models.DateField(null=True, help_text="Of its lines: where to look for them. Empty: anywhere.")
     created_at = models.DateTimeField(db_column="createdat")
 
     class Meta:
         db_table = "ledger_posting_key"
         constraints = [
+            # Most entries reverse nothing, and need no place in this index.
+            models.UniqueConstraint(
+                name="ledger_posting_key_reverses", fields=["reverses"], condition=Q(reverses__isnull=False)
+            ),
             models.CheckConstraint(name="ledger_posting_key_state", condition=Q(state__in=["POSTED", "TOMBSTONE"])),
         ]
 
     def __str__(self) -> str:
         return str(self.tracekey)
+
+
+class Batch(models.Model):
+    """One key of a batch, one effect. Its postings are found by their tracekeys; its refusals are kept here."""
+
+    key = key_column("key", primary_key=True)
+    body_hash = models.BinaryField(db_column="bodyhash")
+    refusals = models.JSONField(help_text="By the entry's place: code, detail, field.")
+    created_at = models.DateTimeField(db_column="createdat", db_index=True)
+
+    class Meta:
+        verbose_name_plural = "batches"
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class Refusal(models.Model):

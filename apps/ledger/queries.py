@@ -7,12 +7,11 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db.models import Q
-
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
-from apps.ledger.models import Account, Hold, Refusal, Transaction
-from apps.ledger.rows import fetch, posted_lines
+from apps.ledger.keys import posted_lines
+from apps.ledger.models import Deferred, Hold, Refusal, Transaction
+from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
 
@@ -21,11 +20,12 @@ class AccountBalance:
     """An account now. ``available`` = posted − pending; the account refuses debits that bring it below ``min_balance``."""
 
     account: AccountRef
-    status: Literal["ACTIVE", "FROZEN"]
+    status: Literal["ACTIVE", "FROZEN", "CLOSED"]
     min_balance: Decimal | None
     posted: Decimal
     pending: Decimal
     available: Decimal
+    max_balance: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class DayBalance:
 
 @dataclass(frozen=True, slots=True)
 class TransactionLine:
-    """A posted line. ``balances``: right after it was posted, as answered then."""
+    """A posted line. ``balances``: right after it was written; None while it waits to be rolled up."""
 
     id: UUID
     account: AccountRef
@@ -55,7 +55,7 @@ class TransactionLine:
     details: Mapping[str, Any] | None
     dateref: date
     created_at: datetime
-    balances: Balances
+    balances: Balances | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,28 +99,40 @@ class Statement:
     next_cursor: str | None
 
 
+# In one statement, so that no line is seen twice, or not at all, while it is rolled up.
+_BALANCE = """
+SELECT a.status, a.minbalance, a.maxbalance, a.postedcredit - a.posteddebit + coalesce(w.waiting, 0.00), a.pendingdebit
+FROM ledger_account a
+LEFT JOIN LATERAL (
+    SELECT sum(CASE d.debitcredit WHEN 'C' THEN d.amount ELSE -d.amount END) AS waiting FROM ledger_deferred d
+    WHERE a.deferred AND d.branch = a.branch AND d.account = a.account AND d.currency = a.currency
+) w ON true
+WHERE a.branch = %s AND a.account = %s AND a.currency = %s
+"""
+
+
 def balance(account: AccountRef) -> AccountBalance:
-    """The account now. Raises NotFound."""
-    row = Account.objects.filter(_is_account(account)).first()
-    if row is None:
+    """The account now; what of it still waits to be rolled up included. Raises NotFound."""
+    _check_key(account)
+    found = fetch(_BALANCE, list(account))
+    if not found:
         raise _no_account()
-    posted = row.posted_credit - row.posted_debit
+    status, min_balance, max_balance, posted, pending = found[0]
     return AccountBalance(
         account=account,
-        status="ACTIVE" if row.status == Account.Status.ACTIVE else "FROZEN",
-        min_balance=row.min_balance,
+        status=status,
+        min_balance=min_balance,
         posted=posted,
-        pending=row.pending_debit,
-        available=posted - row.pending_debit,
+        pending=pending,
+        available=posted - pending,
+        max_balance=max_balance,
     )
 
 
-def _is_account(account: AccountRef) -> Q:
-    branch, name, currency = account
+def _check_key(account: AccountRef) -> None:
     # A NUL reaches here from a URL, and PostgreSQL refuses it with an error of its own.
     if any("\x00" in part for part in account):
         raise _no_account()
-    return Q(branch_id=branch, account=name, currency=currency)
 
 
 def _no_account() -> NotFound:
@@ -141,7 +153,7 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance_on(account: AccountRef, day: date) -> DayBalance:
     """The account at the end of ``day``; back-dated lines included, holds not. Raises NotFound."""
-    _is_account(account)
+    _check_key(account)
     found = fetch(_DAY, [day, *account])
     if not found:
         raise _no_account()
@@ -198,7 +210,7 @@ def statement(
     """
     if date_to < date_from:
         raise InvalidRequest("The period ends before it begins.", field="to")
-    _is_account(account)
+    _check_key(account)
     limit = max(1, min(limit, PAGE_ROWS_MAX))
     after_date, after_seq = _position(cursor) if cursor else (date_from, 0)
     found = fetch(
@@ -281,7 +293,10 @@ def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | 
 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
     """All lines of an entry, in order; none when nothing was posted under this tracekey."""
-    return tuple(_line(row) for row in Transaction.objects.filter(tracekey=tracekey).order_by("seq"))
+    # What waits first: what is rolled up between the two statements is seen by the second one.
+    waiting = {row.id: _line(row) for row in Deferred.objects.filter(tracekey=tracekey)}
+    lines = {row.id: _line(row) for row in Transaction.objects.filter(tracekey=tracekey)}
+    return tuple(line for _, line in sorted({**waiting, **lines}.items()))
 
 
 def hold_by_key(key: str) -> HoldView | None:
@@ -305,11 +320,16 @@ def hold_by_key(key: str) -> HoldView | None:
 
 def transaction_by_id(line_id: UUID) -> TransactionLine | None:
     """One line."""
-    row = Transaction.objects.filter(id=line_id).first()
+    waiting = Deferred.objects.filter(id=line_id).first()
+    row = Transaction.objects.filter(id=line_id).first() or waiting
     return _line(row) if row else None
 
 
-def _line(row: Transaction) -> TransactionLine:
+def _line(row: Transaction | Deferred) -> TransactionLine:
+    balances = None
+    if isinstance(row, Transaction):
+        posted, pending = row.balance_after, row.pending_after
+        balances = Balances(posted=posted, pending=pending, available=posted - pending, day=row.day_after)
     return TransactionLine(
         id=row.id,
         account=AccountRef(row.branch, row.account, row.currency),
@@ -321,10 +341,5 @@ def _line(row: Transaction) -> TransactionLine:
         details=row.details,
         dateref=row.dateref,
         created_at=row.created_at,
-        balances=Balances(
-            posted=row.balance_after,
-            pending=row.pending_after,
-            available=row.balance_after - row.pending_after,
-            day=row.day_after,
-        ),
+        balances=balances,
     )

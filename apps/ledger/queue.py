@@ -18,7 +18,7 @@ from typing import Any
 
 from apps.common.json_text import check_keepable
 from apps.common.transactions import transaction_required
-from apps.ledger import rows
+from apps.ledger import keys
 from apps.ledger.postings import post_batch
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -45,7 +45,12 @@ def key_of(entry: Entry) -> str:
 
 @transaction_required
 def request_postings(entries: Sequence[Entry]) -> None:
-    """Ask for entries to be posted, by one message each; the answers come under their tracekeys. Safe to repeat."""
+    """Ask for entries to be posted, by one message each; the answers come under their tracekeys. Safe to repeat.
+
+    Raises MalformedEntry for what a message does not say: groups, and transfers up to what is there.
+    """
+    if any(entry.group or entry.up_to for entry in entries):
+        raise MalformedEntry("group and up_to are for postings that are answered at once.", field="group")
     publish_many([(_request(entry), key_of(entry)) for entry in entries])
 
 
@@ -57,7 +62,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
     """
     results = _post([request.message for request in requests], now=now)
     if refused := {result.tracekey: result.refusal for result in results if result.refusal}:
-        rows.keep_refusals(refused, now=now)
+        keys.keep_refusals(refused, now=now)
     answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]
     publish_many(answers, answering=[request.meta for request in requests])
 
@@ -65,7 +70,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
 @transaction_required
 def forget_refusals(*, now: datetime) -> int:
     """Delete refusals older than REFUSALS_KEPT, at most FORGET_ROWS_MAX. How many? Safe to repeat."""
-    return rows.delete_refusals(before=now - REFUSALS_KEPT, rows_max=FORGET_ROWS_MAX)
+    return keys.delete_refusals(before=now - REFUSALS_KEPT, rows_max=FORGET_ROWS_MAX)
 
 
 def _post(messages: Sequence[PostingRequested], *, now: datetime) -> list[EntryResult]:
@@ -162,7 +167,7 @@ def _answer(result: EntryResult) -> PostingDone:
 
 def _posted_leg(line: PostedLine) -> PostedLeg:
     branch, account, currency = line.account
-    assert line.balances.day is not None  # noqa: S101  # only a hold's answer has none
+    balances = line.balances
     return PostedLeg(
         id=line.id,
         branch=branch,
@@ -172,8 +177,8 @@ def _posted_leg(line: PostedLine) -> PostedLeg:
         debitcredit=line.debitcredit,
         eventcode=line.eventcode,
         dateref=line.dateref,
-        posted=line.balances.posted,
-        pending=line.balances.pending,
-        available=line.balances.available,
-        day=line.balances.day,
+        posted=balances.posted if balances else None,
+        pending=balances.pending if balances else None,
+        available=balances.available if balances else None,
+        day=balances.day if balances else None,
     )

@@ -84,21 +84,28 @@ SELECT * FROM (
 _BALANCED = """
 SELECT NULL, NULL, currency, NULL, tracekey, sum(amount) FILTER (WHERE debitcredit = 'D'),
     sum(amount) FILTER (WHERE debitcredit = 'C')
-FROM ledger_transaction WHERE balanced GROUP BY currency, tracekey
+FROM (SELECT currency, tracekey, amount, debitcredit FROM ledger_transaction WHERE balanced
+    UNION ALL SELECT currency, tracekey, amount, debitcredit FROM ledger_deferred WHERE balanced) leg
+GROUP BY currency, tracekey
 HAVING sum(CASE debitcredit WHEN 'C' THEN amount ELSE -amount END) <> 0
 """
 _KEYS = """
 SELECT NULL, NULL, NULL, NULL, coalesce(k.tracekey, t.tracekey), (k.state = 'POSTED')::int, coalesce(t.lines, 0)
 FROM ledger_posting_key k
-FULL JOIN (SELECT tracekey, count(*) AS lines FROM ledger_transaction GROUP BY 1) t USING (tracekey)
+FULL JOIN (SELECT tracekey, count(*) AS lines FROM (SELECT tracekey FROM ledger_transaction
+    UNION ALL SELECT tracekey FROM ledger_deferred) line GROUP BY 1) t USING (tracekey)
 WHERE (coalesce(k.state, '') = 'POSTED') <> (t.tracekey IS NOT NULL)
 """
 _POSTED_HOLDS = """
-SELECT h.branch, h.account, h.currency, NULL, h.tracekey, h.amount, t.amount
+SELECT h.branch, h.account, h.currency, NULL, h.tracekey, coalesce(h.postedamount, h.amount), t.amount
 FROM ledger_hold h
 LEFT JOIN ledger_transaction t ON t.tracekey = h.tracekey AND t.debitcredit = 'D'
     AND (t.branch, t.account, t.currency) = (h.branch, h.account, h.currency)
-WHERE h.status = 'POSTED' AND t.amount IS DISTINCT FROM h.amount
+WHERE h.status = 'POSTED' AND t.amount IS DISTINCT FROM coalesce(h.postedamount, h.amount)
+"""
+_CEILING = """
+SELECT branch, account, currency, NULL, NULL, postedcredit - posteddebit, maxbalance
+FROM ledger_account WHERE postedcredit - posteddebit > maxbalance
 """
 _FLOOR = """
 SELECT branch, account, currency, NULL, NULL, postedcredit - posteddebit - pendingdebit, minbalance
@@ -116,6 +123,7 @@ CHECKS: dict[str, str] = {
     "an account's credits are the sum of its lines": _POSTED.format(side="C", column="postedcredit"),
     "what is pending is the sum of the open holds": _PENDING,
     "no account is below its floor": _FLOOR,
+    "no account is above its ceiling": _CEILING,
     "a line's balance follows from the lines before it": _RUNNING.format(column="balanceafter", by_day=""),
     "a line's day net follows from the lines of its day": _RUNNING.format(column="daynet", by_day=", dateref"),
     "a balanced entry's debits are its credits": _BALANCED,

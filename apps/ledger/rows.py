@@ -11,59 +11,22 @@ Note [Fences]
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import psycopg
 from django.db import connection
 
+from apps.common import prepared
 from apps.common.arrays import array_text
-from apps.common.clock import uuid7
-from apps.common.errors import DomainError
-from apps.ledger.balances import AccountBook, Day
-from apps.ledger.rules import AccountRef, Balances, PostedLine
+from apps.ledger.balances import AccountBook, StoredDay
+from apps.ledger.commands import EventRule, HeldRow
+from apps.ledger.rules import AccountRef
 
-
-@dataclass(frozen=True, slots=True)
-class KnownKey:
-    """A tracekey that was used before this batch."""
-
-    body_hash: bytes
-    is_tombstone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class EventRule:
-    """What an event allows."""
-
-    active: bool
-    allow_debit: bool
-    allow_credit: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NewLine:
-    """A line to write, with what its answer says."""
-
-    posted: PostedLine
-    tracekey: UUID
-    description: str
-    details: str | None
-    balanced: bool
-    day_net: Decimal
-
-
-@dataclass(slots=True)
-class HeldRow:
-    """A hold as it stands behind its account's lock."""
-
-    id: UUID
-    status: str
-    amount: Decimal
-    dateref: date
-    expires_at: datetime | None
+# From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
+COPY_ROWS_MIN = 100
 
 
 def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -74,187 +37,200 @@ def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple
         return rows
 
 
-_CLAIM = """
-INSERT INTO ledger_posting_key (tracekey, bodyhash, state, reverses, createdat)
-SELECT k.tracekey, k.bodyhash, 'POSTED', k.reverses, %s
-FROM unnest(%s::uuid[], %s::bytea[], %s::uuid[]) AS k (tracekey, bodyhash, reverses)
-ORDER BY k.tracekey
-ON CONFLICT (tracekey) DO NOTHING
-RETURNING tracekey
-"""
-
-
-def claim_keys(keys: dict[UUID, tuple[bytes, UUID | None]], *, now: datetime) -> dict[UUID, KnownKey]:
-    """Claim tracekeys for this transaction and give those that were used before. See Note [Fences], 1.
-
-    Sorted, so that two batches that share keys wait for each other and never both.
-    """
-    hashes, reverses = [key[0] for key in keys.values()], [key[1] for key in keys.values()]
-    claimed = {row[0] for row in fetch(_CLAIM, [now, array_text(list(keys)), array_text(hashes), array_text(reverses)])}
-    used = [tracekey for tracekey in keys if tracekey not in claimed]
-    if not used:
-        return {}
-    rows = fetch("SELECT tracekey, bodyhash, state FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [used])
-    return {row[0]: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows}
-
-
-def settle_claims(*, unused: Collection[UUID], rehashed: dict[UUID, bytes]) -> None:
-    """Give back the claims of refused entries; correct those whose key was taken by a later entry of the same batch."""
-    with connection.cursor() as cursor:
-        if unused:
-            cursor.execute("DELETE FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [list(unused)])
-        if rehashed:
-            cursor.execute(
-                "UPDATE ledger_posting_key p SET bodyhash = k.bodyhash "
-                "FROM unnest(%s::uuid[], %s::bytea[]) AS k (tracekey, bodyhash) WHERE p.tracekey = k.tracekey",
-                [list(rehashed), list(rehashed.values())],
-            )
-
-
-def lock_or_bury(tracekey: UUID, *, now: datetime) -> bool:
-    """Lock the key of a posted entry, or leave a tombstone for one that never was. Is it a tombstone?
-
-    Two reversals of one entry meet here; so do a reversal and the posting that it overtakes.
-    """
-    fetch(
-        "INSERT INTO ledger_posting_key (tracekey, bodyhash, state, createdat) VALUES (%s, '', 'TOMBSTONE', %s) "
-        "ON CONFLICT (tracekey) DO NOTHING RETURNING 1",
-        [tracekey, now],
-    )
-    rows = fetch("SELECT state FROM ledger_posting_key WHERE tracekey = %s FOR NO KEY UPDATE", [tracekey])
-    return bool(rows[0][0] == "TOMBSTONE")
-
-
-def reversal_of(tracekey: UUID) -> UUID | None:
-    """The tracekey of the entry that took this one back."""
-    rows = fetch("SELECT tracekey FROM ledger_posting_key WHERE reverses = %s", [tracekey])
-    return rows[0][0] if rows else None
-
-
-_KEEP_REFUSALS = """
-INSERT INTO ledger_refusal AS r (tracekey, code, reason, field, retryable, refusedat)
-SELECT k.*, %s
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::bool[]) AS k (tracekey, code, reason, field, retryable)
-ORDER BY k.tracekey
-ON CONFLICT (tracekey) DO UPDATE SET code = excluded.code, reason = excluded.reason, field = excluded.field,
-    retryable = excluded.retryable, refusedat = excluded.refusedat
-"""
-
-
-def keep_refusals(refused: Mapping[UUID, DomainError], *, now: datetime) -> None:
-    """Write down why entries were refused; the latest reason stays. Sorted, for two batches may refuse the same ones."""
-    kept = [(key, r.code, r.detail, r.field or "", r.retryable) for key, r in refused.items()]
-    with connection.cursor() as cursor:
-        cursor.execute(_KEEP_REFUSALS, [now, *_columns(kept, 5)])
-
-
-def delete_refusals(*, before: datetime, rows_max: int) -> int:
-    """Delete the oldest refusals; those that a batch is just renewing are passed over."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM ledger_refusal WHERE tracekey IN (SELECT tracekey FROM ledger_refusal WHERE refusedat < %s "
-            "ORDER BY refusedat LIMIT %s FOR UPDATE SKIP LOCKED)",
-            [before, rows_max],
-        )
-        return int(cursor.rowcount)
-
-
-def posted_lines(tracekeys: Sequence[UUID]) -> dict[UUID, list[PostedLine]]:
-    """The lines of entries that were posted before, as they were answered then, in order."""
-    found: dict[UUID, list[PostedLine]] = {}
-    for row in fetch(
-        "SELECT tracekey, id, branch, account, currency, debitcredit, amount, eventcode, dateref, "
-        "balanceafter, pendingafter, dayafter FROM ledger_transaction WHERE tracekey = ANY(%s::uuid[]) ORDER BY seq",
-        [list(tracekeys)],
-    ):
-        tracekey, line_id, branch, account, currency, side, amount, eventcode, dateref, posted, pending, day = row
-        line = PostedLine(
-            id=line_id,
-            account=AccountRef(branch, account, currency),
-            debitcredit=side,
-            amount=amount,
-            eventcode=eventcode,
-            dateref=dateref,
-            balances=Balances(posted=posted, pending=pending, available=posted - pending, day=day),
-        )
-        found.setdefault(tracekey, []).append(line)
+def fetch_hot(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """As ``fetch``, for the engine's own statements: planned once on each connection, which is most of a small batch."""
+    found: list[tuple[Any, ...]] = prepared.execute(sql, parameters).fetchall()
     return found
 
 
-_LOCK = """
-SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.posteddebit, a.postedcredit, a.pendingdebit
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
-JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
-ORDER BY a.branch, a.account, a.currency
-FOR NO KEY UPDATE OF a
-"""
+def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+    """Run statements one after the other, without waiting for one's answer before the next one is sent."""
+    connection.ensure_connection()
+    wrapped = connection.connection
+    with connection.wrap_database_errors, wrapped.pipeline():
+        # Django's own cursors put values into the text, which can't be sent ahead. They show each statement to wrappers
+        # (tests count with one); these are shown as one.
+        cursors = [psycopg.Cursor(wrapped).execute(sql, parameters, prepare=True) for sql, parameters in statements]
+        return [cursor.fetchall() for cursor in cursors]
 
 
-def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
-    """Lock accounts in key order and read their totals. Unknown ones are missing in the answer. See Note [Fences], 2."""
-    books = {}
-    for row in fetch(_LOCK, _columns(refs, 3)):
-        ref = AccountRef(row[1], row[2], row[3])
-        books[ref] = AccountBook(
-            id=row[0],
-            ref=ref,
-            is_frozen=row[4] != "ACTIVE",
-            min_balance=row[5],
-            posted_debit=row[6],
-            posted_credit=row[7],
-            pending_debit=row[8],
-            days=[],
-            dates=[],
-        )
-    return books
+def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 100) -> None:
+    """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
+    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
+        buffer: list[str] = []
+        for row in rows:
+            buffer.append(row)
+            if len(buffer) == rows_at_once:
+                copy.write("".join(buffer))
+                buffer = []
+        copy.write("".join(buffer))
 
 
-def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
+def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
     """Rows to columns: the arrays of an unnest."""
     return [array_text(column) for column in zip(*rows, strict=True)] or ["{}"] * width
 
 
-def read_events(codes: Collection[int]) -> dict[int, EventRule]:
-    """The rules of these events."""
-    rows = fetch(
-        "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])", [list(codes)]
-    )
-    return {row[0]: EventRule(*row[1:]) for row in rows}
-
-
-# Keys and bounds only, LIMIT 1 in the lateral part: the plan stays an index scan however large the table grows.
+# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
 _DAYS = """
-SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit, d.accumulateddebit, d.accumulatedcredit
+SELECT k.n, d.id, d.dateref, d.totaldebit, d.totalcredit
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
 CROSS JOIN LATERAL (
-    (SELECT * FROM ledger_balance b
-     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref < k.since
-     ORDER BY b.dateref DESC LIMIT 1)
-    UNION ALL
-    (SELECT * FROM ledger_balance b
-     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since)
+    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
+    WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since
+    ORDER BY b.dateref OFFSET 0
 ) d
-ORDER BY k.n, d.dateref
 """
 
 
-def read_days(since: dict[AccountRef, date]) -> dict[AccountRef, list[Day]]:
-    """For each account its day rows from a date on, preceded by the last row before it."""
+_LOCK = """
+SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
+    a.pendingdebit
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
+JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
+WHERE NOT a.deferred
+ORDER BY a.branch, a.account, a.currency
+FOR NO KEY UPDATE OF a
+"""
+_EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
+_CLOSED = "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL"
+
+
+def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+    """Lock accounts in key order and read their totals. See Note [Fences], 2.
+
+    Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
+    """
+    return _books(fetch(_LOCK, columns(refs, 3)))
+
+
+def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
+    books = {}
+    for row_id, branch, account, currency, *rest in rows:
+        ref = AccountRef(branch, account, currency)
+        books[ref] = AccountBook(row_id, ref, *rest)
+    return books
+
+
+class Locked(NamedTuple):
+    """What a batch reads behind its locks."""
+
+    books: dict[AccountRef, AccountBook]
+    days: dict[AccountRef, list[StoredDay]]
+    events: dict[int, EventRule]
+    closed: dict[str, int]  # branch to the ordinal of its last closed day
+
+
+def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
+    """Lock accounts, then read their day rows from a date on, their branches' closed days, and events.
+
+    The statements are sent together and run one after the other, each with a snapshot of its own: the later ones see what
+    the former owners of the locks committed.
+    """
     refs = list(since)
-    found: dict[AccountRef, list[Day]] = {ref: [] for ref in refs}
-    for n, row_id, dateref, debit, credit, accumulated_debit, accumulated_credit in fetch(
-        _DAYS, [*_columns(refs, 3), list(since.values())]
-    ):
-        found[refs[n - 1]].append(
-            Day(
-                dateref,
-                total_debit=debit,
-                total_credit=credit,
-                accumulated_debit=accumulated_debit,
-                accumulated_credit=accumulated_credit,
-                row_id=row_id,
-            )
-        )
+    keys = columns(refs, 3)
+    branches = array_text(list({ref.branch for ref in refs}))
+    locked, days, events, closed = fetch_all(
+        (_LOCK, keys),
+        (_DAYS, [*keys, array_text(list(since.values()))]),
+        (_EVENTS, [array_text(list(codes))]),
+        (_CLOSED, [branches]),
+    )
+    rules = {code: EventRule(*rule) for code, *rule in events}
+    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed})
+
+
+def lock_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+    """Lock deferred accounts for a roll-up, in key order."""
+    return _books(fetch(_LOCK.replace("NOT a.deferred", "a.deferred"), columns(refs, 3)))
+
+
+class DeferredAccounts(NamedTuple):
+    """What a batch reads of accounts it does not lock."""
+
+    statuses: dict[AccountRef, str]
+    closed: dict[str, int]
+
+
+def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
+    """Those of these accounts that are deferred, with their status, and the closed days of their branches.
+
+    Behind a shared lock of each branch, so that nobody closes a day while lines for it are on their way to the work table.
+    Taken after the accounts' locks, as by who closes a day.
+    """
+    branches = sorted({ref.branch for ref in refs})
+    _, statuses, closed = fetch_all(
+        (
+            "SELECT pg_advisory_xact_lock_shared(hashtext('ledger.deferred'), hashtext(b)) FROM unnest(%s::text[]) b",
+            [array_text(branches)],
+        ),
+        (
+            "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
+            "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
+            "AND a.currency = k.currency WHERE a.deferred",
+            columns(refs, 3),
+        ),
+        (_CLOSED, [array_text(branches)]),
+    )
+    found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
+    return DeferredAccounts(found, {branch: day.toordinal() for branch, day in closed})
+
+
+def stop_deferred(branch: str) -> None:
+    """Wait for who is posting to the branch's deferred accounts, and keep others out until the commit."""
+    fetch("SELECT pg_advisory_xact_lock(hashtext('ledger.deferred'), hashtext(%s))", [branch])
+
+
+def has_deferred(ref: AccountRef) -> bool:
+    """Do lines of this account wait to be rolled up?"""
+    sql = "SELECT 1 FROM ledger_deferred WHERE branch = %s AND account = %s AND currency = %s LIMIT 1"
+    return bool(fetch(sql, list(ref)))
+
+
+def share_branch(branch: str) -> bool:
+    """Keep a branch from having its day closed until the commit. Is there such a branch?"""
+    return bool(fetch("SELECT 1 FROM ledger_branch WHERE branch = %s FOR KEY SHARE", [branch]))
+
+
+def lock_branch(branch: str) -> None:
+    """Lock all accounts of a branch, in key order."""
+    fetch(
+        "SELECT count(*) FROM (SELECT 1 FROM ledger_account WHERE branch = %s ORDER BY branch, account, currency "
+        "FOR NO KEY UPDATE) locked",
+        [branch],
+    )
+
+
+_OPEN_MISSING = """
+INSERT INTO ledger_account (id, branch, account, currency, description, status, minbalance, posteddebit, postedcredit,
+    pendingdebit, createdat, updatedat)
+SELECT gen_random_uuid(), k.branch, k.account, k.currency, '', 'ACTIVE', 0, 0, 0, 0, %s, %s
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
+JOIN ledger_branch b ON b.branch = k.branch JOIN ledger_currency c ON c.code = k.currency AND c.active
+WHERE NOT EXISTS (
+    SELECT FROM ledger_account a WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
+)
+ORDER BY k.branch, k.account, k.currency
+ON CONFLICT DO NOTHING
+"""
+
+
+def open_missing(refs: Collection[AccountRef], *, now: datetime) -> None:
+    """Open those of these accounts that are not there, in branches and currencies that are."""
+    fetch(_OPEN_MISSING + " RETURNING 1", [now, now, *columns(refs, 3)])
+
+
+# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
+def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
+    """For each account its day rows from a date on, oldest first."""
+    values = [(*ref, day) for ref, day in since.items()]
+    return _days_of(list(since), fetch(_DAYS, columns(values, 4)))
+
+
+def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:
+    found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
+    for n, row_id, dateref, debit, credit in days:
+        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
     return found
 
 
@@ -266,7 +242,7 @@ def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date,
         "FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency) "
         "JOIN ledger_hold h ON h.branch = k.branch AND h.account = k.account AND h.currency = k.currency "
         "WHERE h.status = 'OPEN' GROUP BY 1, 2, 3, 4",
-        _columns(refs, 3),
+        columns(refs, 3),
     ):
         found.setdefault(AccountRef(branch, account, currency), []).append((dateref, amount))
     return found
@@ -278,93 +254,3 @@ def read_holds(hold_ids: Collection[UUID]) -> dict[UUID, HeldRow]:
         "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])", [list(hold_ids)]
     )
     return {row[0]: HeldRow(*row) for row in rows}
-
-
-# Disjoint sets: a day is either stored (updated by its id) or new (inserted), so every row is touched once.
-_WRITE = """
-WITH line AS (
-    INSERT INTO ledger_transaction (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey,
-        details, dateref, createdat, balanced, balanceafter, pendingafter, dayafter, daynet)
-    SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-        k.details::jsonb, k.dateref, %s, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-        %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (id, branch, account, currency, amount, debitcredit, eventcode, description,
-              tracekey, details, dateref, balanced, balanceafter, pendingafter, dayafter, daynet)
-    RETURNING 1
-), account AS (
-    UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
-        pendingdebit = k.pendingdebit, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (id, posteddebit, postedcredit, pendingdebit)
-    WHERE a.id = k.id
-    RETURNING 1
-), stored_day AS (
-    UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
-        accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
-        updatedtracekey = k.tracekey, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
-        AS k (id, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
-    WHERE b.id = k.id
-    RETURNING 1
-), new_day AS (
-    INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-        accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-    SELECT k.*, %s, %s
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
-        %s::numeric[], %s::uuid[], %s::uuid[]) AS k
-    RETURNING 1
-)
-SELECT (SELECT count(*) FROM line), (SELECT count(*) FROM account),
-       (SELECT count(*) FROM stored_day), (SELECT count(*) FROM new_day)
-"""
-
-
-def _line_row(line: NewLine) -> tuple[Any, ...]:
-    posted = line.posted
-    return (
-        posted.id,
-        *posted.account,
-        posted.amount,
-        posted.debitcredit,
-        posted.eventcode,
-        line.description,
-        line.tracekey,
-        line.details,
-        posted.dateref,
-        line.balanced,
-        posted.balances.posted,
-        posted.balances.pending,
-        posted.balances.day,
-        line.day_net,
-    )
-
-
-def _sums(day: Day) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    return day.total_debit, day.total_credit, day.accumulated_debit, day.accumulated_credit
-
-
-def write(lines: Sequence[NewLine], books: Sequence[AccountBook], *, now: datetime) -> None:
-    """Write a folded batch in one statement. The accounts are locked, so absolute values are right."""
-    stored, new = [], []
-    for book in books:
-        for day in book.changed_days():
-            if day.row_id:
-                stored.append((day.row_id, *_sums(day), day.tracekey))
-            else:
-                new.append((uuid7(), *book.ref, day.dateref, *_sums(day), day.created_by, day.tracekey))
-    accounts = [(book.id, book.posted_debit, book.posted_credit, book.pending_debit) for book in books]
-    parameters = [
-        now,
-        *_columns(map(_line_row, lines), 16),
-        now,
-        *_columns(accounts, 4),
-        now,
-        *_columns(stored, 6),
-        now,
-        now,
-        *_columns(new, 11),
-    ]
-    written = fetch(_WRITE, parameters)[0]
-    if written != (len(lines), len(books), len(stored), len(new)):
-        raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")

@@ -4,7 +4,7 @@ from celery import shared_task
 from django.db import transaction
 from django.utils import timezone
 
-from apps.ledger import holds, queue
+from apps.ledger import deferred, holds, months, queue
 
 
 @shared_task(name="ledger.expire_holds", ignore_result=True)
@@ -19,3 +19,16 @@ def forget_refusals(**_newer_args: object) -> None:
     """Delete what is known of queued entries that were refused long ago. What is too much for one commit waits."""
     with transaction.atomic(durable=True):
         queue.forget_refusals(now=timezone.now())
+
+
+@shared_task(name="ledger.roll_up", ignore_result=True)
+def roll_up(**_newer_args: object) -> None:
+    """Move what waits of deferred accounts into the ledger. What does not fit in one commit is left for the next call."""
+    with transaction.atomic(durable=True):
+        deferred.roll_up(now=timezone.now())
+
+
+@shared_task(name="ledger.open_months", ignore_result=True)
+def open_months(**_newer_args: object) -> None:
+    """Open the months ahead. A table that is busy for too long is left for the next call."""
+    months.open_ahead(now=timezone.now())

@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -64,8 +64,10 @@ def _open(record: IncomingRecord) -> tuple[dict[str, Any], envelopes.Meta]:
     return envelope, meta
 
 
-def _read(record: IncomingRecord, *, group: str) -> _Item | InvalidMessage:
-    """A record as far as it can be read. The error itself when it is no envelope."""
+def _read(record: IncomingRecord, *, group: str) -> _Item | InvalidMessage | None:
+    """A record as far as it can be read. The error itself when it is no envelope; None for what is others' business."""
+    if inbox.is_listening(record.topic, group=group):
+        return _overhear(record, group=group)
     try:
         envelope, meta = _open(record)
     except InvalidMessage as error:
@@ -74,6 +76,19 @@ def _read(record: IncomingRecord, *, group: str) -> _Item | InvalidMessage:
         return _Item(record, envelope, meta, found=inbox.read(envelope, meta, key=record.key, group=group))
     except InvalidMessage as error:
         return _Item(record, envelope, meta, error=error)
+
+
+def _overhear(record: IncomingRecord, *, group: str) -> _Item | None:
+    """A record on a topic of others: whatever it lacks that we need follows from it."""
+    try:
+        envelope = envelopes.decode(wire.from_wire(record.value))
+        meta = envelopes.complete_meta(envelope["meta"], value=record.value)
+    except InvalidMessage as error:
+        logger.info("a record of %s is left to its readers: %s", record.topic, error.detail)
+        return None
+    key = next((key for key in (record.key, meta.global_id) if is_key(key)), "unreadable")
+    record = replace(record, key=key)
+    return _Item(record, envelope, meta, found=inbox.overhear(envelope, meta, topic=record.topic, key=key, group=group))
 
 
 class Delivery:
@@ -93,6 +108,8 @@ class Delivery:
         For how many of them, at least one, the offset may be committed.
         """
         first = _read(records[0], group=self._group)
+        if first is None:
+            return 1
         if isinstance(first, InvalidMessage):
             bury_unreadable(records[0], group=self._group, error=first)
             return 1
@@ -109,7 +126,7 @@ class Delivery:
         for record in itertools.islice(records, 1, handling.rows_max):
             item = _read(record, group=self._group)
             # What ends the unit is read once more, as the first of the next.
-            if isinstance(item, InvalidMessage) or item.handling is not handling or item.slot in self._waiting:
+            if not isinstance(item, _Item) or item.handling is not handling or item.slot in self._waiting:
                 break
             unit.append(item)
         return unit

@@ -1,11 +1,12 @@
 """The envelope on the wire: {"meta": {"global-id", "steps", "message-id", "trace", "schema", …}, "body": {…}}."""
 
+import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from apps.common.json_text import check_keepable
 from apps.messaging.contracts.base import InvalidMessage
@@ -123,3 +124,21 @@ def read_meta(meta: dict[str, Any]) -> Meta:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise InvalidMessage(f"The envelope's meta is malformed: {error}.") from None
+
+
+# The name space of ids that follow from a message, as pipes/PROTOCOL.md has it: all readers find the same one.
+DERIVED = UUID("6b1f4b5e-6c0e-5a0b-9d6a-70697065730a")
+OF_OTHERS = "messaging.of_others"
+
+
+def complete_meta(meta: dict[str, Any], *, value: bytes) -> Meta:
+    """The typed meta of an envelope that others wrote; what it lacks of ``message-id`` and ``schema`` is put into it.
+
+    Raises InvalidMessage for names that are there and cannot be used.
+    """
+    if "message-id" not in meta:
+        meta["message-id"] = str(uuid5(DERIVED, f"sha256\0{hashlib.sha256(value).hexdigest()}"))
+    meta.setdefault("schema", OF_OTHERS)
+    # What only others read (their steps, their error) may have any form.
+    ours = ("message-id", "schema", "global-id", "trace", "reply-to")
+    return read_meta({name: meta[name] for name in ours if name in meta})

@@ -12,7 +12,7 @@ from django.db import connection
 from apps.common.arrays import array_text
 from apps.common.transactions import transaction_required
 from apps.messaging.contracts.base import InvalidMessage, Message, closest_class
-from apps.messaging.envelope import Meta, read_meta
+from apps.messaging.envelope import Meta, complete_meta, read_meta
 from apps.observability import ids
 
 M = TypeVar("M", bound=Message)
@@ -55,6 +55,8 @@ class Handling:
 
 _handlers: dict[str, dict[str, Handling]] = defaultdict(dict)  # group -> schema -> handler
 _topics: dict[str, set[str]] = defaultdict(set)  # group -> topics
+_elsewhere: dict[str, set[str]] = defaultdict(set)  # topic -> groups of other services
+_listeners: dict[str, dict[str, Handling]] = defaultdict(dict)  # group -> topic of others -> handler
 
 
 def handles(
@@ -91,6 +93,51 @@ def handles_batch(
         return function
 
     return register
+
+
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """A message between others, as it is: it follows no contract of ours, and its meta may say little."""
+
+    topic: str
+    meta: dict[str, Any]
+    body: Any
+    key: str
+
+
+def listens(topics: Sequence[str], *, group: str, function: Callable[[Overheard, Meta], None]) -> None:
+    """Let a function hear everything on topics of others, for a consumer group. It is called as a handler is.
+
+    Any envelope will do: where there is no ``message-id`` it follows from the bytes, where there is no key it is the
+    global id. What is no envelope, or for one group alone, is its readers' business: it is passed over, not buried.
+    """
+    for topic in topics:
+        _listeners[group][topic] = Handling(function)
+        _topics[group].add(topic)
+
+
+def read_elsewhere(topics: Sequence[str], *, group: str) -> None:
+    """Say that a service which is not ours reads these topics: where the broker keeps records per group (RabbitMQ), what
+    is sent before the service's first start waits for it.
+    """
+    for topic in topics:
+        _elsewhere[topic].add(group)
+
+
+def readers_elsewhere() -> dict[str, set[str]]:
+    """The topics that other services read, with their groups."""
+    return {topic: set(names) for topic, names in _elsewhere.items()}
+
+
+def is_listening(topic: str, *, group: str) -> bool:
+    """Does the group hear a topic of others?"""
+    return topic in _listeners[group]
+
+
+def overhear(envelope: dict[str, Any], meta: Meta, *, topic: str, key: str, group: str) -> tuple[Handling, Received[Any]]:
+    """A message on a topic of others, and who hears it."""
+    heard = Overheard(topic, envelope["meta"], envelope["body"], key)
+    return _listeners[group][topic], Received(heard, meta, key)
 
 
 def _register(message: type[Message], group: str, handling: Handling) -> None:
@@ -142,12 +189,17 @@ def handle(handling: Handling, received: Sequence[Received[Any]], *, group: str,
 
 
 @transaction_required
-def handle_once(envelope: dict[str, Any], *, key: str, group: str, now: datetime) -> None:
+def handle_once(envelope: dict[str, Any], *, key: str, group: str, now: datetime, topic: str = "") -> None:
     """Run the group's handler unless this message id was handled before.
 
     Raises InvalidMessage for a message that no retry can mend, and whatever the handler raises.
     """
-    found = read(envelope, read_meta(envelope["meta"]), key=key, group=group)
+    found: tuple[Handling, Received[Any]] | None
+    if is_listening(topic, group=group):
+        meta = complete_meta(envelope["meta"], value=b"")  # its id was put into it when it came
+        found = overhear(envelope, meta, topic=topic, key=key, group=group)
+    else:
+        found = read(envelope, read_meta(envelope["meta"]), key=key, group=group)
     if found is not None:
         handle(found[0], [found[1]], group=group, now=now)
 
@@ -174,13 +226,19 @@ def take_many(message_ids: Sequence[UUID], *, group: str, now: datetime) -> set[
 __all__ = [
     "Handling",
     "InvalidMessage",
+    "Overheard",
     "Received",
     "groups",
     "handle",
     "handle_once",
     "handles",
     "handles_batch",
+    "is_listening",
+    "listens",
+    "overhear",
     "read",
+    "read_elsewhere",
+    "readers_elsewhere",
     "rows_max",
     "take",
     "take_many",

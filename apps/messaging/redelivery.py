@@ -114,7 +114,7 @@ def redeliver_one(*, group: str, now: datetime) -> bool:
     for row in heads:
         try:
             with django_transaction.atomic():
-                handle_once(row.envelope, key=row.key, group=group, now=now)
+                handle_once(row.envelope, key=row.key, group=group, now=now, topic=row.topic)
                 row.delete()
         except Exception as error:
             _count_failure(row, error, now=now)

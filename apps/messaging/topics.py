@@ -11,7 +11,7 @@ from django.conf import settings
 from apps.messaging import contracts
 from apps.messaging.contracts.base import message_classes
 from apps.messaging.dead_letters import error_topic
-from apps.messaging.inbox import groups
+from apps.messaging.inbox import groups, readers_elsewhere
 from apps.messaging.transports import transport
 from apps.messaging.transports.base import DesiredTopic, TopicPlan, TransportDown, TransportMisconfigured
 
@@ -28,6 +28,8 @@ def desired_topics() -> list[DesiredTopic]:
     for group, topics in groups().items():
         for topic in topics:
             readers.setdefault(topic, []).append(group)
+    for topic, elsewhere in readers_elsewhere().items():
+        readers.setdefault(topic, []).extend(sorted(elsewhere))
     names = {message.topic for message in message_classes()} | set(readers)
     names |= {error_topic(name) for name in names}
     return [_desired(name, tuple(readers.get(name, ()))) for name in sorted(names)]

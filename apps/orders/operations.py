@@ -218,6 +218,16 @@ def end_unsold(*, order_id: UUID, status: OrderStatus, code: str, detail: str, n
 
 
 @transaction_required
+def reopen(*, order_id: UUID) -> bool:
+    """An order that ended without a sale begins again. Did it end so? Safe to repeat."""
+    ended = (OrderStatus.REJECTED, OrderStatus.PAYMENT_NOT_COMPLETED, OrderStatus.CANCELLED)
+    again = Order.objects.filter(pk=order_id, status__in=ended).update(
+        status=OrderStatus.PENDING, error_code="", error_detail="", finished_at=None
+    )
+    return again == 1
+
+
+@transaction_required
 def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
     """The order's run needs a person."""
     Order.objects.filter(pk=order_id).update(status=OrderStatus.STUCK, error_code=code, error_detail=detail)

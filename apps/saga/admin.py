@@ -81,6 +81,10 @@ class CountedPaginator(InfinitePaginator):
         return f"{min(counted, TOTAL_MAX):,}" + ("+" if counted > TOTAL_MAX else "")
 
 
+# The theme writes "9999999999 results" over a list, unless its paginator is called by this name.
+CountedPaginator.__name__ = InfinitePaginator.__name__
+
+
 @admin.register(Run)
 class RunAdmin(ModelAdmin):
     change_list_template = "backoffice/runs.html"
@@ -122,7 +126,7 @@ class RunAdmin(ModelAdmin):
 
     @admin.display(description="State", ordering="status")
     def state(self, row: Run) -> SafeString:
-        return _component("chip", kind="run", state=row.status)
+        return _component("chip", kind="run", state="HELD" if row.held_by is not None else row.status)
 
     @admin.display(description="Order")
     def business(self, row: Run) -> str:

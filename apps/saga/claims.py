@@ -14,6 +14,13 @@ from apps.saga.models import AttemptOutcome, StepStatus
 from apps.saga.session import Session
 
 
+class Unrecorded(UnknownOutcome):
+    """The other side has answered, and the answer could not be written down."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+
+
 def take(session: Session, *, undo: bool) -> Claim | None:
     """Take the token for a call. None when preparing settled it, one way or the other."""
     step = session.step
@@ -71,7 +78,8 @@ def record(session: Session, claim: Claim, outcome: Outcome) -> None:
     except Exception as error:
         if isinstance(error, DatabaseError) and not connection.is_usable():
             raise
-        _call_failed(session, claim, error)
+        # The other side has done it: a pivot must not be turned away from because we could not write that down.
+        _call_failed(session, claim, error if isinstance(error, DomainError | UnknownOutcome) else Unrecorded(error))
         return
     session.end_attempt(AttemptOutcome.DONE, undo=claim.undo)
     circuits.succeeded(session)

@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
 
 COMPENSABLE, PIVOT, RETRIABLE = Kind.COMPENSABLE, Kind.PIVOT, Kind.RETRIABLE
+ELSEWHERE = "pipe"  # the shape of a step in another service; see apps/saga/pipes.py
 _ORDER = {COMPENSABLE: 0, PIVOT: 1, RETRIABLE: 2}
 
 
@@ -47,6 +48,7 @@ class Run:
     attempt: int
     now: datetime
     renamed: Mapping[str, str] = field(default_factory=dict)  # of steps that a newer version renamed: what they began as
+    redone: Mapping[str, int] = field(default_factory=dict)  # of steps that begin anew after their undo: how often
 
     @property
     def tracekey(self) -> UUID:
@@ -55,7 +57,8 @@ class Run:
 
     def tracekey_of(self, step: str) -> UUID:
         """The trace key of another step of this run. It stays the same when the run moves to a newer version."""
-        return uuid.uuid5(self.id, self.renamed.get(step, step))
+        again = self.redone.get(step)
+        return uuid.uuid5(self.id, self.renamed.get(step, step) + (f"~{again}" if again else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ class Step:
 
     partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
     breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away
+
+    def registered(self) -> None:
+        """A definition with this step has become known."""
 
     def problems(self) -> Iterator[str]:
         """What else is wrong with this step, for its shape."""
@@ -208,6 +214,10 @@ class Hooks:
     def on_stuck(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
         """The run can go neither forward nor back without a person."""
 
+    def reopens(self, run: Run, *, step: str) -> bool:
+        """May a run that was undone go forward again from this step? Called in that commit: take back what was told."""
+        return False
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -233,6 +243,11 @@ class Definition:
     on_conflict: str = WAIT  # of a run whose key is held: WAIT in order, or REFUSE (R538)
 
     @cached_property
+    def is_choreographed(self) -> bool:
+        """Do its steps live in other services, which hand a run on by themselves?"""
+        return any(step.shape == ELSEWHERE for step in self.steps)
+
+    @cached_property
     def first_problem(self) -> str:
         """What is wrong with it, looked for once: every start asks. Empty when nothing is."""
         return next(iter(self.problems()), "")
@@ -246,6 +261,10 @@ class Definition:
         found += [f"step {name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
         if not kinds_in_order([step.kind for step in self.steps]):
             found.append("its kinds are not compensable*, then at most one pivot, then retriable*")
+        if self.is_choreographed and any(step.shape != ELSEWHERE for step in self.all_steps):
+            found.append("some of its steps are pipes and some are not: a saga is handed on by services, or by us")
+        if self.is_choreographed and self.optional_steps:
+            found.append("its services hand it on along one list: it can have no optional steps")
         for step in self.all_steps:
             found += [f"step {step.name} has no {missing}" for missing in _lacks(step, step.does)]
             if step.kind is COMPENSABLE:
@@ -299,6 +318,7 @@ def register(definition: Definition) -> Definition:
     if known is not definition:
         raise ValueError(f"{definition.use_case} version {definition.version} is registered twice")
     for step in definition.all_steps:
+        step.registered()
         for part in step.parts(definition):
             register(part)
     return definition

@@ -136,7 +136,7 @@ def _box(at: int, step: Step, *, top: int = _TOP, optional: bool = False) -> lis
     css = "b p" if step.kind is PIVOT else "b" if step.kind is COMPENSABLE else "b r"
     lines = _lines(step.name)
     first = top + (22 if len(lines) == 1 else 16)
-    told = " ".join((type(step).__doc__ or _words(step.name)).split())
+    told = " ".join((step.__doc__ or _words(step.name)).split())
     if isinstance(step, ChildrenStep):
         told += f" Runs {', '.join(_branches(step))}."
     dashed = ' stroke-dasharray="5 4"' if optional else ""

@@ -20,13 +20,14 @@ from uuid import UUID
 
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.utils import timezone
 
+from apps.common import clock
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
 from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
+from apps.saga.choreography import settle as choreography
 from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
 from apps.saga.failing import class_of, declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
@@ -83,6 +84,9 @@ def start(
         global_id=global_id,
         idempotency_key=idempotency_key,
     )
+    if definition.is_choreographed:
+        choreography.begin(session)
+        return session.run.id
     if run_inline_for_ms > 0 and may_begin(session):
         with session.at_work():
             _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
@@ -101,11 +105,11 @@ def advance(
     Without ``calls`` a call is not made here but handed to a worker of its own. With ``wait``, another owner's commit is
     waited for, and what he left is looked at.
     """
-    found = _work(run_id, undo=undo, calls=calls, wait=wait, now=now or timezone.now())
+    found = _work(run_id, undo=undo, calls=calls, wait=wait, now=now or clock.now())
     if not isinstance(found, Claim):
         return found
     outcome = talk(found)
-    return _settle(found, outcome, now=timezone.now())
+    return _settle(found, outcome, now=clock.now())
 
 
 def is_past(run_id: UUID, position: int) -> bool:
@@ -117,11 +121,11 @@ def is_past(run_id: UUID, position: int) -> bool:
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, undo = _parse_key(step_key)
+    run_id, position, redone, undo = _parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
-    if not _expects(session, position, undo=undo):
+    if not _expects(session, position, redone, undo=undo):
         session.run.late_answers += 1
         session.flush()
         logger.warning("late answer for %s refused: nobody waits", step_key)
@@ -132,8 +136,10 @@ def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     return Resumed.ACCEPTED
 
 
-def _expects(session: Session, position: int, *, undo: bool) -> bool:
+def _expects(session: Session, position: int, redone: int, *, undo: bool) -> bool:
     if session.position != position or session.at_end or not isinstance(session.step, AskStep):
+        return False
+    if session.row.redone != redone:  # an answer to what was undone since
         return False
     if undo:
         return session.run.status == RunStatus.COMPENSATING and session.row.status == StepStatus.UNDOING
@@ -142,15 +148,17 @@ def _expects(session: Session, position: int, *, undo: bool) -> bool:
     return asked and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
-def _parse_key(step_key: str) -> tuple[UUID | None, int, bool]:
+def _parse_key(step_key: str) -> tuple[UUID | None, int, int, bool]:
+    """The run, the step's position, how often it has begun anew, and whether it is of an undo."""
     run_text, _, rest = step_key.partition(":")
-    position = rest.removesuffix(":undo")
+    place = rest.removesuffix(":undo")
+    position, _, redone = place.partition("~")
     try:
-        if position.isascii() and position.isdigit():
-            return UUID(run_text), int(position), rest != position
+        if position.isascii() and position.isdigit() and (place == position or (redone.isascii() and redone.isdigit())):
+            return UUID(run_text), int(position), int(redone or 0), rest != place
     except ValueError:
         pass  # not an id of ours, or thousands of digits
-    return None, 0, False
+    return None, 0, 0, False
 
 
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:
@@ -211,6 +219,8 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     undoing = run.status == RunStatus.COMPENSATING
     if run.held_by is not None:
         return _progress(session) if not undoing and turning.turned(session) else Progress.PARKED
+    if session.definition.is_choreographed:
+        return _watch(session)
     if undoing != undo:  # a wake-up of the other direction: say which one it is
         return Progress.UNDOING if undoing else Progress.MOVED
     if run.token is not None and run.lease_until is not None and run.lease_until > session.now:
@@ -232,6 +242,17 @@ def _next(session: Session, *, undo: bool, calls: bool) -> Progress | Claim:
     if circuits.hold(session, undo=undoing):
         return Progress.PARKED
     return _undo(session) if undoing else _do(session, calls=calls)
+
+
+def _watch(session: Session) -> Progress:
+    """Services hand the run on: do what they did not."""
+    if session.run.awaits_key:
+        if turning.turned(session):
+            return _progress(session)
+        if not locks.look(session):
+            return Progress.PARKED
+    choreography.act(session)
+    return Progress.PARKED if session.run.status in LIVE else Progress.OVER
 
 
 def _progress(session: Session) -> Progress:
@@ -258,29 +279,37 @@ def _do(session: Session, *, calls: bool) -> Progress | Claim:
 def _segments(session: Session, *, until: float | None) -> None:
     """Do local steps, and the ask that ends them, up to the pivot or the next call."""
     first = session.position
+    failure = _segment(session, until=until, before=None)
+    while failure is not None:
+        failing = session.position
+        if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
+            session.roll_back(first, failing)
+            failed(session, failure)
+            return
+        session.forget(first, failing)
+        # What worked is done again. The world may have changed meanwhile: then an earlier step is the one that fails.
+        sooner = _segment(session, until=None, before=failing) if failing > first else None
+        if sooner is None:
+            if session.at_end or session.position != failing:
+                return  # this time they revised what follows them in another way
+            session.begin_attempt()
+            failed(session, failure)
+            return
+        failure = sooner
+
+
+def _segment(session: Session, *, until: float | None, before: int | None) -> Exception | None:
+    """Do local steps under one savepoint; the error of the one that failed, with which all of them are rolled back."""
     try:
         with kept_savepoint():
-            _do_local(session, until=until, before=None)
-        return
+            _do_local(session, until=until, before=before)
     except DatabaseError as error:
         if not connection.is_usable():
             raise
-        failure: Exception = error
+        return error
     except Exception as error:
-        failure = error
-    failing = session.position
-    if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
-        session.roll_back(first, failing)
-        failed(session, failure)
-        return
-    session.forget(first, failing)
-    if failing > first:
-        with kept_savepoint():
-            _do_local(session, until=None, before=failing)
-    if session.at_end or session.position != failing:
-        return  # this time they revised what follows them in another way
-    session.begin_attempt()
-    failed(session, failure)
+        return error
+    return None
 
 
 def _do_local(session: Session, *, until: float | None, before: int | None) -> None:

@@ -13,6 +13,8 @@ from django.db.models import Q
 
 from apps.common.clock import uuid7
 from apps.saga.control_models import Audit, Circuit, Pause
+from apps.saga.fork_models import Fork
+from apps.saga.pipe_models import PipeFact, PipeRun
 from apps.saga.triage_models import BulkAction, BulkItem, Incident, IncidentTrend, Occurrence
 from apps.saga.waiting_models import Approval, ApprovalStatus, Lock, LockState
 
@@ -28,12 +30,15 @@ __all__ = [
     "BulkAction",
     "BulkItem",
     "Circuit",
+    "Fork",
     "Incident",
     "IncidentTrend",
     "Lock",
     "LockState",
     "Occurrence",
     "Pause",
+    "PipeFact",
+    "PipeRun",
     "Run",
     "RunStatus",
     "Step",
@@ -190,6 +195,9 @@ class Step(models.Model):
     finished_at = models.DateTimeField(null=True)
     undo_started_at = models.DateTimeField(null=True)
     undone_at = models.DateTimeField(null=True)
+    redone = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="How often it begins anew after its undo, under new keys."
+    )
 
     def __str__(self) -> str:
         return self.name

@@ -35,8 +35,9 @@ class Longest:
 class Place:
     """The runs of one version that are in a step now, going forward or undoing it; those that are stuck count as forward.
 
-    ``step`` is empty when the version is not registered. ``asking``: they wait for somebody outside; ``in_error``: their
-    last attempt failed, and they are tried again; ``slow`` and ``late``: past the target, past the deadline.
+    ``step`` is empty when the runs do not say it and their version is not registered. ``asking``: they wait for somebody
+    outside; ``in_error``: their last attempt failed, and they are tried again; ``slow`` and ``late``: past the target, past
+    the deadline.
     """
 
     use_case: str
@@ -60,7 +61,7 @@ class _Cell(NamedTuple):
     use_case: str
     version: int
     cursor: int
-    step: str
+    at_step: str
     undo: bool
     runs: int
     asking: int
@@ -81,9 +82,11 @@ _SQL = """
 WITH terms (use_case, version, slow_before, late_before) AS (
     SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[], %(slow)s::timestamptz[], %(late)s::timestamptz[])
 ), here AS MATERIALIZED (
-    SELECT id, use_case, version, cursor, at_step, status, error_code, token, held_by, started_at,
+    SELECT id, use_case, version, cursor, at_step, status, error_code, token, held_by, started_at, deadline_at,
         status = 'COMPENSATING' AS undo,
-        row_number() OVER (PARTITION BY use_case, version, cursor, at_step, status = 'COMPENSATING' ORDER BY id) AS place
+        row_number() OVER (
+            PARTITION BY use_case, version, cursor, at_step, status = 'COMPENSATING' ORDER BY id
+        ) AS place
     FROM saga_run
     WHERE status IN ('RUNNING', 'WAITING', 'COMPENSATING', 'STUCK') AND (%(all)s OR use_case = %(use_case)s)
 ), cells AS (
@@ -93,7 +96,7 @@ WITH terms (use_case, version, slow_before, late_before) AS (
         count(*) FILTER (WHERE held_by IS NOT NULL) AS held,
         count(*) FILTER (WHERE status = 'STUCK') AS stuck,
         count(*) FILTER (WHERE started_at < slow_before) AS slow,
-        count(*) FILTER (WHERE started_at < late_before) AS late,
+        count(*) FILTER (WHERE started_at < late_before OR deadline_at < %(now)s) AS late,
         max(started_at) FILTER (WHERE place = %(oldest)s + 1) AS bound
     FROM here LEFT JOIN terms ON terms.use_case = here.use_case AND terms.version = here.version
     GROUP BY here.use_case, here.version, cursor, at_step, undo
@@ -114,8 +117,8 @@ WITH terms (use_case, version, slow_before, late_before) AS (
     WHERE here.place <= %(oldest)s
     ORDER BY here.use_case, here.version, here.cursor, here.at_step, here.undo, now_at.since, here.id
 )
-SELECT cells.use_case, cells.version, cells.cursor, cells.at_step, cells.undo, runs, asking, in_error, held, stuck, slow,
-    late, bound, longest.id, since, attempt
+SELECT cells.use_case, cells.version, cells.cursor, cells.at_step, cells.undo,
+    runs, asking, in_error, held, stuck, slow, late, bound, longest.id, since, attempt
 FROM cells JOIN longest ON longest.use_case = cells.use_case AND longest.version = cells.version
     AND longest.cursor = cells.cursor AND longest.at_step = cells.at_step AND longest.undo = cells.undo
 ORDER BY 1, 2, 3, 4, 5
@@ -145,6 +148,7 @@ def _question(use_case: str, *, now: datetime) -> dict[str, Any]:
         "versions": versions,
         "slow": slow,
         "late": late,
+        "now": now,
         "all": not use_case,
         "use_case": use_case,
         "oldest": OLDEST_LOOKED_AT,
@@ -157,7 +161,7 @@ def _place(cell: _Cell, run: Run) -> Place:
         use_case=cell.use_case,
         version=cell.version,
         position=cell.cursor,
-        step=cell.step or _name(definition, cell.cursor),
+        step=_name(cell, definition),
         undo=cell.undo,
         runs=cell.runs,
         asking=cell.asking,
@@ -177,7 +181,7 @@ def _place(cell: _Cell, run: Run) -> Place:
     )
 
 
-def _name(definition: Definition | None, position: int) -> str:
-    if definition is None or position >= len(definition.steps):
-        return ""
-    return definition.steps[position].name
+def _name(cell: _Cell, definition: Definition | None) -> str:
+    if cell.at_step or definition is None or cell.cursor >= len(definition.steps):
+        return cell.at_step
+    return definition.steps[cell.cursor].name  # written before runs named their step themselves

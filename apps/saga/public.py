@@ -1,5 +1,6 @@
 """The door of the saga: what a journey is made of, how it is run, governed, found and paused."""
 
+from apps.saga.adoption import Adopted, AdoptOutcome, KeyTaken, Legacy, adopt, adopt_many
 from apps.saga.attributes import Attribute, InvalidAttribute
 from apps.saga.audit import Intervention, interventions
 from apps.saga.bulk import INLINE_RUNS, ApprovalExpired, NotWaiting, SamePerson, UnknownAction
@@ -8,6 +9,9 @@ from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
 from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
+from apps.saga.choreography.verbs import compensate as compensate_elsewhere
+from apps.saga.choreography.verbs import run_of as choreographed_run
 from apps.saga.deciding import (
     AlreadyDecided,
     ApprovalOver,
@@ -41,6 +45,7 @@ from apps.saga.definition import (
 from apps.saga.edits import InvalidInput
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
+from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
 from apps.saga.incidents import IncidentQuestion, IncidentState, incident, incidents, subjects_of, trends
 from apps.saga.locks import KeyHeld, LockView
 from apps.saga.overview import RunsInNeed, RunsNow, run_input, runs_in_need, runs_in_need_count, runs_now
@@ -56,15 +61,19 @@ from apps.saga.pauses import (
     pauses,
 )
 from apps.saga.pauses import lift as lift_pause
+from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
+from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
 from apps.saga.shapes import ApprovalStep, Child, Decision, ParallelStep, Question, SubSagaStep, TimerStep
 from apps.saga.terms import Breaker, ErrorClass, Sla
 from apps.saga.triage import Action, NotStuck, Stale, Wanted, token_of_state, wanted
 from apps.saga.usecases import StepTerms, UseCaseState, drawing, use_case, use_cases
+from apps.saga.values import InvalidValues
 from apps.saga.waits import Wait
 
 __all__ = [
@@ -77,8 +86,11 @@ __all__ = [
     "WINDOWS",
     "Action",
     "ActionState",
+    "AdoptOutcome",
+    "Adopted",
     "AlreadyDecided",
     "AlreadyPaused",
+    "AlreadyUndone",
     "ApprovalExpired",
     "ApprovalOver",
     "ApprovalState",
@@ -99,28 +111,44 @@ __all__ = [
     "ErrorClass",
     "Failures",
     "Filter",
+    "ForkState",
+    "ForkStep",
+    "ForkTooSlow",
     "FoundRun",
     "FoundRuns",
+    "GlobalIdTaken",
     "Hooks",
     "IncidentQuestion",
     "IncidentState",
     "Intervention",
     "InvalidAttribute",
     "InvalidInput",
+    "InvalidValues",
     "ItemState",
     "KeyHeld",
+    "KeyTaken",
+    "Keys",
     "Kind",
+    "Legacy",
     "LocalStep",
     "LockView",
     "Longest",
+    "NeverReached",
     "NoRuns",
+    "NotChoreographed",
+    "NotFailed",
+    "NotOver",
     "NotPaused",
+    "NotReopened",
     "NotStuck",
     "NotWaiting",
     "NotYours",
     "Pace",
     "ParallelStep",
+    "PastThePivot",
     "PauseState",
+    "PipeHooks",
+    "PipeStep",
     "Place",
     "Preview",
     "Progress",
@@ -149,26 +177,35 @@ __all__ = [
     "Trouble",
     "UnknownAction",
     "UnknownIncident",
+    "UnknownSaga",
     "UnknownStep",
     "UnknownUseCase",
+    "UnsafeReset",
     "UseCasePaused",
     "UseCaseState",
     "Wait",
     "Wanted",
     "action_items",
     "action_state",
+    "adopt",
+    "adopt_many",
     "advance",
     "approval",
     "approvals_of",
     "approve_action",
     "as_json",
     "cancel_action",
+    "choreographed_run",
+    "compensate_elsewhere",
     "condition",
     "decide",
     "drawing",
     "find_approvals",
     "find_run",
     "find_runs",
+    "fork",
+    "fork_state",
+    "forks_of",
     "incident",
     "incidents",
     "interventions",
@@ -183,6 +220,7 @@ __all__ = [
     "register",
     "registered",
     "request_action",
+    "reset",
     "resume",
     "run_input",
     "run_progress",
@@ -198,5 +236,6 @@ __all__ = [
     "use_case",
     "use_cases",
     "wanted",
+    "witness",
     "work_on_action",
 ]

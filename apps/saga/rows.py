@@ -93,6 +93,7 @@ class StepRow:
     finished_at: datetime | None = None
     undo_started_at: datetime | None = None
     undone_at: datetime | None = None
+    redone: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

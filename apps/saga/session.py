@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.utils import timezone
-
+from apps.common import clock
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
 from apps.saga import attributes, budgets, chains, endings, hooks, incidents, storage
@@ -94,7 +93,7 @@ class Session:
     def view(self, *, undo: bool = False) -> Run:
         """What the current step is handed."""
         run, row = self.run, self.row
-        key = f"{run.id}:{row.position}"
+        key = f"{run.id}:{row.position}" + (f"~{row.redone}" if row.redone else "")
         return Run(
             id=run.id,
             global_id=run.global_id,
@@ -109,6 +108,7 @@ class Session:
             attempt=row.undo_attempts if undo else row.attempts,
             now=self.now,
             renamed=run.renamed,
+            redone={step.name: step.redone for step in self.steps if step.redone},
         )
 
     @contextmanager
@@ -157,15 +157,15 @@ class Session:
         return untouched and all(earlier.kind == COMPENSABLE for earlier in self.steps[: self.position])
 
     # --- Changing ---------------------------------------------------------------------------------------------------
-    def touch(self) -> StepRow:
-        """The row of the current step, to be written."""
-        self._touched.add(self.position)
-        return self.row
+    def touch(self, position: int | None = None) -> StepRow:
+        """The row of the current step, or of another one, to be written."""
+        self._touched.add(self.position if position is None else position)
+        return self.row if position is None else self.steps[position]
 
     def begin_attempt(self, *, undo: bool = False) -> None:
         """Count one more try of the current step."""
         row = self.touch()
-        moment = timezone.now()
+        moment = clock.now()
         if undo:
             row.undo_attempts += 1
             row.undo_started_at = row.undo_started_at or moment
@@ -184,7 +184,7 @@ class Session:
         if attempt is None:  # begun in an earlier one, so it is only ended here
             attempt = self._attempts[key] = AttemptRow(position=key[0], undo=undo, number=key[2])
         attempt.outcome = outcome
-        attempt.finished_at = None if outcome is AttemptOutcome.ASKED else timezone.now()
+        attempt.finished_at = None if outcome is AttemptOutcome.ASKED else clock.now()
         if error is not None:
             attempt.error_code, attempt.error_detail = error_code(error)[:50], error_detail(error)
 
@@ -195,7 +195,7 @@ class Session:
             output = dict(output.output or {})
         row = self.touch()
         row.status, row.output = StepStatus.DONE, output or {}
-        row.finished_at, row.waiting_until, row.retry_at = timezone.now(), None, None
+        row.finished_at, row.waiting_until, row.retry_at = clock.now(), None, None
         row.error_code = row.error_detail = ""
         self.run.failed_step = self.run.error_code = self.run.error_detail = ""
         self.run.status, self.run.cursor, self.run.token = RunStatus.RUNNING, self.run.cursor + 1, None
@@ -237,7 +237,7 @@ class Session:
         row = self.touch()
         row.status, row.waiting_until = status, None
         row.error_code, row.error_detail = error_code(error)[:50], error_detail(error)
-        row.finished_at = timezone.now()
+        row.finished_at = clock.now()
         self.run.token = self.run.hook_failures = None
         self.blame(error)
 
@@ -297,7 +297,7 @@ class Session:
     def undone(self) -> None:
         """The current step is undone: go to the one before it that was done, or finish."""
         row = self.touch()
-        row.status, row.undone_at = StepStatus.UNDONE, timezone.now()
+        row.status, row.undone_at = StepStatus.UNDONE, clock.now()
         row.waiting_until, row.retry_at = None, None
         self.run.token = self.run.hook_failures = None
         self.run.due_at = self.now + GRACE
@@ -334,14 +334,14 @@ class Session:
 
     def finish(self, status: RunStatus) -> None:
         """The run is over."""
-        self.run.status, self.run.finished_at = status, timezone.now()
+        self.run.status, self.run.finished_at = status, clock.now()
         self.run.due_at, self.run.token = None, None
 
     def roll_back(self, first: int, end: int) -> None:
         """Steps first…end-1 worked, and their effects were rolled back with their savepoint: nothing to undo."""
         for position in range(first, end):
             row = self.steps[position]
-            row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, timezone.now()
+            row.status, row.output, row.finished_at = StepStatus.ROLLED_BACK, {}, clock.now()
             self._touched.add(position)
             if attempt := self._attempts.get((position, False, row.attempts)):
                 attempt.outcome = AttemptOutcome.ROLLED_BACK

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connection
-from django.utils import timezone
 
+from apps.common import clock
 from apps.common.transactions import durable, transaction
 from apps.saga import chains, circuits, pauses
 from apps.saga.definition import CallStep
@@ -49,7 +49,7 @@ def _take(now: datetime) -> list[tuple[UUID, str, int, str | None]]:
 @durable
 def sweep(*, now: datetime | None = None) -> int:
     """Send a wake-up for every run that is due. How many were due. What a pause no longer holds is let go as well."""
-    now = now or timezone.now()
+    now = now or clock.now()
     pauses.release_rest(now=now)
     circuits.probe(now=now)
     due = _take(now)

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore
 from django.conf import settings
 from django.utils import timezone
 
-from apps.saga import bulk, chains, engine, incidents, months, retention
+from apps.saga import bulk, chains, engine, forks, incidents, months, retention
 from apps.saga.engine import Progress
 from apps.saga.sweeper import sweep as sweep_due
 
@@ -110,5 +110,6 @@ def archive(**_newer_args: Any) -> None:
     """Open the months ahead; export and delete the finished runs that are old enough."""
     now = timezone.now()
     months.open_ahead(now=now)
+    forks.forget_old(now=now)
     if settings.SAGA_ARCHIVE_DIR:
         retention.archive_runs(directory=Path(settings.SAGA_ARCHIVE_DIR), now=now)

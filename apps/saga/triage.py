@@ -14,6 +14,7 @@ from uuid import UUID
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction, transaction_required
 from apps.saga import audit, chains, edits, hooks
+from apps.saga.choreography import by_hand
 from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, LocalStep, UnknownDefinition, lookup
 from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
 from apps.saga.queries import RunState
@@ -152,7 +153,7 @@ def _judge_retry(session: Session, given: Mapping[str, Any]) -> str:
         _check_free(session)
         if session.row.retry_at is None:
             raise NotStuck(f"The run goes on by itself: it is {_says(run.status)}.")
-    if given:
+    if given and not session.definition.is_choreographed:
         edits.edited(session.definition, run.data, given)
     with_input = f", with another {', '.join(sorted(given))}" if given else ""
     return _retry_words(session) + with_input
@@ -305,6 +306,9 @@ def _noted(session: Session, what: Wanted) -> dict[str, Any]:
 def _retry(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del reason  # the audit's
     run = session.run
+    if session.definition.is_choreographed and not hooks.awaits_hook(session):
+        by_hand.retry(session, given, goes_back=_goes_back(session))
+        return
     if given:
         run.data = edits.edited(session.definition, run.data, given)
         Run.objects.filter(pk=run.id).update(data=run.data)  # the engine itself never changes it
@@ -332,11 +336,17 @@ def _compensate(session: Session, given: Mapping[str, Any], reason: str) -> None
     if run.error_code:  # its own error stays the cause
         cause = UndoneByHand(run.error_detail)
         cause.code = run.error_code  # type: ignore[misc]  # of this one alone
-    turn(session, cause)
+    if session.definition.is_choreographed:
+        by_hand.compensate(session, code=cause.code, reason=cause.detail)
+    else:
+        turn(session, cause)
 
 
 def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
     del reason
+    if session.definition.is_choreographed:
+        by_hand.skip(session, given, goes_back=_goes_back(session))
+        return
     _leave_attempt(session)
     if not _goes_back(session):
         session.done(dict(given))

@@ -27,6 +27,7 @@ class StepTerms:
     attempts_max: int
     undo_attempts_max: int
     breaker: Breaker | None
+    optional: bool = False  # a run has it only when one of its steps has chosen it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def _state(name: str, counts: Counts, paused: tuple[PauseState, ...]) -> UseCase
         version=newest.version,
         sla=newest.sla,
         attributes=newest.attributes,
-        steps=tuple(_terms(step) for step in newest.all_steps),
+        steps=tuple(_terms(step, optional=step not in newest.steps) for step in newest.all_steps),
         versions=tuple(_version(number, known.get(number), counts.get((name, number), Counter())) for number in numbers),
         pauses=paused,
     )
@@ -139,8 +140,8 @@ def _version(number: int, definition: Definition | None, counted: Counter[str]) 
     )
 
 
-def _terms(step: Step) -> StepTerms:
-    paragraph = " ".join((type(step).__doc__ or "").split("\n\n")[0].split())
+def _terms(step: Step, *, optional: bool) -> StepTerms:
+    paragraph = " ".join((step.__doc__ or "").split("\n\n")[0].split())
     return StepTerms(
         name=step.name,
         kind=step.kind.value,
@@ -150,4 +151,5 @@ def _terms(step: Step) -> StepTerms:
         attempts_max=step.attempts_max,
         undo_attempts_max=step.undo_attempts_max,
         breaker=step.breaker,
+        optional=optional,
     )

@@ -109,6 +109,8 @@ def _begun(steps: Sequence[Step], cursor: int) -> list[Step]:
 
 def _refusal(run: Run, steps: Sequence[Step], definition: Definition) -> str:
     """Why a locked run does not move; empty when it may. See Note [What may move]."""
+    if definition.is_choreographed:
+        return "its services carry its steps with them: it finishes on its own version"
     if run.version not in definition.migrates_from:
         return "it is of another version by now"
     if run.status not in MOVES or any(step.status == StepStatus.UNDOING for step in steps):

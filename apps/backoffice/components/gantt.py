@@ -133,9 +133,14 @@ class Gantt:
         return (self.now_x or RIGHT) / WIDTH * 100
 
     @property
+    def above(self) -> int:
+        """Where the drawing begins: over the axis there is room for what its breaks say."""
+        return -22 if self.breaks else 0
+
+    @property
     def height(self) -> int:
         """Of the whole drawing."""
-        return self.bottom + (24 if self.now_x is not None else 4)
+        return self.bottom - self.above + (24 if self.now_x is not None else 4)
 
 
 def gantt(run: RunState, *, now: datetime, finding: str) -> Gantt:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from apps.backoffice.components.formats import age, clock, duration, plural
-from apps.backoffice.components.usemap import Lane, StepFacts
+from apps.backoffice.components.usemap import HOTTEST, Lane, StepFacts, heat_of
 from apps.saga.public import Longest, Wait
 
 WINDOW_WORDS = {"15min": "15 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days"}
@@ -83,7 +83,8 @@ def longest_wait(steps: tuple[StepFacts, ...], *, now: datetime) -> Said:
     slowest = step.slowest
     if slowest is not None and not undo:
         text += f" Usually 95 of 100 spend at most {duration(slowest[1])} there ({slowest[0]})."
-    tone = {"person": "bad", "pause": "idle"}.get(longest.wait.kind if longest.wait else "", "warn")
+    usual = "warn" if heat_of(now - longest.since) == HOTTEST else "run"  # a short wait is no reason to look up
+    tone = {"person": "bad", "pause": "idle"}.get(longest.wait.kind if longest.wait else "", usual)
     return Said(tone, "wait", title, text, step.name, undo)
 
 
@@ -98,6 +99,8 @@ def _for_whom(longest: Longest, *, now: datetime) -> str:
         "retry": f"for attempt {longest.attempt + 1}",
         "worker": "for a worker",
         "pause": "for whoever lifts the pause",
+        "timer": "for its time",
+        "approval": f"for {wait.whom} to decide",
         "person": f"for somebody of {wait.whom} to decide" if wait.whom else "for somebody to decide",
     }.get(wait.kind, f"for {wait.whom}")
     if wait.until is None:

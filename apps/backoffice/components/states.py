@@ -47,6 +47,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "COMPLETED": _ok("Completed"),
         "COMPENSATED": _undo("Undone"),
         "STUCK": _bad("Stuck"),
+        "HELD": _idle("Held"),
         "HANDLED": _idle("Handled", "lock"),
     },
     "action": {

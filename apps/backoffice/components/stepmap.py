@@ -21,6 +21,7 @@ END_W = 100  # what stands behind the last box
 _WIDE, _NARROW = (130, 16), (122, 14)  # width and gap of boxes: up to six in a row, and seven
 _CHARACTER, _CHARACTER_UNDO = 6.5, 6.1  # an average letter of a name at 12 and at 11 px; only to shorten it
 _ICONS = {"COMPENSABLE": "undo", "PIVOT": "pivot", "RETRIABLE": "again"}
+_RANK = {kind: rank for rank, kind in enumerate(_ICONS)}
 _KINDS = {"COMPENSABLE": "can be undone", "PIVOT": "the pivot, it decides the run", "RETRIABLE": "only retried"}
 
 
@@ -60,6 +61,7 @@ class Box:
     offends: bool
     waits_longest: bool
     paused: bool
+    optional: bool
     label: str
     href: str
     entered: str
@@ -126,7 +128,8 @@ def step_map(steps: tuple[StepFacts, ...], *, tone: Tone, ends: Mapping[str, int
     """Lay it out. ``ends``: runs started, completed and undone in the window; ``hrefs``: by step, and by ``undo:`` step,
     where its runs are listed.
     """
-    shown = tuple(step for step in steps if step.terms is not None)
+    # Optional steps stand where a run that has them does them: in the order of the kinds.
+    shown = tuple(sorted((step for step in steps if step.terms is not None), key=lambda step: _RANK[_kind(step)]))
     columns, (width, gap) = _grid(len(shown))
     most = {"errors": max((s.errors for s in shown), default=0), "volume": max((_entered(s) for s in shown), default=0)}
     boxes = []
@@ -154,6 +157,10 @@ def _grid(number: int) -> tuple[int, tuple[int, int]]:
     return columns, _NARROW if columns == COLUMNS_MAX else _WIDE
 
 
+def _kind(step: StepFacts) -> str:
+    return step.terms.kind if step.terms is not None else ""
+
+
 def _entered(step: StepFacts) -> int:
     return step.pace.entered if step.pace is not None else 0
 
@@ -176,7 +183,7 @@ def _box(
     hrefs: Mapping[str, str],
 ) -> Box:
     number, caption, heat = _measured(step, tone=tone, most=most)
-    kind = step.terms.kind if step.terms is not None else ""
+    kind = _kind(step)
     here, failed = count(step.ahead.runs), count(step.errors)
     label = f"{step.name}, {_KINDS[kind]}: {here} here now, {failed} failed, {number} {caption}"
     return Box(
@@ -194,6 +201,7 @@ def _box(
         offends=step.name == tone.offender,
         waits_longest=step.name == tone.waits_longest,
         paused=step.paused,
+        optional=step.terms is not None and step.terms.optional,
         label=f"{label}, paused" if step.paused else label,
         href=hrefs[step.name],
         entered=count(_entered(step)),
@@ -254,7 +262,7 @@ def _undo_box(
 
 def _turns(step: StepFacts) -> bool:
     """Can a run turn around here? After the pivot it only goes forward."""
-    return step.terms is not None and step.terms.kind != "RETRIABLE"
+    return _kind(step) != "RETRIABLE"
 
 
 def _finding(steps: tuple[StepFacts, ...]) -> str:

@@ -109,6 +109,26 @@ def facts_of(state: UseCaseState, places: tuple[Place, ...], pace: Pace) -> tupl
     )
 
 
+def lanes_of(places: tuple[Place, ...]) -> tuple[StepFacts, ...]:
+    """The steps in which runs of one use case are now, without what happened lately: for pages that show many use cases."""
+    return tuple(
+        StepFacts(
+            name=name,
+            ahead=_lane([place for place in places if _called(place) == name and not place.undo]),
+            back=_lane([place for place in places if _called(place) == name and place.undo]),
+            terms=None,
+            pace=None,
+            errors=0,
+            undo_errors=0,
+            refusals=0,
+            turned=0,
+            worst=None,
+            paused=False,
+        )
+        for name in sorted({_called(place) for place in places})
+    )
+
+
 def _called(place: Place) -> str:
     """Its step, or where it is when nobody knows its version."""
     return place.step or f"version {place.version}, step {place.position + 1}"

@@ -119,7 +119,7 @@ def _running(run: RunState, now: datetime) -> Verdict:
     number = max(step.attempts, 1)
     if step.error_code:
         failed = f"The last attempt at {words(step.name)} failed ({step.error_code})."
-        return Verdict("run", "again", f"{failed} Trying again.", _next(step, now=now) or f"Attempt {number + 1} is due.")
+        return Verdict("run", "again", f"{failed} Trying again.", _due(step, now=now) or f"Attempt {number + 1} is due.")
     done = sum(each.status == "DONE" for each in run.steps)
     return Verdict("run", "run", f"Running: {words(step.name)}.", f"{done} of {len(run.steps)} steps are done.")
 
@@ -131,10 +131,14 @@ def _until(step: StepState, *, now: datetime) -> str:
 
 
 def _next(step: StepState, *, now: datetime) -> str:
+    due = _due(step, now=now)
+    return f"The last one failed: {step.error_code}. {due}" if due and step.error_code else due
+
+
+def _due(step: StepState, *, now: datetime) -> str:
     if step.retry_at is None or step.retry_at <= now:
         return ""
-    last = f"The last one failed: {step.error_code}. " if step.error_code else ""
-    return f"{last}Next attempt in {duration(step.retry_at - now)}, at {moment(step.retry_at, now=now).text}."
+    return f"Next attempt in {duration(step.retry_at - now)}, at {moment(step.retry_at, now=now).text}."
 
 
 def home_verdict(*, things: int, in_flight: int) -> Verdict:

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import plural
 from apps.backoffice.components.verdicts import Verdict
+from apps.backoffice.live import fragment
 from apps.backoffice.pages.triage import ACT, VIEW, Batch, batch_of, name_of, require
 from apps.common.errors import DomainError
 from apps.saga import public as saga
@@ -49,7 +50,7 @@ def action_view(request: HttpRequest, action_id: UUID) -> HttpResponse:
 def action_live_view(request: HttpRequest, action_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     require(request, VIEW)
-    return render(request, "backoffice/action_parts.html", _context(request, action_id))
+    return fragment(request, "backoffice/action_parts.html", _context(request, action_id))
 
 
 def _context(request: HttpRequest, action_id: UUID) -> dict[str, Any]:

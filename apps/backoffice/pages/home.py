@@ -13,12 +13,14 @@ from django.utils import timezone
 from apps.backoffice.components.formats import duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
+from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.messaging import public as messaging
 from apps.orders import public as orders
 from apps.saga import public as saga
 
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
+WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
 RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
 
@@ -57,6 +59,8 @@ class Home:
     verdict: Verdict
     needs: tuple[Need, ...]
     tiles: tuple[Tile, ...]
+    waits: tuple[UseCaseLine, ...]
+    sees_runs: bool
     now: datetime
 
 
@@ -82,6 +86,7 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs: list[Need] = []
     tiles: list[Tile] = []
+    waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
     if may("orders.view_order"):
         tiles += _order_tiles(now=now)
@@ -90,14 +95,22 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
         in_flight = runs.in_flight
         found = saga.runs_in_need(now=now)
         needs += [_run_need(each) for each in found]
-        tiles += _run_tiles(runs, found)
+        waits = use_case_lines(saga.places(now=now), now=now)
+        tiles += _run_tiles(runs, found, waits)
     if may("messaging.view_message"):
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     verdict = home_verdict(things=len(needs), in_flight=in_flight)
-    return Home(verdict=verdict, needs=tuple(needs[:NEEDS_MAX]), tiles=tuple(tiles), now=now)
+    return Home(
+        verdict=verdict,
+        needs=tuple(needs[:NEEDS_MAX]),
+        tiles=tuple(tiles),
+        waits=waits[:WAITS_MAX],
+        sees_runs=may("saga.view_run"),
+        now=now,
+    )
 
 
 # --- Needs ----------------------------------------------------------------------------------------------------------
@@ -175,8 +188,9 @@ def _order_tiles(*, now: datetime) -> list[Tile]:
     ]
 
 
-def _run_tiles(runs: saga.RunsNow, found: tuple[saga.RunsInNeed, ...]) -> list[Tile]:
+def _run_tiles(runs: saga.RunsNow, found: tuple[saga.RunsInNeed, ...], waits: tuple[UseCaseLine, ...]) -> list[Tile]:
     stuck = sum(group.runs for group in found if group.kind == "stuck")
+    slow, late = sum(line.slow for line in waits), sum(line.late for line in waits)
     return [
         Tile(
             name="Runs in flight",
@@ -191,6 +205,14 @@ def _run_tiles(runs: saga.RunsNow, found: tuple[saga.RunsInNeed, ...]) -> list[T
             href=rows("saga_run", needs="stuck"),
             limit="limit 0",
             tone="bad" if stuck else "",
+        ),
+        Tile(
+            name="Past the deadline",
+            value=late,
+            context=f"{slow} past the target",
+            href=rows("saga_run", needs="late"),
+            limit="limit 0",
+            tone="bad" if late else "warn" if slow else "",
         ),
     ]
 

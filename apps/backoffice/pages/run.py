@@ -110,7 +110,7 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "title": f"Run {short_id(page.run.run_id)}",
         "page": page,
         "tab": tab,
-        "actions": actions_of(page.run, may=request.user.has_perm),
+        **_actions(request, page.run),
         "live_url": f"{address}?tab={tab}" if page.live else "",
         "live_ms": LIVE_MS,
     }
@@ -120,8 +120,14 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     page = _page(request, run_id)
-    context = {"page": page, "tab": _tab(request), "actions": actions_of(page.run, may=request.user.has_perm)}
+    context = {"page": page, "tab": _tab(request), **_actions(request, page.run)}
     return fragment(request, "backoffice/run_parts.html", context)
+
+
+def _actions(request: HttpRequest, run: saga.RunState) -> dict[str, Any]:
+    """The likeliest one stands in the head of the page, the others beside the run's parts."""
+    main, *others = actions_of(run, may=request.user.has_perm)
+    return {"main": main, "others": others}
 
 
 def _tab(request: HttpRequest) -> str:
@@ -150,7 +156,7 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
         run=run,
         now=now,
         live=run.status in LIVE,
-        look=look("run", run.status),
+        look=look("run", "HELD" if run.held_by is not None else run.status),
         verdict=verdict,
         gantt=gantt(run, now=now, finding=f"{verdict.title} {verdict.text}"),
         facts=_facts(order, payment),

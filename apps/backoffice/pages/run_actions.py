@@ -1,7 +1,7 @@
 """What a person can do about a run. Each is a page of its own: what would happen, a reason, and only then the click.
 
 A new action is one more ``Offer`` here, and a page under its name in urls.py. An offer whose page is not there is not made;
-one that is not possible now stays to be seen, and says why.
+one that is not possible now stays to be seen, and says why. The page asks the state manager again, which has the last word.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 from django.urls import NoReverseMatch, reverse
 
-from apps.saga.public import RunState
+from apps.saga.public import RunState, StepState
 
 OPEN = frozenset({"RUNNING", "WAITING", "COMPENSATING", "STUCK"})
+PERMISSION = "saga.change_run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Something that can be done. ``closed`` tells why it cannot be done to this run now; empty: it can."""
+    """Something that can be done, on the ``page`` that takes the run's id.
+
+    ``closed`` tells why it cannot be done to this run now; empty: it can.
+    """
 
     page: str
-    permission: str
     icon: str
     title: str
     says: str
@@ -39,87 +42,103 @@ class RunAction:
     closed: str
 
 
-def _only_stuck(run: RunState) -> str:
+# --- When a door is closed --------------------------------------------------------------------------------------------
+def _here(run: RunState) -> StepState | None:
+    """The step that waits to be tried again, if one does."""
+    return next((step for step in run.steps if step.retry_at is not None), None)
+
+
+def _not_alone(run: RunState) -> str:
+    """Only what is stuck, or waits for its next attempt, needs a push."""
+    if run.status not in OPEN:
+        return "it is over"
     if run.status == "STUCK":
         return ""
     if run.held_by is not None:
         return "not while a pause holds it"
-    return "not while it goes on by itself" if run.status in OPEN else "it is over"
+    return "" if _here(run) is not None else "not while it goes on by itself"
 
 
-def _only_open(run: RunState) -> str:
+def _not_back(run: RunState) -> str:
     if run.status not in OPEN:
         return "it is over"
-    return "not while it is undoing" if run.status == "COMPENSATING" else ""
+    if run.status == "COMPENSATING" or any(step.status == "UNDOING" for step in run.steps):
+        return "it is undoing already"
+    passed = any(step.kind != "COMPENSABLE" and step.status == "DONE" for step in run.steps)
+    return "it has passed its pivot" if passed else ""
 
 
-def _only_ended(run: RunState) -> str:
+def _not_skipped(run: RunState) -> str:
+    waiting = any(step.waiting_until is not None for step in run.steps)
+    return "" if run.status in {"WAITING", "COMPENSATING"} and waiting else _not_alone(run)
+
+
+def _not_handled(run: RunState) -> str:
+    if run.status != "STUCK":
+        return "it is over" if run.status not in OPEN else "only a stuck run is closed by a person"
+    return "it is a branch of another run" if run.parent_id is not None else ""
+
+
+def _not_ended(run: RunState) -> str:
     return "not while it goes on by itself" if run.status in OPEN - {"STUCK"} else ""
 
 
 OFFERS = (
     Offer(
         page="backoffice_run_retry",
-        permission="saga.change_run",
         icon="again",
         title="Retry now",
         says="with a fresh budget of attempts",
         verb="Retry now…",
-        closed=_only_stuck,
+        closed=_not_alone,
     ),
     Offer(
         page="backoffice_run_edit",
-        permission="saga.change_run",
         icon="edit",
         title="Edit and retry",
-        says="change what the step is given",
+        says="change what the run is given",
         verb="Edit…",
-        closed=_only_stuck,
+        closed=_not_alone,
     ),
     Offer(
         page="backoffice_run_compensate",
-        permission="saga.change_run",
         icon="undo",
         title="Undo it",
         says="what was done, in reverse order",
         verb="Undo…",
-        closed=_only_open,
+        closed=_not_back,
     ),
     Offer(
         page="backoffice_run_skip",
-        permission="saga.change_run",
         icon="skip",
         title="Skip the step",
         says="with the output that it should have had",
         verb="Skip…",
-        closed=_only_stuck,
+        closed=_not_skipped,
     ),
     Offer(
         page="backoffice_run_handled",
-        permission="saga.change_run",
-        icon="ok",
-        title="Mark as handled",
-        says="it was settled by another way",
-        verb="Record…",
-        closed=_only_stuck,
+        icon="lock",
+        title="Close by hand",
+        says="it was settled in another way",
+        verb="Close…",
+        closed=_not_handled,
     ),
     Offer(
         page="backoffice_run_reset",
-        permission="saga.change_run",
         icon="run",
         title="Begin again at a step",
         says="the same run, from there on",
         verb="Reset…",
-        closed=_only_ended,
+        closed=_not_ended,
     ),
     Offer(
         page="backoffice_run_fork",
-        permission="saga.change_run",
         icon="fork",
         title="New run from a step",
         says="a copy that sends and posts nothing",
         verb="Fork…",
-        closed=_only_ended,
+        closed=_not_ended,
     ),
 )
 
@@ -132,7 +151,7 @@ def actions_of(run: RunState, *, may: Callable[[str], bool]) -> tuple[RunAction,
             href = reverse(f"admin:{offer.page}", args=[run.run_id])
         except NoReverseMatch:
             continue
-        closed = offer.closed(run) or ("" if may(offer.permission) else "you lack the permission")
+        closed = offer.closed(run) or ("" if may(PERMISSION) else "you lack the permission")
         found.append(
             RunAction(
                 icon=offer.icon,

@@ -21,6 +21,7 @@ from apps.backoffice.components.formats import count, money, plural, sentence, w
 from apps.backoffice.components.links import list_link
 from apps.backoffice.components.trend import Trend
 from apps.backoffice.components.verdicts import Verdict
+from apps.backoffice.live import fragment
 from apps.orders import public as orders
 from apps.saga import public as saga
 
@@ -158,7 +159,7 @@ def live_view(request: HttpRequest) -> HttpResponse:
     """The parts of the page that change, alone."""
     require(request, VIEW)
     context = {"page": _page(request), "may_act": request.user.has_perm(ACT)}
-    return render(request, "backoffice/triage_parts.html", context)
+    return fragment(request, "backoffice/triage_parts.html", context)
 
 
 def _page(request: HttpRequest) -> TriagePage:
@@ -276,7 +277,7 @@ def group_live_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     require(request, VIEW)
     context = {"may_act": request.user.has_perm(ACT), **_group_context(incident_id)}
-    return render(request, "backoffice/incident_parts.html", context)
+    return fragment(request, "backoffice/incident_parts.html", context)
 
 
 def _group_context(incident_id: UUID) -> dict[str, Any]:

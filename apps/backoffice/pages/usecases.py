@@ -13,8 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.components.formats import plural, words
+from apps.backoffice.components.offence import Said
 from apps.backoffice.components.states import Look
 from apps.backoffice.components.verdicts import Verdict
+from apps.backoffice.components.waiting import use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.usecase_map import LIVE_MS, use_case_map
 from apps.common.errors import DomainError
@@ -56,6 +58,7 @@ class Line:
     live: int
     held: int
     stuck: int
+    wait: Said | None
 
 
 def _look(state: saga.UseCaseState) -> Look:
@@ -66,13 +69,14 @@ def _look(state: saga.UseCaseState) -> Look:
     return Look("ok", "ok", "Open")
 
 
-def _line(state: saga.UseCaseState) -> Line:
+def _line(state: saga.UseCaseState, wait: Said | None = None) -> Line:
     return Line(
         state=state,
         look=_look(state),
         live=sum(version.live for version in state.versions),
         held=sum(version.held for version in state.versions),
         stuck=sum(version.stuck for version in state.versions),
+        wait=wait,
     )
 
 
@@ -93,7 +97,9 @@ def verdict_of(state: saga.UseCaseState) -> Verdict:
 def list_view(request: HttpRequest) -> HttpResponse:
     """All use cases."""
     _require(request, VIEW)
-    lines = [_line(state) for state in saga.use_cases()]
+    now = timezone.now()
+    waits = {each.use_case: each.wait for each in use_case_lines(saga.places(now=now), now=now)}
+    lines = [_line(state, waits.get(state.name)) for state in saga.use_cases()]
     context = {**admin.site.each_context(request), "title": "Use cases", "lines": lines}
     return render(request, "backoffice/usecases.html", context)
 

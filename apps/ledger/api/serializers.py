@@ -13,7 +13,7 @@ from rest_framework import serializers
 from apps.common.money import CURRENCY
 from apps.ledger import public
 from apps.ledger.public import BATCH_LINES_MAX, AccountRef, BatchTooLarge, Entry, EntryResult, Leg
-from apps.ledger.rules import ENTRY_LEGS_MAX, EVENT_CODE_MAX, SUM_DIGITS_MAX
+from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, ENTRY_LEGS_MAX, EVENT_CODE_MAX, GROUP_CHARACTERS_MAX, SUM_DIGITS_MAX
 
 BATCH_ERRORS_MAX = 20  # malformed entries that an answer names; whoever sent more has one mistake, not twenty
 
@@ -63,7 +63,18 @@ class LegSerializer(serializers.Serializer[Leg]):
         return value
 
 
-class LineRequestSerializer(LegSerializer):
+class EntryOptionsSerializer(serializers.Serializer[Any]):
+    """What may be said of any entry."""
+
+    group = serializers.CharField(
+        max_length=GROUP_CHARACTERS_MAX,
+        default=None,
+        allow_null=True,
+        help_text="Within a batch: neighbours of one group are posted all, or none.",
+    )
+
+
+class LineRequestSerializer(LegSerializer, EntryOptionsSerializer):
     """POST /ledger/transactions with a single line."""
 
     tracekey = serializers.UUIDField(help_text="Yours; a repeat with the same body answers the same and posts nothing.")
@@ -72,10 +83,13 @@ class LineRequestSerializer(LegSerializer):
     )
 
 
-class EntryRequestSerializer(serializers.Serializer[Entry]):
+class EntryRequestSerializer(EntryOptionsSerializer):
     """POST /ledger/transactions with several legs whose debits equal their credits."""
 
     tracekey = serializers.UUIDField()
+    up_to = serializers.BooleanField(
+        default=False, help_text="Of a transfer: post what the debited account has available, at most the legs' amount."
+    )
     dateref = serializers.DateField(default=None, allow_null=True)
     legs = LegSerializer(many=True, allow_empty=False, max_length=ENTRY_LEGS_MAX)  # type: ignore[call-arg]  # of the list
 
@@ -101,6 +115,20 @@ class PostingBatchRequestSerializer(serializers.Serializer[Any]):
     # For the document. ``read_batch`` reads it, for a form of its own for each entry would take most of the time.
 
     transactions = EntriesField(max_length=BATCH_LINES_MAX)
+    key = serializers.CharField(
+        max_length=BATCH_KEY_CHARACTERS_MAX,
+        default=None,
+        allow_null=True,
+        help_text="Yours; a repeat of the same batch gets the same answer, refusals included.",
+    )
+    dry_run = serializers.BooleanField(default=False, help_text="Answer what would be, and post nothing.")
+
+
+class BatchOptionsSerializer(serializers.Serializer[Any]):
+    """The same without the entries."""
+
+    key = serializers.CharField(max_length=BATCH_KEY_CHARACTERS_MAX, default=None, allow_null=True)
+    dry_run = serializers.BooleanField(default=False)
 
 
 class EntryReader:
@@ -116,7 +144,13 @@ class EntryReader:
         tracekey: UUID = values["tracekey"]
         dateref: date | None = values["dateref"]
         legs = values["legs"] if is_compound else [values]
-        return Entry(tracekey=tracekey, legs=tuple(_leg(leg) for leg in legs), dateref=dateref)
+        return Entry(
+            tracekey=tracekey,
+            legs=tuple(_leg(leg) for leg in legs),
+            dateref=dateref,
+            group=values["group"],
+            up_to=values.get("up_to", False),
+        )
 
 
 def read_batch(data: Any) -> list[Entry]:
@@ -166,7 +200,10 @@ class PostedLineSerializer(serializers.Serializer[Any]):
     debitcredit = serializers.CharField()
     eventcode = serializers.IntegerField()
     dateref = serializers.DateField()
-    balances = BalancesSerializer(help_text="Right after this line was posted.")
+    balances = BalancesSerializer(
+        allow_null=True,
+        help_text="Right after this line was posted; null when its account is deferred: rolled up later.",
+    )
 
 
 class PostResultSerializer(serializers.Serializer[Any]):
@@ -243,6 +280,7 @@ class BalanceSerializer(serializers.Serializer[Any]):
     currency = serializers.CharField(source="account.currency")
     status = serializers.CharField()
     minbalance = SumField(source="min_balance", allow_null=True, help_text="The floor; null is no floor.")
+    maxbalance = SumField(source="max_balance", allow_null=True, help_text="The ceiling; null is no ceiling.")
     posted = SumField()
     pending = SumField()
     available = SumField()

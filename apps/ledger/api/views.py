@@ -148,8 +148,7 @@ class PostingView(APIView):
         if _wants_the_queue(request):
             public.check_form(entry)
             return _queue([entry], location=f"{reverse('ledger-post')}?tracekey={entry.tracekey}")
-        with transaction.atomic(durable=True):
-            posting = public.post(entry, now=timezone.now())
+        posting = public.post_alone(entry, now=timezone.now())
         return Response(serializers.PostResultSerializer(posting).data, status=200 if posting.replayed else 201)
 
 
@@ -177,18 +176,28 @@ class BatchView(APIView):
 
         An entry that is malformed refuses the request as a whole, and nothing is posted.
         """
-        require_scope(request, POST)
+        caller = require_scope(request, POST)
         entries = serializers.read_batch(request.data)
+        options = serializers.BatchOptionsSerializer().run_validation(request.data)
         if _wants_the_queue(request):
+            if options["key"] is not None or options["dry_run"]:
+                raise InvalidRequest("key and dry_run are for postings that are answered at once.", field="key")
             for index, entry in enumerate(entries):
                 with _naming(index):
                     public.check_form(entry)
             return _queue(entries)
         with transaction.atomic(durable=True):
-            results = public.post_batch(entries, now=timezone.now())
+            results = public.post_batch(
+                entries, now=timezone.now(), key=_batch_key(caller.account_id, options["key"]), dry_run=options["dry_run"]
+            )
             _refuse_malformed(results)  # rolls back
         outcomes = [serializers.outcome_of(result) for result in results]
         return Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data)
+
+
+def _batch_key(account_id: str, key: str | None) -> str | None:
+    """Everybody has keys of their own."""
+    return None if key is None else f"{account_id}/{key}"
 
 
 @contextmanager

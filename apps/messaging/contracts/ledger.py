@@ -49,7 +49,10 @@ class PostingRequested(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostedLeg:
-    """A line that was written, with its account's balances right after it; ``day`` is that of dateref's end."""
+    """A line that was written, with its account's balances right after it; ``day`` is that of dateref's end.
+
+    The balances of a deferred account's line are null: it is rolled up a moment later.
+    """
 
     id: UUID
     branch: str
@@ -59,10 +62,10 @@ class PostedLeg:
     debitcredit: str
     eventcode: int
     dateref: date
-    posted: Decimal
-    pending: Decimal
-    available: Decimal
-    day: Decimal
+    posted: Decimal | None
+    pending: Decimal | None
+    available: Decimal | None
+    day: Decimal | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,9 @@ class PurchaseEnds(saga.Hooks):
             status = OrderStatus.CANCELLED
         operations.end_unsold(order_id=run.subject_id, status=status, code=code, detail=detail, now=run.now)
 
+    def reopens(self, run: saga.Run, *, step: str) -> bool:
+        return operations.reopen(order_id=run.subject_id)
+
     def on_stuck(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
         operations.mark_stuck(order_id=run.subject_id, code=code, detail=f"{failed_step}: {detail}")
 

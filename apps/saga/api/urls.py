@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.saga.api import approvals, triage_views, views
+from apps.saga.api import approvals, fork_views, triage_views, views
 
 _USE_CASE = "sagas/use-cases/<str:name>"
 _STEP = f"{_USE_CASE}/steps/<str:step>"
@@ -19,6 +19,11 @@ urlpatterns = [
     path(f"{_USE_CASE}/resume", views.ResumeUseCaseView.as_view(), name="saga-use-case-resume"),
     path(f"{_STEP}/pause", views.PauseStepView.as_view(), name="saga-step-pause"),
     path(f"{_STEP}/resume", views.ResumeStepView.as_view(), name="saga-step-resume"),
+    path("sagas/adopt", fork_views.AdoptView.as_view(), name="saga-adopt"),
+    path("sagas/forks/<uuid:fork_id>", fork_views.ForkStateView.as_view(), name="saga-fork-state"),
+    path("sagas/<uuid:run_id>/fork", fork_views.ForkView.as_view(), name="saga-fork"),
+    path("sagas/<uuid:run_id>/forks", fork_views.ForksView.as_view(), name="saga-forks"),
+    path("sagas/<uuid:run_id>/reset", fork_views.ResetView.as_view(), name="saga-reset"),
     path("sagas/incidents", triage_views.IncidentsView.as_view(), name="saga-incidents"),
     path("sagas/incidents/<uuid:incident_id>", triage_views.IncidentView.as_view(), name="saga-incident"),
     path("sagas/actions", triage_views.ActionsView.as_view(), name="saga-actions"),

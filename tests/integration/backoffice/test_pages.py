@@ -109,7 +109,7 @@ class TestRun:
         html = chief.get(reverse("admin:backoffice_run_live", args=[runs[0].pk])).content.decode()
         assert "<html" not in html
         ids = re.findall(r'id="([^"]+)" data-live-part', html)
-        assert ids == ["run-head", "run-timeline", "run-tabs", "run-postings", "run-money", "run-actions"]
+        assert ids == ["run-head", "run-timeline", "run-tabs", "run-postings", "run-actions", "run-money"]
         assert "data-live-over" not in html
         over = chief.get(reverse("admin:backoffice_run_live", args=[runs[2].pk])).content.decode()
         assert "data-live-over" in over
@@ -156,10 +156,24 @@ class TestHome:
         with django_assert_max_num_queries(HOME_QUERIES_MAX):  # type: ignore[operator]
             chief.get(reverse("admin:index"))
 
+    def test_says_where_customers_wait(self, chief: Client, runs: list[Run]) -> None:
+        html = chief.get(reverse("admin:index")).content.decode().replace("\u00a0", " ")
+        assert "Step post_sale holds 1 run; it waits 21 min for somebody of orders to decide." in html
+        assert reverse("admin:backoffice_use_case", args=["orders.purchase.card"]) in html
+        assert "1 in trouble" in html
+        listed = chief.get(reverse("admin:backoffice_use_cases")).content.decode().replace("\u00a0", " ")
+        assert "Step post_sale holds 1 run; it waits 21 min" in listed
+
+    def test_counts_who_is_past_the_deadline(self, chief: Client, runs: list[Run]) -> None:
+        html = chief.get(reverse("admin:index")).content.decode()
+        tile = html[html.index("Past the deadline") :][:600]
+        assert '<span class="bo-v">1</span>' in tile
+        assert "2 past the target" in tile
+
     def test_every_tile_opens_its_rows(self, chief: Client, runs: list[Run]) -> None:
         html = chief.get(reverse("admin:index")).content.decode()
         doors = re.findall(r'bo-tile[^"]*" href="([^"]+)"', html)
-        assert len(doors) == 6
+        assert len(doors) == 7
         for door in doors:
             assert chief.get(door.replace("&amp;", "&")).status_code == 200
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -17,8 +19,15 @@ from apps.saga.models import Run
 from config import demo
 from tests import factories, shop
 from tests.saga_driver import finish, work
+from tests.worlds import two_days
 
 pytestmark = pytest.mark.django_db(transaction=True)
+DEEDS = {
+    saga.Action.RETRY: "Retry now",
+    saga.Action.COMPENSATE: "Undo it",
+    saga.Action.SKIP: "Skip the step",
+    saga.Action.HANDLE: "Close by hand",
+}
 
 
 def page(client: Client, run: Run, tab: str = "") -> str:
@@ -66,11 +75,20 @@ class TestActions:
         assert "Retry now" in offered
         for offer in OFFERS:
             known = offer.page in _pages()
-            assert (offer.title in offered) is known, offer.page
+            assert (offer.title in offered) is known, offer.title
 
     def test_are_never_offered_when_the_run_is_over(self) -> None:
         over = state(factories.completed_run(now=timezone.now()))
-        assert {offer.page for offer in OFFERS if not offer.closed(over)} <= {"backoffice_run_fork", "backoffice_run_reset"}
+        assert {offer.page for offer in OFFERS if not offer.closed(over)} == {"backoffice_run_fork", "backoffice_run_reset"}
+
+    @pytest.mark.parametrize("made", [factories.undoing_run, factories.stuck_run, factories.completed_run, two_days])
+    def test_are_open_where_the_state_manager_would_do_them(self, made: Callable[..., Run]) -> None:
+        run = made(now=timezone.now())
+        offered = {each.title: each for each in actions_of(state(run), may=lambda _: True)}
+        for action, title in DEEDS.items():
+            dry = saga.preview(saga.Selection(run_ids=(run.pk,)), saga.wanted(action), now=timezone.now())
+            would = not dry.outcomes[0].code
+            assert bool(offered[title].href) is would, (action, offered[title].closed, dry.outcomes[0].detail)
 
 
 class TestMoney:
@@ -105,7 +123,13 @@ class TestAudit:
     def test_tells_who_intervened_in_both_books(self, chief: Client) -> None:
         run = factories.stuck_run(now=timezone.now())
         saga_note(run)
-        chief.post(reverse("admin:backoffice_run_retry", args=[run.pk]), {"reason": "the lock is gone, CPF 390.533.447-05"})
+        LogEntry.objects.create(
+            user=User.objects.get(),
+            content_type=ContentType.objects.get_for_model(Run),
+            object_id=str(run.pk),
+            action_flag=CHANGE,
+            change_message="the lock is gone, CPF 390.533.447-05",
+        )
         html = page(chief, run, "audit")
         assert "Audit 2" in html
         assert "the lock is gone" in html
@@ -115,6 +139,20 @@ class TestAudit:
     def test_is_empty_when_nobody_had_to(self, chief: Client) -> None:
         assert "Nobody intervened in this run." in page(chief, factories.completed_run(now=timezone.now()), "audit")
         assert User.objects.count() == 1
+
+
+class TestBranches:
+    def test_stand_on_the_page_of_the_whole_and_lead_back_to_it(self, chief: Client) -> None:
+        now = timezone.now()
+        whole, part = factories.stuck_run(now=now), factories.completed_run(now=now)
+        Run.objects.filter(pk=part.pk).update(parent_id=whole.pk, parent_position=4, branch="northern stand")
+        html = page(chief, whole)
+        assert "northern stand" in html
+        assert reverse("admin:backoffice_run", args=[part.pk]) in html
+        assert reverse("admin:backoffice_run", args=[whole.pk]) in page(chief, part)
+
+    def test_are_not_spoken_of_when_there_are_none(self, chief: Client) -> None:
+        assert "Branches" not in page(chief, factories.completed_run(now=timezone.now()))
 
 
 def saga_note(run: Run) -> None:

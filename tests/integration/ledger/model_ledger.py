@@ -30,11 +30,15 @@ class Held:
 class ModelLedger:
     floors: dict[AccountRef, Decimal | None]
     today: date
+    ceilings: dict[AccountRef, Decimal] = field(default_factory=dict)
+    deferred: frozenset[AccountRef] = frozenset()
+    closed: date = date.min
     lines: list[Line] = field(default_factory=list)
     holds: dict[str, Held] = field(default_factory=dict)
     entries: dict[UUID, tuple[object, list[Line]]] = field(default_factory=dict)
     buried: set[UUID] = field(default_factory=set)
     reversals: dict[UUID, UUID] = field(default_factory=dict)
+    asked: dict[UUID, object] = field(default_factory=dict)
 
     def balance(self, account: AccountRef, day: date | None = None) -> Decimal:
         day = day or date.max
@@ -52,6 +56,64 @@ class ModelLedger:
         days = [since + timedelta(days=n) for n in range((self.today - since).days + 1)]
         return floor is not None and any(self.balance(account, day) - self.held(account, day) < floor for day in days)
 
+    def _broken_ceiling(self, account: AccountRef, since: date) -> bool:
+        ceiling = self.ceilings.get(account)
+        days = [since + timedelta(days=n) for n in range((self.today - since).days + 1)]
+        return ceiling is not None and any(self.balance(account, day) > ceiling for day in days)
+
+    def there(self, account: AccountRef, since: date) -> Decimal:
+        """What can be taken on the poorest day."""
+        days = [since + timedelta(days=n) for n in range((self.today - since).days + 1)]
+        return max(ZERO, min(self.balance(account, day) - self.held(account, day) for day in days))
+
+    def post_up_to(self, tracekey: UUID, debit: AccountRef, credit: AccountRef, amount: Decimal, day: date | None) -> str:
+        """As ``post``, of what is there."""
+        mark = ("up_to", amount)
+        if tracekey in self.buried:
+            return "R108"
+        if tracekey in self.entries:
+            known = self.entries[tracekey][0]
+            asked = ((debit, -amount), (credit, amount))
+            return "REPLAYED" if known[2] == mark and known[1] == day and self.asked[tracekey] == asked else "R107"
+        since = day or self.today
+        if self.today - timedelta(days=BACKDATE_DAYS_MAX) <= since <= self.today and since > self.closed:
+            amount = min(amount, ZERO if debit in self.deferred else self.there(debit, since))
+            if not amount:
+                return "R103"
+        outcome = self.post(tracekey, [(debit, -amount), (credit, amount)], day, mark=mark)
+        if outcome == "POSTED":
+            self.asked[tracekey] = ((debit, -mark[1]), (credit, mark[1]))
+        return outcome
+
+    def post_group(self, entries: list[tuple[UUID, list[tuple[AccountRef, Decimal]], date | None]]) -> list[str]:
+        """All of them, or none."""
+        before = list(self.lines), dict(self.entries)
+        outcomes = [""] * len(entries)
+        for place, entry in enumerate(entries):
+            outcomes[place] = self.post(*entry)
+            if outcomes[place] not in ("POSTED", "REPLAYED"):
+                self.lines, self.entries = before
+                return [
+                    outcome if n == place or self._is_known(outcome, entries[n][0], before[1]) else "R123"
+                    for n, outcome in enumerate(self._known(entries, outcomes, place))
+                ]
+        return outcomes
+
+    @staticmethod
+    def _is_known(outcome: str, tracekey: UUID, before: dict[UUID, object]) -> bool:
+        return outcome in ("R107", "R108") or (outcome == "REPLAYED" and tracekey in before)
+
+    def _known(self, entries: list, outcomes: list[str], place: int) -> list[str]:
+        """Repeats and reuses are recognised before anything is decided, also behind the one that was refused."""
+        found = list(outcomes)
+        for n in range(place + 1, len(entries)):
+            tracekey, legs, day = entries[n]
+            if tracekey in self.buried:
+                found[n] = "R108"
+            elif tracekey in self.entries:
+                found[n] = "REPLAYED" if self.entries[tracekey][0] == (tuple(legs), day, None) else "R107"
+        return found
+
     def post(
         self, tracekey: UUID, legs: list[tuple[AccountRef, Decimal]], dateref: date | None, mark: object = None
     ) -> str:
@@ -64,13 +126,17 @@ class ModelLedger:
         day = dateref or self.today
         if not self.today - timedelta(days=BACKDATE_DAYS_MAX) <= day <= self.today:
             return "R109"
+        if day <= self.closed:
+            return "R122"
         new = [Line(account, signed, day) for account, signed in legs]
         self.lines += new
-        for account in {account for account, _ in legs}:
+        for account in dict.fromkeys(account for account, _ in legs):
             net = sum((signed for other, signed in legs if other == account), ZERO)
-            if net < 0 and self._broken_floor(account, day):
+            broken = "R103" if net < 0 and self._broken_floor(account, day) else ""
+            broken = "R120" if net > 0 and self._broken_ceiling(account, day) else broken
+            if broken:
                 del self.lines[-len(new) :]
-                return "R103"
+                return broken
         self.entries[tracekey] = (body, new)
         return "POSTED"
 
@@ -85,14 +151,17 @@ class ModelLedger:
         self.holds[key] = Held(account, amount, self.today)
         return "OPEN"
 
-    def post_hold(self, key: str, tracekey: UUID, credit: AccountRef) -> str:
+    def post_hold(self, key: str, tracekey: UUID, credit: AccountRef, part: Decimal | None = None) -> str:
         known = self.holds.get(key)
         if known is None:
             return "R113"
         if known.status in ("VOIDED", "EXPIRED") or (known.status == "POSTED" and known.tracekey != tracekey):
             return "R114"
+        if part is not None and part > known.amount:
+            return "R110"
+        amount = known.amount if part is None else part
         self.holds[key] = replace(known, status="POSTED", tracekey=tracekey)
-        legs = [(known.account, -known.amount), (credit, known.amount)]
+        legs = [(known.account, -amount), (credit, amount)]
         outcome = self._post_held(tracekey, legs, key)
         if outcome not in ("POSTED", "REPLAYED"):
             self.holds[key] = known
@@ -104,6 +173,18 @@ class ModelLedger:
             return self.post(tracekey, legs, None, mark=key)
         finally:
             self.floors = floors
+
+    def expire_holds(self) -> int:
+        """Every open hold is over."""
+        due = [key for key, held in self.holds.items() if held.status == "OPEN"]
+        for key in due:
+            self.holds[key] = replace(self.holds[key], status="EXPIRED")
+        return len(due)
+
+    def close_day(self, day: date) -> bool:
+        was_open = day > self.closed
+        self.closed = max(day, self.closed)
+        return was_open
 
     def void_hold(self, key: str) -> str:
         known = self.holds.setdefault(key, Held(None, None, self.today, status="VOIDED"))

@@ -16,7 +16,8 @@ from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.ledger import public as ledger
 from apps.ledger.models import Hold, Transaction
-from apps.ledger.public import AccountRef
+from apps.ledger.public import AccountRef, Entry
+from apps.ledger.rows import COPY_ROWS_MIN
 from tests.integration.ledger.conftest import (
     ANA,
     ANY,
@@ -105,36 +106,49 @@ def while_open(first: Callable[[], Any], second: Callable[[], Any], *, meanwhile
         waiting.result(WAIT_S)
 
 
+Post = Callable[[Entry], None]
 MONDAY, TUESDAY = TODAY - timedelta(days=1), TODAY
 
 
+def one_line(line_: Entry) -> None:
+    ledger.post(line_, now=NOW)  # the function in the database
+
+
+def small_batch(line_: Entry) -> None:
+    ledger.post_batch([line_, line(BOB, "C", 1)], now=NOW)
+
+
+def large_batch(line_: Entry) -> None:
+    ledger.post_batch([line_, *(line(BOB, "C", 1) for _ in range(COPY_ROWS_MIN))], now=NOW)
+
+
+@pytest.mark.parametrize("first", [one_line, small_batch, large_batch])
+@pytest.mark.parametrize("second", [one_line, small_batch, large_batch])
 class TestLostUpdateOfTheSeed:
     """Trap T1: a lock and a read in one statement lose the row that another writer is just inserting."""
 
-    def test_a_day_opened_while_a_back_dated_line_commits_carries_that_line(self) -> None:
+    def test_a_day_opened_while_a_back_dated_line_commits_carries_that_line(self, first: Post, second: Post) -> None:
         fund(ANA, 100, dateref=MONDAY)
         while_open(
-            lambda: ledger.post(line(ANA, "C", 10, dateref=MONDAY), now=NOW),
-            lambda: ledger.post(line(ANA, "C", 1, dateref=TUESDAY), now=NOW),
+            lambda: first(line(ANA, "C", 10, dateref=MONDAY)),
+            lambda: second(line(ANA, "C", 1, dateref=TUESDAY)),
         )
         assert ledger.balance_on(ANA, TUESDAY).balance == 111
         assert ledger.check_balances() == []
 
-    def test_a_back_dated_line_shifts_a_day_that_is_just_being_opened(self) -> None:
+    def test_a_back_dated_line_shifts_a_day_that_is_just_being_opened(self, first: Post, second: Post) -> None:
         fund(ANA, 100, dateref=MONDAY)
         while_open(
-            lambda: ledger.post(line(ANA, "C", 1, dateref=TUESDAY), now=NOW),
-            lambda: ledger.post(line(ANA, "C", 10, dateref=MONDAY), now=NOW),
+            lambda: first(line(ANA, "C", 1, dateref=TUESDAY)),
+            lambda: second(line(ANA, "C", 10, dateref=MONDAY)),
         )
         assert ledger.balance_on(ANA, TUESDAY).balance == 111
         assert ledger.check_balances() == []
 
-    def test_two_writers_open_the_same_day_at_once(self) -> None:
-        while_open(
-            lambda: ledger.post(line(ANA, "C", 1), now=NOW),
-            lambda: ledger.post(line(ANA, "C", 10), now=NOW),
-        )
+    def test_two_writers_open_the_same_day_at_once(self, first: Post, second: Post) -> None:
+        while_open(lambda: first(line(ANA, "C", 1)), lambda: second(line(ANA, "C", 10)))
         assert ledger.balance_on(ANA, TUESDAY).balance == 11
+        assert ledger.check_balances() == []
 
 
 class TestManyWriters:

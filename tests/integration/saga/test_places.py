@@ -57,7 +57,8 @@ def many(runs: int, *, status: str, age: timedelta) -> None:
         cursor.execute(
             """INSERT INTO saga_step (run_id, position, name, kind, shape, status, attempts, undo_attempts,
                    attempts_forgiven, undo_attempts_forgiven, output, error_code, error_detail, started_at, finished_at)
-               SELECT id, 0, 'reserve_tickets', 'COMPENSABLE', 'local', 'DONE', 1, 0, 0, 0, '{}', '', '', started_at, started_at
+               SELECT id, 0, 'reserve_tickets', 'COMPENSABLE', 'local', 'DONE', 1, 0, 0, 0, '{}', '', '',
+                   started_at, started_at
                FROM saga_run WHERE status = %s""",
             [status],
         )

@@ -54,7 +54,9 @@ def would(run_id: UUID, action: Action, **given: Any) -> str:
 
 
 def seen(run_id: UUID) -> str:
-    return triage.token(triage.peek(Run.objects.get(pk=run_id), list(Step.objects.all()), now=timezone.now()))
+    return triage.token(
+        triage.peek(Run.objects.get(pk=run_id), list(Step.objects.order_by("position")), now=timezone.now())
+    )
 
 
 def everything() -> list[Any]:

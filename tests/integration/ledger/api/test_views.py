@@ -295,6 +295,7 @@ class TestBalance:
             "account": ANA.account,
             "currency": "BRL",
             "status": "ACTIVE",
+            "maxbalance": None,
             "minbalance": "0.00",
             "posted": "100.00",
             "pending": "0.00",
@@ -356,3 +357,35 @@ class TestAnswer:
         answer = client.get(TestBalance.PATH).json()
         assert answer["posted"] == "123456789012345678.90"
         assert ledger.balance(ANA).min_balance == 0
+
+
+class TestBatchOptions:
+    PATH = "/ledger/transactions/batch"
+
+    def batch(self, client: APIClient, *bodies: dict[str, Any], **options: Any) -> Any:
+        return client.post(self.PATH, {"transactions": list(bodies), **options}, format="json")
+
+    def test_a_group_is_posted_all_or_none(self, client: APIClient) -> None:
+        linked = [body(group="g"), body(group="g", debitcredit="D", amount="1000000.00"), body()]
+        results = self.batch(client, *linked).json()["results"]
+        assert [result.get("code") for result in results] == ["R123", "R103", None]
+
+    def test_a_dry_run_posts_nothing(self, client: APIClient) -> None:
+        (result,) = self.batch(client, body(), dry_run=True).json()["results"]
+        assert result["result"] == "POSTED"
+        assert Transaction.objects.count() == 0
+
+    def test_a_key_gets_the_same_answer_again_and_another_batch_is_refused(self, client: APIClient) -> None:
+        wanted = [body(), body(debitcredit="D", amount="1000000.00")]
+        first = self.batch(client, *wanted, key="k").json()["results"]
+        again = self.batch(client, *wanted, key="k").json()["results"]
+        assert [result.pop("replayed", None) for result in again] == [True, None]
+        assert again == [{name: value for name, value in result.items() if name != "replayed"} for result in first]
+        assert self.batch(client, body(), key="k").json()["code"] == "R126"
+
+    def test_the_queue_takes_none_of_it(self, client: APIClient) -> None:
+        for options, entry in (({"dry_run": True}, body()), ({"key": "k"}, body()), ({}, body(group="g"))):
+            answer = client.post(
+                self.PATH, {"transactions": [entry], **options}, format="json", headers={"Prefer": "respond-async"}
+            )
+            assert answer.status_code == 422

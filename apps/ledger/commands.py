@@ -1,0 +1,81 @@
+"""What goes through the engine: an entry as a command, and the rows that it needs and makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from apps.common.errors import DomainError
+from apps.ledger.rules import CheckedLeg, Entry, EntryResult, PostedLine, PostResult, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """What an event allows."""
+
+    active: bool
+    allow_debit: bool
+    allow_credit: bool
+
+
+@dataclass(slots=True)
+class HeldRow:
+    """A hold as it stands behind its account's lock."""
+
+    id: UUID
+    status: str
+    amount: Decimal
+    dateref: date
+    expires_at: datetime | None
+
+
+class NewLine(NamedTuple):
+    """A line to write, with what its answer says."""
+
+    posted: PostedLine
+    tracekey: UUID
+    description: str
+    details: str | None
+    balanced: bool
+    day_net: Decimal
+    deferred: bool = False
+
+
+@dataclass(slots=True)
+class Command:
+    """An entry on its way through the engine."""
+
+    entry: Entry
+    dateref: date
+    body_hash: bytes = b""  # none yet: nobody has checked the form
+    legs: Sequence[CheckedLeg] = ()
+    reverses: UUID | None = None  # the entry takes this one back; events then don't mind the side
+    hold_id: UUID | None = None  # the first leg's account lets go of this hold
+    refusal: DomainError | None = None
+    posting: PostResult | None = None
+
+    @property
+    def tracekey(self) -> UUID:
+        return self.entry.tracekey
+
+    @property
+    def key(self) -> int:
+        """The tracekey as a number, which is a much faster key of a dict."""
+        return self.entry.tracekey.int
+
+    def check_form(self) -> bool:
+        """Is the entry well formed? Otherwise it carries its refusal from here on. May be called again.
+
+        What an entry takes back, or which hold it ends, is part of its body: the same legs alone are no repeat of it.
+        """
+        if not self.body_hash and self.refusal is None:
+            try:
+                self.body_hash, self.legs = fingerprint(self.entry, also=self.reverses or self.hold_id)
+            except DomainError as refusal:
+                self.refusal = refusal
+        return self.refusal is None
+
+    def result(self) -> EntryResult:
+        return EntryResult(self.entry.tracekey, self.posting, self.refusal)

@@ -1,0 +1,155 @@
+"""What a folded batch writes: lines, sums of accounts, days. Every row is touched once, behind its account's lock."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from apps.common.clock import uuid7
+from apps.ledger.balances import AccountBook
+from apps.ledger.commands import NewLine
+from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch_hot
+
+_LINE = (
+    "id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced, "
+    "balanceafter, pendingafter, dayafter, daynet, deferred, createdat"
+)
+_INSERT_LINES = f"""
+INSERT INTO ledger_transaction ({_LINE})
+SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
+    k.details::jsonb, k.dateref, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet, k.deferred,
+    %s::timestamptz
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
+    %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::bool[])
+    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced,
+          balanceafter, pendingafter, dayafter, daynet, deferred)
+RETURNING 1
+"""  # noqa: S608 - a constant
+_INSERT_DEFERRED = """
+INSERT INTO ledger_deferred (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,
+    dateref, balanced, createdat)
+SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
+    k.details::jsonb, k.dateref, k.balanced, %s::timestamptz
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
+    %s::uuid[], %s::text[], %s::date[], %s::bool[])
+    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced)
+RETURNING 1
+"""
+
+
+def write_lines(lines: Iterable[NewLine], *, line_count: int, now: datetime) -> None:
+    """Write lines as they come, ``line_count`` of them at most. Their sequence numbers are the order of posting."""
+    if line_count >= COPY_ROWS_MIN:
+        copy_rows(f"COPY ledger_transaction ({_LINE}) FROM STDIN", _line_texts(lines, now))
+    elif made := [_line_row(line) for line in lines]:
+        fetch_hot(_INSERT_LINES, [now, *columns(made, 17)])
+
+
+def write_deferred(lines: Sequence[NewLine], *, now: datetime) -> None:
+    """Write lines of deferred accounts into the work table."""
+    if lines:
+        fetch_hot(_INSERT_DEFERRED, [now, *columns([_line_row(line)[:12] for line in lines], 12)])
+
+
+def _line_row(line: NewLine) -> tuple[Any, ...]:
+    line_id, ref, side, amount, eventcode, dateref, balances = line.posted
+    posted, pending, day = (balances.posted, balances.pending, balances.day) if balances else (None, None, None)
+    own = (line_id, *ref, amount, side, eventcode, line.description, line.tracekey, line.details, dateref, line.balanced)
+    return (*own, posted, pending, day, line.day_net, line.deferred)
+
+
+def _line_texts(lines: Iterable[NewLine], now: datetime) -> Iterator[str]:
+    """COPY's text. What can't hold a tab, a line feed or a backslash is written as it is."""
+    moment = now.isoformat()
+    days: dict[date, str] = {}
+    for posting, tracekey, description, details, balanced, day_net, deferred in lines:
+        line_id, (branch, account, currency), side, amount, eventcode, dateref, balances = posting
+        day_text = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
+        description_text = copy_text(description) if description else ""
+        details_text = "\\N" if details is None else copy_text(details)
+        assert balances is not None  # noqa: S101  # lines of deferred accounts go elsewhere
+        posted, pending, _, day = balances
+        flags = ("t" if balanced else "f"), ("t" if deferred else "f")
+        yield (
+            f"{line_id.int:032x}\t{branch}\t{account}\t{currency}\t{amount!s}\t{side}\t{eventcode}\t{description_text}\t"
+            f"{tracekey.int:032x}\t{details_text}\t{day_text}\t{flags[0]}\t"
+            f"{posted!s}\t{pending!s}\t{day!s}\t{day_net!s}\t{flags[1]}\t{moment}\n"
+        )
+
+
+def copy_text(value: str) -> str:
+    """A text as COPY reads it."""
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if value.isprintable():  # which a tab, a line feed and a carriage return are not
+        return value
+    return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+# Disjoint sets: a day is either stored (updated by its id) or new (inserted).
+_WRITE_SUMS = """
+WITH account AS (
+    UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
+        pendingdebit = k.pendingdebit, updatedat = %s
+    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[])
+        AS k (id, posteddebit, postedcredit, pendingdebit)
+    WHERE a.id = k.id
+    RETURNING 1
+), stored_day AS (
+    UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
+        accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
+        updatedtracekey = k.tracekey, updatedat = %s
+    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
+        AS k (id, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
+    WHERE b.id = k.id
+    RETURNING 1
+), new_day AS (
+    INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
+        accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
+    SELECT k.*, %s::timestamptz, %s::timestamptz
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
+        %s::numeric[], %s::uuid[], %s::uuid[]) AS k
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM stored_day), (SELECT count(*) FROM new_day)
+"""
+
+
+@dataclass(slots=True)
+class Sums:
+    """Accounts and days to write: the rows of three unnests, in PostgreSQL's own text."""
+
+    accounts: list[tuple[str, ...]] = field(default_factory=list)
+    stored: list[tuple[str, ...]] = field(default_factory=list)
+    new: list[tuple[str, ...]] = field(default_factory=list)
+
+    def take(self, books: Iterable[AccountBook]) -> None:
+        """Take what was folded. The accounts are locked, so absolute values are right."""
+        for book in books:
+            if not book.touched:
+                continue
+            sums = str(book.posted_debit), str(book.posted_credit), str(book.pending_debit)
+            self.accounts.append((f"{book.id.int:032x}", *sums))
+            for row_id, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
+                day = str(debit), str(credit), str(debit_sum), str(credit_sum)
+                changed_by = f"{tracekey.int:032x}"
+                if row_id is not None:
+                    self.stored.append((f"{row_id.int:032x}", *day, changed_by))
+                else:
+                    made_by = (created_by or tracekey).hex
+                    self.new.append((uuid7().hex, *book.ref, dateref.isoformat(), *day, made_by, changed_by))
+
+    def write(self, *, now: datetime) -> None:
+        """Write them in one statement."""
+        expected = (len(self.accounts), len(self.stored), len(self.new))
+        if not self.accounts:
+            return
+        parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *_arrays(self.new, 11)]
+        written = fetch_hot(_WRITE_SUMS, parameters)[0]
+        if written != expected:
+            raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
+
+
+def _arrays(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """Columns of numbers, dates and keys: nothing in them needs quoting."""
+    return ["{" + ",".join(column) + "}" for column in zip(*rows, strict=True)] or ["{}"] * width

@@ -1,0 +1,73 @@
+"""The chain over Kafka, the transport, and what is Kafka's own."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lastro_pipes import Misconfigured, Settings, from_environment, transports
+from tests.chain import Chain
+from tests.contract import FIRST, ONCE, ChainContract
+from tests.transport_contract import TransportContract
+
+group = pytest.mark.xdist_group("pipes-kafka")
+
+
+@group
+@pytest.mark.kafka
+class TestChain(ChainContract):
+    broker = "kafka"
+
+    @pytest.mark.parametrize("moment", ["after-commit", "after-publish"])
+    def test_a_kill_leaves_one_effect_also_with_postgresql(self, tmp_path: Path, postgres: str, moment: str) -> None:
+        chain = Chain(tmp_path, stores=postgres, PIPES_BROKER=self.broker)
+        try:
+            chain.wish(moment)
+            (first,) = chain.start(FIRST)
+            gid = chain.begin({})
+            chain.until(lambda: first.process.poll() is not None, what="the process is killed")
+            chain.start()
+            chain.until_status(gid, "COMPLETED")
+            assert chain.effects(gid) == ONCE
+        finally:
+            chain.close()
+
+
+@group
+@pytest.mark.kafka
+class TestTransport(TransportContract):
+    broker = "kafka"
+
+
+@group
+@pytest.mark.kafka_secured
+class TestLogin:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return from_environment(
+            {
+                "PIPES_SERVICE": "shop.test.alone",
+                "PIPES_KAFKA_BOOTSTRAP_SERVERS": os.environ["KAFKA_SCRAM_BOOTSTRAP_SERVERS"],
+                "PIPES_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "PIPES_KAFKA_SASL_USERNAME": "lastro",
+                "PIPES_KAFKA_SASL_PASSWORD": os.environ["KAFKA_LOGIN_PASSWORD"],
+                "PIPES_KAFKA_SSL_CAFILE": os.environ["SERVICES_CA_FILE"],
+            }
+        )
+
+    def test_over_tls_with_a_password(self, settings: Settings) -> None:
+        transports.make(settings).check()
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"kafka_sasl_password": "wrong"}, "PIPES_KAFKA_SASL_"),
+            ({"kafka_ssl_cafile": ""}, "PIPES_KAFKA_SSL_CAFILE"),
+            ({"kafka_ssl_cafile": "/no/such.pem"}, "PIPES_KAFKA_SSL_CAFILE"),
+            ({"kafka_security_protocol": "PLAINTEXT"}, "PIPES_KAFKA_SECURITY_PROTOCOL"),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_what_to_do(self, settings: Settings, changes: dict[str, str], words: str) -> None:
+        with pytest.raises(Misconfigured, match=words):
+            transports.make(replace(settings, **changes)).check()  # type: ignore[arg-type]

@@ -1,0 +1,223 @@
+"""What holds whatever the schedule was: read from the database, and from what the outside world remembers."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from apps.saga.definition import COMPENSABLE, PIVOT, Definition, LocalStep, lookup
+from apps.saga.models import Attempt, Run, Step
+from tests.simulation.steps import AMOUNT, BY_US
+from tests.simulation.world import Violation, World
+
+UNOWNED = """
+SELECT r.id, r.status, r.due_at FROM saga_run r LEFT JOIN saga_pause p ON p.id = r.held_by
+WHERE r.business_key = %s AND r.status IN ('RUNNING', 'WAITING', 'COMPENSATING') AND r.due_at IS NULL
+  AND (p.id IS NULL OR p.released_at IS NOT NULL)
+"""
+POSTED = "SELECT tracekey, sum(amount) FROM ledger_transaction WHERE tracekey = ANY(%s) AND debitcredit = 'D' GROUP BY 1"
+UNEVEN = """
+SELECT tracekey FROM ledger_transaction WHERE tracekey = ANY(%s)
+GROUP BY 1 HAVING sum(CASE debitcredit WHEN 'D' THEN -amount ELSE amount END) <> 0
+"""
+
+
+TELLING = ("local", "ask", "call")  # the shapes whose steps have effects, and publish each of them
+
+
+def _demand(true: object, what: str) -> None:
+    if not true:
+        raise Violation(what)
+
+
+def _rows(sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())
+
+
+def always(world: World) -> None:
+    """At every moment: no live run without a due wake-up, unless a pause holds it that will let it go."""
+    lost = _rows(UNOWNED, world.business_key)
+    _demand(not lost, f"a live run that nobody will wake: {lost}")
+
+
+@dataclass
+class Facts:
+    """One run, as the database and the world outside know it."""
+
+    run: Run
+    definition: Definition
+    world: World
+    steps: list[Step]
+    tries: dict[tuple[int, bool], list[Attempt]]
+    effects: Counter[tuple[int, str]]  # postings of a local step, by position and direction
+    told: list[tuple[int, str, int]] = field(default_factory=list)  # position, direction, attempt: as committed
+
+
+def at_the_end(world: World) -> None:
+    """When every run is over."""
+    always(world)
+    runs = list(Run.objects.filter(business_key=world.business_key).order_by("pk"))
+    for run in runs:
+        world.know(run.pk)
+    steps, tries = defaultdict(list), defaultdict(lambda: defaultdict(list))
+    for step in Step.objects.filter(run_id__in=world.runs).order_by("position"):
+        steps[step.run_id].append(step)
+    for attempt in Attempt.objects.filter(run_id__in=world.runs).order_by("number"):
+        tries[attempt.run_id][attempt.position, attempt.undo].append(attempt)
+    effects = _effects(world)
+    told: dict[UUID, list[tuple[int, str, int]]] = defaultdict(list)
+    for _, body in sorted(world.published, key=lambda each: each[0]):
+        told[UUID(body["run_id"])].append((body["position"], body["what"], body["number"]))
+    _demand(not world.seen, "; ".join(world.seen))
+    for call, count in Counter(world.calls).items():
+        _demand(count == 1, f"two owners of one attempt: {call}")
+    for run in runs:
+        facts = Facts(
+            run, lookup(run.use_case, run.version), world, steps[run.pk], tries[run.pk], effects[run.pk], told[run.pk]
+        )
+        for check in CHECKS:
+            try:
+                check(facts)
+            except Violation as violation:
+                raise Violation(f"{world.name(run.pk)}: {violation}") from None
+
+
+def _effects(world: World) -> dict[UUID, Counter[tuple[int, str]]]:
+    found: dict[UUID, Counter[tuple[int, str]]] = defaultdict(Counter)
+    keys = list(world.posted)
+    _demand(not _rows(UNEVEN, keys), "an entry of the ledger does not sum to zero")
+    for tracekey, amount in _rows(POSTED, keys):
+        run_id, position, what = world.posted[tracekey]
+        _demand(amount == AMOUNT, f"step {position} posted {amount}")
+        found[run_id][position, what] += 1
+    return found
+
+
+# --- One run ------------------------------------------------------------------------------------------------------------
+def _is_over(facts: Facts) -> None:
+    run = facts.run
+    _demand(run.status in ("COMPLETED", "COMPENSATED"), f"it ended {run.status}")
+    _demand(run.due_at is None and run.token is None and run.held_by is None, "it is over, and still due, owned or held")
+    statuses = {step.status for step in facts.steps}
+    if run.status == "COMPLETED":
+        _demand(statuses == {"DONE"}, f"it completed with steps {statuses}")
+    else:
+        _demand(statuses <= {"UNDONE", "FAILED", "ROLLED_BACK", "PENDING"}, f"it is undone, with steps {statuses}")
+
+
+def _every_effect_once(facts: Facts) -> None:
+    """Each effect 0 or 1 times, in the ledger and at the partner, and there exactly for the steps that say so."""
+    log = Counter(facts.world.partner.log)
+    for step in facts.steps:
+        key = f"{facts.run.pk}:{step.position}"
+        if step.shape not in TELLING:
+            continue  # a timer has none, and branches are looked at as runs
+        if isinstance(facts.definition.steps[step.position], LocalStep):
+            done, undone = facts.effects[step.position, "do"], facts.effects[step.position, "undo"]
+        else:
+            done, undone = log["do", key], log["undo", key]
+        _demand(done <= 1 and undone <= 1, f"{step.name} took effect {done} times, its undo {undone} times")
+        _demand(done - undone == (step.status == "DONE"), f"{step.name} is {step.status}: done {done}, undone {undone}")
+
+
+def _undone_is_what_was_done(facts: Facts) -> None:
+    """Compensated: all compensable steps that were done, in reverse."""
+    undone = [at for at, what, _ in facts.told if what == "undo" and _succeeded(facts, at, undo=True)]
+    order = list(dict.fromkeys(undone))
+    _demand(order == sorted(order, reverse=True), f"undone in the order {order}")
+    for step in facts.steps:
+        done = any(attempt.outcome in ("DONE", "ANSWERED") for attempt in facts.tries[step.position, False])
+        if facts.run.status == "COMPENSATED" and done and step.kind == COMPENSABLE:
+            _demand(step.status == "UNDONE", f"{step.name} was done and is {step.status}")
+        if step.status == "UNDONE":
+            _demand(step.kind == COMPENSABLE, f"{step.name} is {step.kind} and was undone")
+
+
+def _succeeded(facts: Facts, position: int, *, undo: bool) -> bool:
+    return any(attempt.outcome in ("DONE", "ANSWERED") for attempt in facts.tries[position, undo])
+
+
+def _nothing_after_its_undo(facts: Facts) -> None:
+    """No step is done, or asked for, once its undo was."""
+    undoing: set[int] = set()
+    for position, what, number in facts.told:
+        if what == "undo":
+            undoing.add(position)
+        _demand(what == "undo" or position not in undoing, f"step {position} was done ({number}) after its undo")
+
+
+def _nothing_back_after_the_pivot(facts: Facts) -> None:
+    for step in facts.steps:
+        if step.kind == PIVOT and _succeeded(facts, step.position, undo=False):
+            _demand(facts.run.status == "COMPLETED", f"its pivot was done, and it ended {facts.run.status}")
+            _demand(not any(undo for _, undo in facts.tries), "its pivot was done, and something was undone")
+
+
+def _attempts_are_numbered(facts: Facts) -> None:
+    for step in facts.steps:
+        for undo, count in ((False, step.attempts), (True, step.undo_attempts)):
+            numbers = [attempt.number for attempt in facts.tries[step.position, undo]]
+            _demand(numbers == list(range(1, count + 1)), f"{step.name} counts {count} attempts, and has {numbers}")
+
+
+def _outbox_is_what_was_committed(facts: Facts) -> None:
+    """Each commit that says of a step that it was done, or asked for, has its message in the outbox, and no other has."""
+    committed = Counter[tuple[int, str, int]]()
+    for (position, undo), attempts in facts.tries.items():
+        if facts.steps[position].shape not in TELLING:
+            continue
+        asked = facts.steps[position].shape == "ask"
+        for attempt in attempts:
+            if _was_told(attempt, asked=asked):
+                committed[position, "undo" if undo else "do", attempt.number] += 1
+    told = Counter(facts.told)
+    _demand(
+        told == committed, f"published, not committed: {told - committed}; committed, not published: {committed - told}"
+    )
+
+
+def _was_told(attempt: Attempt, *, asked: bool) -> bool:
+    if attempt.outcome in ("DONE", "ANSWERED", "ASKED", "NO_ANSWER"):
+        return True
+    # Of an ask, the attempt that ends refused was asked, unless asking itself was refused: then nothing was published.
+    return asked and attempt.outcome == "REFUSED" and attempt.error_detail != BY_US
+
+
+def _ledger_is_even(facts: Facts) -> None:
+    """At the end the ledger knows the run by what it is: all of it, or nothing."""
+    net = sum((AMOUNT * (count if what == "do" else -count) for (_, what), count in facts.effects.items()), Decimal(0))
+    local = sum(step.shape == "local" for step in facts.steps)
+    expected = AMOUNT * local if facts.run.status == "COMPLETED" else Decimal(0)
+    _demand(net == expected, f"the ledger holds {net} of it instead of {expected}")
+
+
+def _branches_are_as_their_step(facts: Facts) -> None:
+    """A step with branches is done when the newest run of each is, and nothing of them is left when it is undone."""
+    for step in facts.steps:
+        if step.shape != "parallel":
+            continue
+        newest: dict[str, str] = {}
+        children = Run.objects.filter(parent_id=facts.run.pk, parent_position=step.position).order_by("pk")
+        for branch, status in children.values_list("branch", "status"):
+            newest[branch] = status
+        wanted = {"COMPLETED"} if step.status == "DONE" else {"COMPENSATED"}
+        _demand(set(newest.values()) <= wanted, f"{step.name} is {step.status}, and its branches are {newest}")
+        _demand(step.status != "DONE" or len(newest) > 1, f"{step.name} is done without its branches: {newest}")
+
+
+CHECKS = (
+    _branches_are_as_their_step,
+    _is_over,
+    _every_effect_once,
+    _undone_is_what_was_done,
+    _nothing_after_its_undo,
+    _nothing_back_after_the_pivot,
+    _attempts_are_numbered,
+    _ledger_is_even,
+    _outbox_is_what_was_committed,
+)

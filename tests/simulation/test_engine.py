@@ -1,0 +1,165 @@
+"""The saga engine under seeded schedules: deliver, double, lose, crash, late, pause, and people who intervene.
+
+See tests/simulation/scheduler.py for what may happen and invariants.py for what must hold. A failing seed is told with its
+trace and repeats alone: ``make simulate SEED=123``. ``make simulate SEEDS=20000`` searches further.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.utils import timezone
+
+from apps.saga import claims, engine, storage
+from apps.saga.definition import RETRIABLE
+from apps.saga.hooks import UNDOABLE
+from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
+from apps.saga.session import Session
+from tests.simulation import scheduler, world
+from tests.simulation.partner import Forgetful
+from tests.simulation.scheduler import Schedule, prepare
+from tests.simulation.seeds import search, simulate
+from tests.simulation.steps import SimCall, SimLocal
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SEEDS, BATCHES = 500, 4  # a batch is a test: as many as there usually are cores
+BROKEN_SEEDS_MAX = 150  # within so many seeds a broken engine has to show
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_the_invariants_hold_whatever_the_schedule(batch: int) -> None:
+    assert not (found := search(range(batch, SEEDS, BATCHES))), str(found[0])
+
+
+class TestTheSimulation:
+    def test_repeats_a_seed_exactly(self) -> None:
+        prepare(timezone.now())
+        for seed in range(3):
+            first, again = simulate(seed)[0], simulate(seed)[0]
+            assert first.trace == again.trace
+            assert len(first.trace) > 5
+
+    def test_lets_everything_happen(self) -> None:
+        """A schedule in which nothing ever goes wrong proves nothing."""
+        prepare(timezone.now())
+        told = "\n".join(line for seed in range(80) for line in simulate(seed)[0].trace)
+        missing = [what for what in EVERYTHING if what not in told]
+        assert not missing
+
+
+EVERYTHING = (
+    *("is lost", "(comes again)", "dies at a statement", "dies after the commit", "dies before", "dies after"),
+    *("technical", "refuses", "unknown, done", "unknown, not done", "sleeps before", "sleeps after", "wakes up"),
+    *("undo wakes", "look wakes", "soon wakes", "chain wakes", "the sweeper sweeps", "s pass", "R501"),
+    *("pause ", "lift ", "retry run", "compensate run", "parallel_", "timer_"),
+)
+
+
+@contextmanager
+def replaced(holder: Any, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Break one function while the block runs."""
+    original = getattr(holder, name)
+    setattr(holder, name, change(original))
+    try:
+        yield
+    finally:
+        setattr(holder, name, original)
+
+
+class TestBroken:
+    """A simulation that cannot fail is worth nothing: each of these must be found, and by the invariant that names it."""
+
+    def test_a_partner_that_does_everything_as_often_as_it_is_asked(self) -> None:
+        def change(schedule: Schedule) -> None:
+            schedule.world.partner = Forgetful()
+
+        self._is_found("took effect 2 times", change=change)
+
+    def test_a_step_that_posts_again_when_it_is_undone(self) -> None:
+        def posts_again(original: Callable[..., Any]) -> Callable[..., Any]:
+            def post(step: SimLocal, run: Any, _what: str) -> str:
+                return str(original(step, run, "do"))
+
+            return post
+
+        with replaced(SimLocal, "_post", posts_again):
+            self._is_found("took effect 2 times")
+
+    def test_an_engine_whose_fencing_token_is_ignored(self) -> None:
+        """Calls only, whose owners fall asleep all the time: somebody wakes up while another one owns a later step."""
+
+        def sleepy(schedule: Schedule) -> None:
+            made = [SimCall(schedule.world, position, RETRIABLE) for position in range(4)]
+            for step in made:
+                step.attempts_max = 100
+            schedule.definition = dataclasses.replace(schedule.definition, steps=tuple(made))
+            often = [
+                (schedule.deliver_wake_up, 4),
+                (schedule.wake_sleeper, 1),
+                (schedule.pass_time, 3),
+                (schedule.sweep, 3),
+            ]
+            schedule._actions = lambda: often  # type: ignore[method-assign]
+
+        sleeps = replaced(world, "SLEEPS", lambda _: {"sleeps before": 0.1, "sleeps after": 0.5})
+        longer = replaced(scheduler, "ACTIONS", lambda _: (40, 60))
+        more = replaced(world, "FAULTS_MAX", lambda _: 40)
+        with sleeps, longer, more, replaced(claims, "uuid7", lambda _: lambda: UUID(int=7)):
+            self._is_found("was recorded as that of", change=sleepy)
+
+    def test_an_engine_that_undoes_from_the_first_to_the_last(self) -> None:
+        def forwards(_: Any) -> Callable[..., None]:
+            return _undo_forwards
+
+        with replaced(Session, "_undo_from", forwards):
+            self._is_found("undone in the order")
+
+    def test_an_engine_that_goes_back_after_the_pivot(self) -> None:
+        with replaced(engine, "failed", lambda _: lambda session, error, **_more: _give_up(session, error)):
+            self._is_found("")
+
+    def test_an_outbox_whose_messages_are_no_part_of_the_commit(self) -> None:
+        def forgets(original: Callable[..., Any]) -> Callable[..., Any]:
+            def update(run: Any, steps: Any, attempts: Any, collected: Any) -> None:
+                if collected is not None:
+                    collected.take()
+                original(run, steps, attempts, None)
+
+            return update
+
+        with replaced(storage, "update", forgets):
+            self._is_found("committed, not published")
+
+    def test_a_sweeper_that_sleeps(self) -> None:
+        def change(schedule: Schedule) -> None:
+            schedule.sweep = lambda: None  # type: ignore[method-assign]
+
+        self._is_found("these runs never end", change=change)
+
+    def _is_found(self, what: str, *, change: Callable[[Schedule], None] = lambda _: None) -> None:
+        (found, *_) = search(range(BROKEN_SEEDS_MAX), change=change) or [None]
+        assert found is not None
+        assert what in found.what, found
+        assert f"SEED={found.seed}" in str(found)
+
+
+def _undo_forwards(session: Session, position: int) -> None:
+    """As Session._undo_from, the wrong way round."""
+    waiting = [at for at, row in enumerate(session.steps) if row.status in UNDOABLE]
+    if waiting:
+        session.run.cursor = waiting[0]
+        session._touched.add(waiting[0])
+    else:
+        session.run.cursor = 0
+        session.finish(RunStatus.COMPENSATED)
+
+
+def _give_up(session: Session, error: Exception) -> None:
+    """As failing.failed of an engine that knows no pivot and no patience."""
+    session.end_attempt(AttemptOutcome.REFUSED, error=error)
+    session.fail(error, status=StepStatus.FAILED)
+    session.begin_undo(include_current=False)
