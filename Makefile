@@ -88,7 +88,7 @@ bench-http: setup
 	@set -a; . $(DATA_DIR)/services/env; set +a; $(BIN)/python -m benchmarks.http_orders; \
 		status=$$?; $(BIN)/python -m config.services stop redis; exit $$status
 
-# Whether history slows the present: 50 thousand finished runs against 5 million. Prints JSON; takes an hour and 15 GB.
+# Whether history slows the present: 50 thousand finished runs against 5 million. Prints JSON; takes half an hour and 12 GB.
 bench-saga-history: setup
 	@$(BIN)/python -m benchmarks.saga_history
 
