@@ -43,7 +43,7 @@ RETURNING r.id, r.status, r.cursor, (SELECT s.shape FROM saga_step s WHERE s.run
 def _take(now: datetime) -> list[tuple[UUID, str, int, str | None]]:
     with connection.cursor() as cursor:
         cursor.execute(_TAKE, {"now": now, "next": now + AGAIN_AFTER, "runs_max": RUNS_MAX})
-        return list(cursor.fetchall())
+        return sorted(cursor.fetchall())  # the oldest first: RETURNING has no order
 
 
 @durable
