@@ -65,6 +65,9 @@ DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
 # How long a statement waits for a row that somebody else has locked, in milliseconds: then it is a technical failure, which
 # is tried again. 0: for ever, for a pooler that takes no start-up options.
 DATABASE_LOCK_TIMEOUT_MS = env.whole("DATABASE_LOCK_TIMEOUT_MS", 10_000)
+# How long a transaction may do nothing, in milliseconds, before the server ends it: a process that stalls within one holds
+# its locks, and others would wait for as long as it does. Ours never wait for anybody outside the database. 0: for ever.
+DATABASE_IDLE_TRANSACTION_TIMEOUT_MS = env.whole("DATABASE_IDLE_TRANSACTION_TIMEOUT_MS", 30_000)
 # The hot statements (apps/common/prepared.py) are prepared once per connection. Off behind a pooler that gives each
 # transaction another connection and does not follow prepared statements.
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=True)
@@ -74,8 +77,12 @@ def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
     pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
     options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
-    if DATABASE_LOCK_TIMEOUT_MS:
-        options["options"] = f"-c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
+    limits = {
+        "lock_timeout": DATABASE_LOCK_TIMEOUT_MS,
+        "idle_in_transaction_session_timeout": DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    }
+    if words := [f"-c {name}={limit}" for name, limit in limits.items() if limit]:
+        options["options"] = " ".join(words)
     # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
     options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
     base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}

@@ -78,3 +78,11 @@ class TestSavepoint:
                 Group.objects.create(name="twice")
             Group.objects.create(name="more")
         assert not Group.objects.exists()
+
+
+@pytest.mark.django_db
+class TestLimits:
+    def test_nobody_waits_long_for_a_lock_or_holds_one_and_does_nothing(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')")
+            assert cursor.fetchone() == ("10s", "30s")
