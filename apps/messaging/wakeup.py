@@ -1,10 +1,11 @@
 """Wake-ups are hints: a relay or a consumer that hears nothing finds its work by itself a moment later."""
 
 import logging
-import os
 import threading
 
 from django.db import connection, transaction
+
+from apps.common.gathering import Gathering
 
 logger = logging.getLogger(__name__)
 
@@ -37,37 +38,6 @@ def wait_for_records(seen: int, *, timeout_s: float) -> None:
             records_appended.wait(timeout_s)
 
 
-class _Waker(threading.Thread):
-    """Tells Celery that there is something to relay, outside of everybody's transaction and request."""
-
-    def __init__(self) -> None:
-        super().__init__(name="relay-waker", daemon=True)
-        self._asked = threading.Event()
-        self._pause = threading.Event()  # never set: its wait() is the pause
-
-    def ask(self) -> None:
-        self._asked.set()
-
-    def run(self) -> None:
-        while True:
-            self._asked.wait()
-            self._asked.clear()
-            wake_relay()
-            self._pause.wait(WAKE_EVERY_S)
-
-
-_waker: _Waker | None = None
-_waker_lock = threading.Lock()
-
-
-def _start_anew() -> None:
-    global _waker, _waker_lock  # a fork has none of its parent's threads, and maybe a lock nobody frees
-    _waker, _waker_lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_start_anew)
-
-
 def relay_after_commit() -> None:
     """Wake the relay once when this transaction commits, however many messages it publishes."""
     if any(hook is _ask for _, hook, *_ in connection.run_on_commit):
@@ -76,12 +46,7 @@ def relay_after_commit() -> None:
 
 
 def _ask() -> None:
-    global _waker  # noqa: PLW0603  # one thread a process
-    with _waker_lock:
-        if _waker is None:
-            _waker = _Waker()
-            _waker.start()
-    _waker.ask()
+    _waker.ask(None)
 
 
 def wake_relay() -> None:
@@ -92,3 +57,7 @@ def wake_relay() -> None:
         relay.delay()
     except Exception:
         logger.warning("the relay could not be woken", exc_info=True)
+
+
+# One for all that was committed: that something is to be relayed is all there is to say.
+_waker: Gathering[None] = Gathering(lambda _: wake_relay(), name="relay-waker", every_s=WAKE_EVERY_S, waiting_max=1)

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import transaction
 
+from apps.common.gathering import Gathering
 from apps.common.transactions import TransactionMisuse
 from apps.messaging import wakeup
 from apps.messaging.contracts.base import InvalidMessage
@@ -133,7 +134,8 @@ class TestWakeUp:
     def woken(self, monkeypatch: pytest.MonkeyPatch) -> Woken:
         made = Woken()
         monkeypatch.setattr("apps.messaging.tasks.relay.delay", made.wake)
-        monkeypatch.setattr(wakeup, "_waker", None)
+        mine = Gathering(lambda _: wakeup.wake_relay(), name="tests", every_s=wakeup.WAKE_EVERY_S, waiting_max=1)
+        monkeypatch.setattr(wakeup, "_waker", mine)
         return made
 
     def test_wakes_the_relay_once_however_many_it_publishes(
@@ -158,7 +160,7 @@ class TestWakeUp:
     def test_commits_that_follow_each_other_quickly_share_a_wake_up(
         self, woken: Woken, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(wakeup, "WAKE_EVERY_S", 0.2)
+        monkeypatch.setattr(wakeup._waker, "every_s", 0.2)
         post(*range(50))
         assert woken.wait_for(2), "what came after the first wake-up is not forgotten"
         assert woken.count < 50

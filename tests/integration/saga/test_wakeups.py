@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from apps.common.gathering import Gathering
 from apps.saga import chains, engine, tasks, wakeups
 from apps.saga.definition import PIVOT, RETRIABLE
 from apps.saga.engine import Progress
@@ -28,12 +29,14 @@ class Post:
 
     def __init__(self) -> None:
         self.messages: list[list[str]] = []
+        self.asked = threading.Semaphore(0)
         self.sent = threading.Semaphore(0)
         self.open = threading.Event()
         self.open.set()
         self.is_away = False
 
     def delay(self, *, run_ids: list[str]) -> None:
+        self.asked.release()
         assert self.open.wait(THREADS_S_MAX)
         self.messages.append(run_ids)
         self.sent.release()
@@ -48,7 +51,9 @@ class Post:
 def post(monkeypatch: pytest.MonkeyPatch) -> Iterator[Post]:
     made = Post()
     monkeypatch.setattr(tasks.advance, "delay", made.delay)
-    monkeypatch.setattr(wakeups, "_waker", None)  # the other tests' may still be busy with a broker that is not there
+    # Ours, because the other tests' may still be busy with a broker that is not there.
+    mine = Gathering(wakeups._send_all, name="tests", every_s=wakeups.SEND_EVERY_S, waiting_max=wakeups.WAITING_MAX)
+    monkeypatch.setattr(wakeups, "_waker", mine)
     yield made
     made.open.set()
 
@@ -80,11 +85,18 @@ class TestWaker:
         assert "could not be woken" in caplog.text
 
     def test_holds_no_more_than_it_may(self, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(wakeups, "WAITING_MAX", 3)
-        waker = wakeups._Waker()  # not started: nobody takes from it
-        for _ in range(5):
-            waker.ask(uuid4())
-        assert len(waker._runs) == 3
+        monkeypatch.setattr(wakeups._waker, "waiting_max", 3)
+        post.open.clear()
+        runs = [uuid4() for _ in range(6)]
+        wakeups.ask(runs[0])
+        assert post.asked.acquire(timeout=THREADS_S_MAX)
+        for run_id in runs[1:]:  # while it is being sent: nobody takes from what waits
+            wakeups.ask(run_id)
+        assert len(wakeups._waker._waiting) == 3
+        post.open.set()
+        post.wait()
+        post.wait()
+        assert post.messages == [[str(runs[0])], [str(run_id) for run_id in runs[1:4]]]
 
 
 @pytest.mark.django_db(transaction=True)
