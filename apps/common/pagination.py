@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from uuid import UUID
 
 from apps.common.errors import InvalidRequest
 
@@ -42,6 +43,15 @@ def decode_cursor(cursor: str, *, parts: int) -> list[str | int]:
         raise InvalidRequest("The cursor was not made by this list.", field="cursor")
     found: list[str | int] = values
     return found
+
+
+def decode_id_cursor(cursor: str) -> UUID:
+    """Unpack the cursor of a list that is read after an id. Raises InvalidRequest for one that is none."""
+    (text,) = decode_cursor(cursor, parts=1)
+    try:
+        return UUID(str(text))
+    except ValueError:
+        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
 
 
 def _is_key(value: object) -> bool:

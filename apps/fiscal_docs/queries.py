@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from apps.common.errors import InvalidRequest, NotFound
-from apps.common.pagination import Page, decode_cursor, encode_cursor
+from apps.common.pagination import Page, decode_id_cursor, encode_cursor
 from apps.fiscal_docs import danfe
 from apps.fiscal_docs.danfe import Printed
 from apps.fiscal_docs.keys import KEY_PATTERN
@@ -147,14 +147,7 @@ def search(*, account_id: str, wanted: Search, cursor: str | None, rows: int) ->
     if wanted.state:
         found = found.filter(state=wanted.state)
     if cursor:
-        found = found.filter(id__lt=_after(cursor))
+        found = found.filter(id__lt=decode_id_cursor(cursor))
     page = list(found[: rows + 1])
     following = encode_cursor(str(page[rows - 1].id)) if len(page) > rows else None
     return Page([view(row) for row in page[:rows]], following)
-
-
-def _after(cursor: str) -> UUID:
-    try:
-        return UUID(str(decode_cursor(cursor, parts=1)[0]))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from apps.common.errors import DomainError, InvalidRequest
-from apps.common.pagination import Page, decode_cursor, encode_cursor
+from apps.common.errors import DomainError
+from apps.common.pagination import Page, decode_id_cursor, encode_cursor
 from apps.payments import rules
 from apps.payments.models import Payment, PaymentOperation
 
@@ -137,7 +137,7 @@ def payments_page(account_id: str, *, rows_max: int, cursor: str | None) -> Page
     """An account's payments, newest first, from behind the cursor. Raises InvalidRequest for a cursor that is none."""
     rows = Payment.objects.filter(account_id=account_id).order_by("-pk")
     if cursor:
-        rows = rows.filter(pk__lt=_cursor_id(cursor))
+        rows = rows.filter(pk__lt=decode_id_cursor(cursor))
     found = list(rows[: rows_max + 1])
     page = found[:rows_max]
     more = len(found) > rows_max
@@ -148,10 +148,3 @@ def payments_of(*, order_ref: str) -> tuple[PaymentView, ...]:
     """The payments of an order, the newest first; at most PAYMENTS_OF_ORDER_MAX."""
     rows = Payment.objects.filter(order_ref=order_ref).order_by("-pk")[:PAYMENTS_OF_ORDER_MAX]
     return tuple(view_of(row) for row in rows)
-
-
-def _cursor_id(cursor: str) -> UUID:
-    try:
-        return UUID(str(decode_cursor(cursor, parts=1)[0]))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None

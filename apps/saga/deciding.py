@@ -6,8 +6,8 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from apps.common.errors import DomainError, InvalidRequest, NotFound
-from apps.common.pagination import decode_cursor, encode_cursor
+from apps.common.errors import DomainError, NotFound
+from apps.common.pagination import decode_id_cursor, encode_cursor
 from apps.common.transactions import kept_savepoint, transaction
 from apps.saga import approvals, audit, engine
 from apps.saga.failing import failed
@@ -170,7 +170,7 @@ def find_approvals(
     """The newest approvals that wait, or all of them; ``may``: those that are his to decide now. Raises InvalidRequest."""
     rows = _matching(use_case=use_case, may=may, open_only=open_only)
     total = rows.order_by()[: TOTAL_MAX + 1].count()
-    before = _decode(cursor)
+    before = decode_id_cursor(cursor) if cursor is not None else None
     found = list((rows.filter(pk__lt=before) if before else rows).order_by("-pk")[: limit + 1])
     return Approvals(
         rows=tuple(_state(row) for row in found[:limit]),
@@ -190,16 +190,6 @@ def _matching(*, use_case: str, may: Decider | None, open_only: bool) -> "QueryS
             Q(delegated_at__isnull=True, deciders__overlap=mine) | Q(delegated_at__isnull=False, delegates__overlap=mine)
         )
     return rows
-
-
-def _decode(cursor: str | None) -> UUID | None:
-    if cursor is None:
-        return None
-    (text,) = decode_cursor(cursor, parts=1)
-    try:
-        return UUID(str(text))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
 
 
 def _state(row: Approval) -> ApprovalState:

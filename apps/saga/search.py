@@ -17,8 +17,8 @@ from django.db import OperationalError, connection
 from django.db import transaction as django_transaction
 from psycopg.errors import QueryCanceled
 
-from apps.common.errors import DomainError, InvalidRequest
-from apps.common.pagination import decode_cursor, encode_cursor
+from apps.common.errors import DomainError
+from apps.common.pagination import decode_id_cursor, encode_cursor
 from apps.saga.attributes import AMOUNT, amount_of
 from apps.saga.definition import versions_of
 from apps.saga.filters import Filter, matching
@@ -85,7 +85,7 @@ def find_runs(wanted: Filter, *, limit: int, now: datetime, cursor: str | None =
 
     Raises UnknownUseCase, UnknownState, TooWide, and InvalidRequest for a cursor that is not ours.
     """
-    before = _decode(cursor)
+    before = decode_id_cursor(cursor) if cursor is not None else None
     check_use_case(wanted.use_case)
     try:
         with django_transaction.atomic():
@@ -159,16 +159,6 @@ def _with_deciders(rows: list[FoundRun]) -> tuple[FoundRun, ...]:
 def found_one(row: Run, *, now: datetime) -> FoundRun:
     """The same of one run."""
     return _with_deciders([found(row, now=now)])[0]
-
-
-def _decode(cursor: str | None) -> UUID | None:
-    if cursor is None:
-        return None
-    (text,) = decode_cursor(cursor, parts=1)
-    try:
-        return UUID(str(text))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
 
 
 def _limit_time(*, to_default: bool = False) -> None:

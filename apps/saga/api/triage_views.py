@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.errors import InvalidRequest
-from apps.common.pagination import decode_cursor, encode_cursor, page_rows
+from apps.common.pagination import decode_cursor, decode_id_cursor, encode_cursor, page_rows
 from apps.identity.public import require_scope
 from apps.saga import bulk, incidents, selection
 from apps.saga.api import triage_serializers as serializers
@@ -217,25 +217,15 @@ class ActionView(APIView):
         """How many of its runs are settled in which way, and what became of each, in pages."""
         require_scope(request, READ)
         state = action_state(action_id)
+        cursor = request.query_params.get("cursor")
         items, after = action_items(
             action_id,
             limit=page_rows(request.query_params.get("limit")),
-            after=_item_after(request),
+            after=decode_id_cursor(cursor) if cursor is not None else None,
             status=_item_status(request),
         )
         told = {**asdict(state), "items": items, "next_cursor": encode_cursor(str(after)) if after else None}
         return Response(serializers.ActionPageSerializer(told).data)
-
-
-def _item_after(request: Request) -> UUID | None:
-    cursor = request.query_params.get("cursor")
-    if cursor is None:
-        return None
-    (text,) = decode_cursor(cursor, parts=1)
-    try:
-        return UUID(str(text))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
 
 
 def _item_status(request: Request) -> str:
