@@ -17,6 +17,7 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
+from apps.ledger.checks import CheckResult, CheckRunning, DifferenceGone, DifferenceView, acknowledge, run_check
 from apps.ledger.deferred import roll_up
 from apps.ledger.fold import (
     AccountClosed,
@@ -98,10 +99,14 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CheckResult",
+    "CheckRunning",
     "DateRefused",
     "DayBalance",
     "DayClosed",
     "Difference",
+    "DifferenceGone",
+    "DifferenceView",
     "Entry",
     "EntryResult",
     "EventInactive",
@@ -135,6 +140,7 @@ __all__ = [
     "UnknownEvent",
     "UnknownHold",
     "WritersInside",
+    "acknowledge",
     "balance",
     "balance_on",
     "check_balances",
@@ -157,6 +163,7 @@ __all__ = [
     "resume",
     "reverse",
     "roll_up",
+    "run_check",
     "set_frozen",
     "set_limits",
     "statement",
