@@ -222,8 +222,16 @@ class TestCost:
                 seen.append(_rows(context["cursor"].fetchone()[0][0]["Plan"]))
             return execute(sql, params, many, context)
 
+        # Tables as small as these are read whole, or sorted, which shows nothing: the plans are those of large ones.
+        others = ("seqscan", "bitmapscan", "sort")
+        with connection.cursor() as cursor:
+            for plan in others:
+                cursor.execute(f"SET enable_{plan} = off")
         with connection.execute_wrapper(explain):
             assert check().differences == []
+        with connection.cursor() as cursor:
+            for plan in others:
+                cursor.execute(f"RESET enable_{plan}")
         assert sum(seen) > 0
         return sum(seen)
 
@@ -237,11 +245,10 @@ class TestCost:
         check()
         fund(ANA, 1)
         before = self.rows_read()
-        Difference.objects.all().delete()
-        month(400)  # a day of these is long closed, so it is new history
+        month(400)
         check()
         fund(ANA, 1)
-        assert self.rows_read() <= before + 20  # three rules count the lines of today, which are one more
+        assert self.rows_read() - before < 10  # six statements read today's lines, which are one more; history has 20 more
 
 
 def _rows(plan: dict[str, Any]) -> int:
