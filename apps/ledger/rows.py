@@ -94,7 +94,11 @@ FOR NO KEY UPDATE OF a
 """
 _EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
 # Closed days and suspensions are read behind the accounts' locks: see Note [Suspended] in suspensions.py.
-_SUSPENDED = "SELECT id, branch, account, currency, mode, until FROM ledger_suspension WHERE liftedat IS NULL"
+_SUSPENDED = "SELECT id, branch, account, currency, mode, until FROM ledger_suspension WHERE liftedat IS NULL FOR KEY SHARE"
+# Of a row with an account's key, for those who choose what to do next.
+NOT_SUSPENDED = """NOT EXISTS (
+    SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = {0}.branch
+        AND (s.account IS NULL OR s.account = {0}.account AND s.currency = {0}.currency)))"""
 _CLOSED = f"""
 SELECT closeduntil, NULL::uuid, branch, NULL, NULL, NULL, NULL::timestamptz
 FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL

@@ -26,7 +26,7 @@ def forget_refusals(**_newer_args: object) -> None:
         queue.forget_refusals(now=timezone.now())
 
 
-@shared_task(name="ledger.roll_up", ignore_result=True)
+@shared_task(name="ledger.roll_up", ignore_result=True, throws=(DomainError,))
 def roll_up(**_newer_args: object) -> None:
     """Move what waits of deferred accounts into the ledger. What does not fit in one commit is left for the next call."""
     with transaction.atomic(durable=True):

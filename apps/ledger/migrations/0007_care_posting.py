@@ -68,7 +68,8 @@ BEGIN
         (SELECT c.closeduntil FROM ledger_branch c WHERE c.branch = p_branch) AS closed,
         EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
                 AND (s.branch IS NULL OR s.branch = p_branch
-                     AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))) AS suspended
+                     AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))
+                FOR KEY SHARE) AS suspended
     INTO v_days FROM ledger_balance b
     WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref >= p_dateref;
     v_own := coalesce(v_days.own, 0.00);
