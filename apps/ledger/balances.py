@@ -113,6 +113,8 @@ class AccountBook:
             for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
                 self.held[slot] -= amount
         self.room = _UNKNOWN
+        if self.min_balance is not None:  # as if all these days' credits had come on the last one
+            self.room = self.available - self.min_balance - (sum(self.credits) if count > 1 else 0)
         has_space = max(self.posted_debit, self.posted_credit) < _SUM_NEAR
         self.is_plain = has_space and self.status == "ACTIVE" and self.max_balance is None
 
@@ -215,28 +217,19 @@ class AccountBook:
         if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
             row_id, day, sums = self.stored.get(0), date.fromordinal(self.last), (self.posted_debit, self.posted_credit)
             return [ChangedDay(row_id, day, self.debits[0], self.credits[0], *sums, only[0], only[2])]
-        debit, credit, newest = self.posted_debit, self.posted_credit, (-1, UUID(int=0))
-        found = []
-        newest_by_slot: dict[int, UUID] = {}
+        first, found, newest = max(self.touched), [], (-1, UUID(int=0))
+        debit = self.posted_debit - sum(self.debits[: first + 1])
+        credit = self.posted_credit - sum(self.credits[: first + 1])
         # From the earliest day on, a row was last changed by the last line of any day up to it.
-        for slot in range(max(self.touched), -1, -1):
+        for slot in range(first, -1, -1):
+            debit, credit = debit + self.debits[slot], credit + self.credits[slot]
+            row_id, created_by = self.stored.get(slot), None
             if touched := self.touched.get(slot):
-                newest = max(newest, touched[1:])
-            newest_by_slot[slot] = newest[1]
-        for slot, tracekey in sorted(newest_by_slot.items()):
-            row_id, touched = self.stored.get(slot), self.touched.get(slot)
-            if row_id or touched:
-                found.append(
-                    ChangedDay(
-                        row_id,
-                        date.fromordinal(self.last - slot),
-                        self.debits[slot],
-                        self.credits[slot],
-                        debit,
-                        credit,
-                        touched[0] if touched else None,
-                        tracekey,
-                    )
-                )
-            debit, credit = debit - self.debits[slot], credit - self.credits[slot]
+                created_by = touched[0]
+                if touched[1] > newest[0]:
+                    newest = touched[1:]
+            elif row_id is None:
+                continue
+            day, sums = date.fromordinal(self.last - slot), (debit, credit)
+            found.append(ChangedDay(row_id, day, self.debits[slot], self.credits[slot], *sums, created_by, newest[1]))
         return found

@@ -26,6 +26,7 @@ from apps.ledger.rules import (
 
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _IDS_MAX = 1 << 20  # more than a batch has lines
+LINES_AT_ONCE = 200  # decided, then sent: enough for a system call, and the server has work soon
 
 
 class UnknownAccount(DomainError):
@@ -107,8 +108,8 @@ class Fold:
     _allowed: set[tuple[int, str]] = field(default_factory=set)
     _ordinals: dict[date, int] = field(default_factory=dict)
 
-    def take_all(self, commands: Iterable[Command]) -> Iterator[NewLine]:
-        """Decide commands in order, and give each one's lines as soon as nothing can take them back.
+    def take_all(self, commands: Iterable[Command]) -> Iterator[list[NewLine]]:
+        """Decide commands in order, and give some lines at a time as soon as nothing can take them back.
 
         Neighbours of one group are posted together or not at all.
         """
@@ -118,16 +119,16 @@ class Fold:
             if group and name != group[0].entry.group:
                 self._take_group(group)
                 group = []
-            if name is None:
-                self.take(command)
-            else:
+            if name is not None:
                 group.append(command)
-            if self.lines and not group:
-                yield from self.lines
-                self.lines.clear()
+                continue
+            self.take(command)
+            if len(self.lines) >= LINES_AT_ONCE:
+                yield self.lines
+                self.lines = []
         if group:
             self._take_group(group)
-        yield from self.lines
+        yield self.lines
 
     def take(self, command: Command) -> None:
         """Decide one command: its posting or its refusal. What was decided before stays."""

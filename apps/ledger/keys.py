@@ -33,6 +33,9 @@ RETURNING tracekey
 """
 
 
+CLAIMS_AT_ONCE = 200  # checked, then sent
+
+
 class Claims(NamedTuple):
     """By tracekey as a number: what this batch claimed, and what was used before it."""
 
@@ -91,16 +94,17 @@ def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Com
 
 def _claim_texts(commands: Sequence[Command], made: dict[int, Command], moment: str) -> Iterator[str]:
     days: dict[date, str] = {}
-    for command in commands:
-        if not command.check_form() or (key := command.entry.tracekey.int) in made:
-            continue
-        made[key] = command
-        day = command.dateref
-        reverses = "\\N" if command.reverses is None else command.reverses.hex
-        yield (
-            f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t"
-            f"{days.get(day) or days.setdefault(day, day.isoformat())}\t{moment}\n"
-        )
+    for start in range(0, len(commands), CLAIMS_AT_ONCE):
+        texts = []
+        for command in commands[start : start + CLAIMS_AT_ONCE]:
+            if not command.check_form() or (key := command.entry.tracekey.int) in made:
+                continue
+            made[key] = command
+            day = command.dateref
+            reverses = "\\N" if command.reverses is None else command.reverses.hex
+            day_text = days.get(day) or days.setdefault(day, day.isoformat())
+            texts.append(f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t{day_text}\t{moment}\n")
+        yield "".join(texts)
 
 
 def settle_claims(*, unused: Sequence[Command], changed: Sequence[Command]) -> None:

@@ -54,16 +54,12 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
         return [cursor.fetchall() for cursor in cursors]
 
 
-def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 100) -> None:
-    """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
+def copy_rows(statement: str, blocks: Iterable[str]) -> None:
+    """COPY rows that are text already, in blocks. They are sent as they are made, so the server works meanwhile."""
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-        buffer: list[str] = []
-        for row in rows:
-            buffer.append(row)
-            if len(buffer) == rows_at_once:
-                copy.write("".join(buffer))
-                buffer = []
-        copy.write("".join(buffer))
+        for block in blocks:
+            if block:
+                copy.write(block)
 
 
 def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
