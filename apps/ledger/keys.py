@@ -6,10 +6,11 @@ from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection
 
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
+from apps.common.transactions import kept_savepoint
 from apps.ledger.commands import Command
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch, fetch_hot
 from apps.ledger.rules import AccountRef, Balances, PostedLine
@@ -82,7 +83,7 @@ def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Com
     """The claims, if all keys were new; otherwise none is claimed."""
     made: dict[int, Command] = {}
     try:
-        with transaction.atomic():
+        with kept_savepoint():
             copy_rows(
                 "COPY ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat) FROM STDIN",
                 _claim_texts(commands, made, now.isoformat()),
