@@ -77,6 +77,7 @@ class AccountBook:
     last: int = 0  # the ordinal of slot 0
     debits: list[Decimal] = field(default_factory=list)
     credits: list[Decimal] = field(default_factory=list)
+    nets: list[Decimal] = field(default_factory=list)  # credits less debits
     held: list[Decimal] = field(default_factory=list)
     stored: dict[int, UUID] = field(default_factory=dict)  # slot to row
     touched: dict[int, tuple[UUID, int, UUID]] = field(default_factory=dict)  # slot to first key, last line and its key
@@ -103,10 +104,10 @@ class AccountBook:
         days = list(stored)
         self.last = max(days[-1].ordinal, today) if days else today
         count = self.last - since + 1
-        self.debits, self.credits = [ZERO] * count, [ZERO] * count
+        self.debits, self.credits, self.nets = [ZERO] * count, [ZERO] * count, [ZERO] * count
         for row_id, ordinal, debit, credit in days:
             slot = self.last - ordinal
-            self.debits[slot], self.credits[slot] = debit, credit
+            self.debits[slot], self.credits[slot], self.nets[slot] = debit, credit, credit - debit
             self.stored[slot] = row_id
         self.held = [self.pending_debit] * count
         for day_held, amount in held:
@@ -123,9 +124,11 @@ class AccountBook:
         if side == CREDIT:
             self.posted_credit += amount
             self.credits[slot] += amount
+            self.nets[slot] += amount
         else:
             self.posted_debit += amount
             self.debits[slot] += amount
+            self.nets[slot] -= amount
         posted = self.posted_credit - self.posted_debit
         pending = self.pending_debit
         return Balances(posted, pending, posted - pending, posted if slot == 0 else self.balance_at(slot))
@@ -137,11 +140,10 @@ class AccountBook:
 
     def balance_at(self, slot: int) -> Decimal:
         """The balance at the end of a slot's day."""
-        return self.posted_credit - self.posted_debit - sum(self.credits[:slot]) + sum(self.debits[:slot])
-
-    def net(self, slot: int) -> Decimal:
-        """Credits less debits of that day alone."""
-        return self.credits[slot] - self.debits[slot]
+        balance = self.posted_credit - self.posted_debit
+        for net in self.nets[:slot]:
+            balance -= net
+        return balance
 
     def confirm(self, slot: int, *, line: int, tracekey: UUID) -> None:
         """The line just applied is part of an accepted entry: its day and the later ones are to be written."""
@@ -181,9 +183,9 @@ class AccountBook:
     def _left(self, slot: int) -> list[Decimal]:
         """Balance less what is held, for each slot up to this one."""
         balance, found = self.posted_credit - self.posted_debit, []
-        for held, credit, debit in zip(self.held[: slot + 1], self.credits, self.debits, strict=False):
+        for held, net in zip(self.held[: slot + 1], self.nets, strict=False):
             found.append(balance - held)
-            balance += debit - credit
+            balance -= net
         return found
 
     def _poorest_day(self, slot: int) -> date:
@@ -205,7 +207,7 @@ class AccountBook:
             if balance > self.max_balance:
                 day = date.fromordinal(self.last - n)
                 raise AboveCeiling(f"Account {self.ref.branch}/{self.ref.account} would be above its ceiling on {day}.")
-            balance += self.debits[n] - self.credits[n]
+            balance -= self.nets[n]
 
     def check_sums(self) -> None:
         """Raises SumTooLarge when a lifetime's debits or credits no longer fit their columns."""

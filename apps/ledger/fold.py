@@ -191,6 +191,7 @@ class Fold:
         if side == CREDIT:
             book.posted_credit += amount
             book.credits[slot] += amount
+            book.nets[slot] += amount
         else:
             if book.min_balance is not None:
                 room = book.room - amount
@@ -199,6 +200,7 @@ class Fold:
                 book.room = room
             book.posted_debit += amount
             book.debits[slot] += amount
+            book.nets[slot] -= amount
         posted, pending = book.posted_credit - book.posted_debit, book.pending_debit
         day = posted if slot == 0 else book.balance_at(slot)
         tracekey = command.entry.tracekey
@@ -207,8 +209,7 @@ class Fold:
         book.touched[slot] = (known[0] if known else tracekey, self.line_count, tracekey)
         balances = _tuple(Balances, (posted, pending, posted - pending, day))
         line = _tuple(PostedLine, (next(self._ids), ref, side, amount, eventcode, command.dateref, balances))
-        day_net = book.credits[slot] - book.debits[slot]
-        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, day_net, False)))
+        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, book.nets[slot], False)))
         command.posting = _tuple(PostResult, (tracekey, (line,), False))
         return True
 
@@ -308,7 +309,7 @@ class Fold:
         if book is not None:
             slot = book.last - ordinal
             balances = book.apply(side, amount, slot)
-            day_net = book.credits[slot] - book.debits[slot]
+            day_net = book.nets[slot]
         posted = PostedLine(next(self._ids), ref, side, amount, eventcode, command.dateref, balances)
         is_leg = len(command.legs) > 1
         return NewLine(posted, command.entry.tracekey, description, details, is_leg, day_net, book is None)
