@@ -7,7 +7,8 @@
 by the seed's engine's on one connection; ``of_copy_batch10000``: by COPY's of the same rows into the same table;
 ``writers4_vs_1``: four writers of batches of 1,000 by one; ``vs_hordak``: batches of 1,000 by django-hordak.
 ``batch_with_history``: time of a batch of 1,000 behind BENCH_HISTORY lines by its time behind none. Figures: lines a
-second of each, and how many day balances were wrong at the end, proved from the lines.
+second of each, the processor's time that a line takes (which says more on a busy machine), and how many day balances were
+wrong at the end, proved from the lines.
 """
 
 import json
@@ -69,10 +70,10 @@ class Role:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
-    def lines(self) -> int:
-        """How many it wrote, when it is done."""
-        found: dict[str, int] = json.loads(self._until("{"))
-        return found["lines"]
+    def done(self) -> dict[str, float]:
+        """How many lines it wrote, and the processor's seconds that it and its server process took, when it is done."""
+        found: dict[str, float] = json.loads(self._until("{"))
+        return found
 
     def end(self) -> None:
         """Wait until the process is gone."""
@@ -84,6 +85,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.rates: dict[str, list[float]] = {}
+        self._processor: dict[str, list[tuple[float, float]]] = {}
         self._seed = int(time.time())
 
     def measure(self, key: str, role: str, *, writers: int = 1, **arguments: Any) -> None:
@@ -96,12 +98,32 @@ class Bench:
         began = time.perf_counter()
         for one in made:
             one.go()
-        written = sum(one.lines() for one in made)
+        done = [one.done() for one in made]
+        written = sum(one["lines"] for one in done)
         rate = written / (time.perf_counter() - began)
         for one in made:
             one.end()
         self.rates.setdefault(key, []).append(rate)
-        print(f"  {key}: {rate:,.0f} a second", flush=True)
+        client, server = (sum(one[name] for one in done) / written * 1e6 for name in ("client_s", "server_s"))
+        self._processor.setdefault(key, []).append((client, server))
+        print(f"  {key}: {rate:,.0f} a second; processor {client:.1f} + {server:.1f} us a line", flush=True)
+
+    def forget(self) -> None:
+        """Drop what was measured so far."""
+        self.rates.clear()
+        self._processor.clear()
+
+    def processor_us(self) -> dict[str, dict[str, float]]:
+        """Microseconds of a core that a line takes, of the client and of its server process; the middle values."""
+        from benchmarks.harness import median
+
+        return {
+            key: {
+                name: round(median(values), 1)
+                for name, values in zip(("client", "server"), zip(*found, strict=True), strict=True)
+            }
+            for key, found in self._processor.items()
+        }
 
     def median(self, key: str) -> float:
         """The middle rate."""
@@ -210,7 +232,7 @@ def run_rounds(bench: Bench) -> None:
     """Everything in turn, so that a slow minute of the machine is everybody's. The first round warms up and is dropped."""
     for number in range(ROUNDS + 1):
         if number == 1:
-            bench.rates.clear()
+            bench.forget()
         print(f"round {number} of {ROUNDS}", flush=True)
         bench.measure("seed_1", "seed", count=SEED_LINES)
         bench.measure("ours_1", "ours", count=BATCHES[1], batch=1)
@@ -292,7 +314,7 @@ def main() -> None:
     from django.db import connection
 
     from benchmarks import ledger_peers
-    from benchmarks.harness import report
+    from benchmarks.harness import load, report
 
     build(DATABASE, accounts=1_000)
     with connection.cursor() as cursor:
@@ -332,6 +354,7 @@ def main() -> None:
             "wrong_balances_history": wrong(ledger_peers.OURS_WRONG),
         }
         ratios["batch_with_history"] = bench.ratio(without, behind)
+    figures |= {"processor_us_a_line": bench.processor_us(), "load": load()}
     report("ledger", ratios=ratios, figures=figures, postgresql=version)
 
 
