@@ -111,6 +111,12 @@ BEGIN
         DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
         RETURN;
     END IF;
+    IF ledger_is_shut(p_branch, p_account, p_currency, p_dateref, p_now) THEN
+        UPDATE ledger_account a SET posteddebit = a.posteddebit - v_debit, postedcredit = a.postedcredit - v_credit
+        WHERE a.id = v_account.id;
+        DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
+        RETURN;
+    END IF;
     FOR v_day IN
         UPDATE ledger_balance b SET
             totaldebit = b.totaldebit + CASE b.dateref WHEN p_dateref THEN v_debit ELSE 0.00 END,
@@ -118,7 +124,6 @@ BEGIN
             accumulateddebit = b.accumulateddebit + v_debit, accumulatedcredit = b.accumulatedcredit + v_credit,
             updatedtracekey = p_tracekey, updatedat = p_now
         WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref >= p_dateref
-            AND NOT EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
         RETURNING b.dateref, b.totaldebit, b.totalcredit
     LOOP
         IF v_day.dateref = p_dateref THEN
@@ -128,13 +133,7 @@ BEGIN
             v_later_credits := v_later_credits + v_day.totalcredit;
         END IF;
     END LOOP;
-    IF v_own IS NULL THEN  -- a new day, or a closed one
-        IF EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref) THEN
-            UPDATE ledger_account a SET posteddebit = a.posteddebit - v_debit, postedcredit = a.postedcredit - v_credit
-            WHERE a.id = v_account.id;
-            DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
-            RETURN;
-        END IF;
+    IF v_own IS NULL THEN
         INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
             accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
         VALUES (gen_random_uuid(), p_branch, p_account, p_currency, p_dateref, v_debit, v_credit,
@@ -151,6 +150,28 @@ BEGIN
         p_details, p_dateref, false, posted, pending, day, v_own, false, p_now);
     RETURN NEXT;
 END $$;
+"""
+
+# What only somebody who holds the account's lock may ask: whoever closes a day or suspends takes those locks, too.
+IS_SHUT = """
+CREATE FUNCTION ledger_is_shut(p_branch text, p_account text, p_currency text, p_dateref date, p_now timestamptz)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref);
+END $$;
+DO $migration$
+BEGIN
+    IF to_regclass('ledger_suspension') IS NOT NULL THEN  -- is made by a migration of another branch of the history
+        CREATE OR REPLACE FUNCTION ledger_is_shut(p_branch text, p_account text, p_currency text, p_dateref date,
+            p_now timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN
+            RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
+                OR EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
+                           AND (s.branch IS NULL OR s.branch = p_branch
+                                AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency)));
+        END $$;
+    END IF;
+END $migration$;
 """
 
 # Locks the account before it looks at its days. An account that is not there, or has no floor, bears anything.
@@ -181,6 +202,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RunSQL(FORWARD, BACKWARD),
         *(migrations.RemoveConstraint(model_name="account", name=f"ledger_account_{rule}") for rule in RULES),
+        migrations.RunSQL(IS_SHUT, "DROP FUNCTION ledger_is_shut"),
         migrations.RunSQL(DAYS_BEAR, "DROP FUNCTION ledger_days_bear"),
         migrations.RunSQL(POST_LINE, post_line.FORWARD.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")),
     ]
