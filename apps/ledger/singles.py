@@ -52,7 +52,7 @@ def post_line(command: Command, *, today: date, now: datetime) -> PostResult | N
         now,
         SUM_MAX,
     )
-    row = prepared.execute(_POST_LINE, values).fetchone()
+    row = prepared.first_row(_POST_LINE, values)
     if row is None:
         return None
     posted, pending, day = row
