@@ -187,7 +187,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
     sums.write(now=now)
 
 
-def _then(work: Callable[[], None]) -> Iterator[NewLine]:
+def _then(work: Callable[[], None]) -> Iterator[list[NewLine]]:
     """After the last line, while the server still takes those before it."""
     work()
     yield from ()
