@@ -143,6 +143,13 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
+    "chain-ledger": _every(30.0, "ledger.chain"),
+    "archive-ledger-months": _hourly(37, "ledger.archive_months"),
+    "tell-ledger-head": {
+        "task": "ledger.tell_head",
+        "schedule": crontab(minute=3, hour=0),
+        "options": {"expires": EXPIRES_S},
+    },
     "open-ledger-months": _hourly(27, "ledger.open_months"),
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import connection
 
 from apps.common.transactions import transaction
+from apps.ledger.months_behind import CLOSING_SUMS, ONLINE_FROM, SEQ_DETACHED
 from apps.ledger.rows import fetch
 
 # Differences reported by each check: beyond some hundreds the cause is one, and the list only fills memory.
@@ -42,6 +43,7 @@ class Difference:
         return {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
 
 
+# The lines of months in the archive are not in the table: what they came to stands in the closing balances.
 # Every check gives: branch, account, currency, dateref, tracekey, stored, proven; a row for each difference.
 _TOTAL = """
 WITH proven AS (
@@ -49,7 +51,8 @@ WITH proven AS (
     FROM ledger_transaction GROUP BY 1, 2, 3, 4
 )
 SELECT branch, account, currency, dateref, NULL, b.{column}, p.amount
-FROM ledger_balance b FULL JOIN proven p USING (branch, account, currency, dateref)
+FROM (SELECT * FROM ledger_balance WHERE dateref >= {online}) b
+FULL JOIN proven p USING (branch, account, currency, dateref)
 WHERE b.{column} IS DISTINCT FROM p.amount
 """
 _ACCUMULATED = """
@@ -62,8 +65,10 @@ SELECT * FROM (
 _POSTED = """
 SELECT branch, account, currency, NULL, NULL, a.{column}, coalesce(p.amount, 0)
 FROM ledger_account a
-FULL JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM ledger_transaction
-    WHERE debitcredit = '{side}' GROUP BY 1, 2, 3) p USING (branch, account, currency)
+FULL JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM (
+        SELECT branch, account, currency, amount FROM ledger_transaction WHERE debitcredit = '{side}'
+        UNION ALL SELECT branch, account, currency, {accumulated} FROM ({closing}) closing
+    ) line GROUP BY 1, 2, 3) p USING (branch, account, currency)
 WHERE a.{column} IS DISTINCT FROM coalesce(p.amount, 0)
 """
 _PENDING = """
@@ -73,13 +78,19 @@ LEFT JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM ledger_h
     WHERE status = 'OPEN' GROUP BY 1, 2, 3) h USING (branch, account, currency)
 WHERE a.pendingdebit <> coalesce(h.amount, 0)
 """
+# Every line with an account's sum before it: of what is in the archive, one for each account, in the place of all of it.
+_ALL_LINES = f"""(
+    SELECT branch, account, currency, dateref, tracekey, seq, debitcredit, amount, balanceafter FROM ledger_transaction
+    UNION ALL SELECT branch, account, currency, NULL, NULL, {SEQ_DETACHED}, 'C', accumulatedcredit - accumulateddebit, NULL
+    FROM ({CLOSING_SUMS}) closing
+) line"""  # noqa: S608 - constants
 _RUNNING = """
-SELECT * FROM (
-    SELECT branch, account, currency, dateref, tracekey, {column} AS stored,
+SELECT branch, account, currency, dateref, tracekey, stored, proven FROM (
+    SELECT branch, account, currency, dateref, tracekey, seq, {column} AS stored,
         sum(CASE debitcredit WHEN 'C' THEN amount ELSE -amount END)
             OVER (PARTITION BY branch, account, currency{by_day} ORDER BY seq) AS proven
-    FROM ledger_transaction
-) t WHERE stored <> proven
+    FROM {source}
+) t WHERE stored <> proven AND seq > {above}
 """
 _BALANCED = """
 SELECT NULL, NULL, currency, NULL, tracekey, sum(amount) FILTER (WHERE debitcredit = 'D'),
@@ -91,7 +102,7 @@ HAVING sum(CASE debitcredit WHEN 'C' THEN amount ELSE -amount END) <> 0
 """
 _KEYS = """
 SELECT NULL, NULL, NULL, NULL, coalesce(k.tracekey, t.tracekey), (k.state = 'POSTED')::int, coalesce(t.lines, 0)
-FROM ledger_posting_key k
+FROM (SELECT * FROM ledger_posting_key WHERE dateref IS NULL OR dateref >= {online}) k
 FULL JOIN (SELECT tracekey, count(*) AS lines FROM (SELECT tracekey FROM ledger_transaction
     UNION ALL SELECT tracekey FROM ledger_deferred) line GROUP BY 1) t USING (tracekey)
 WHERE (coalesce(k.state, '') = 'POSTED') <> (t.tracekey IS NOT NULL)
@@ -102,6 +113,7 @@ FROM ledger_hold h
 LEFT JOIN ledger_transaction t ON t.tracekey = h.tracekey AND t.debitcredit = 'D'
     AND (t.branch, t.account, t.currency) = (h.branch, h.account, h.currency)
 WHERE h.status = 'POSTED' AND t.amount IS DISTINCT FROM coalesce(h.postedamount, h.amount)
+    AND NOT EXISTS (SELECT FROM ledger_posting_key k WHERE k.tracekey = h.tracekey AND k.dateref < {online})
 """
 _CEILING = """
 SELECT branch, account, currency, NULL, NULL, postedcredit - posteddebit, maxbalance
@@ -113,22 +125,30 @@ FROM ledger_account WHERE postedcredit - posteddebit - pendingdebit < minbalance
 """
 
 CHECKS: dict[str, str] = {
-    "a day's debits are the sum of its lines": _TOTAL.format(side="D", column="totaldebit"),
-    "a day's credits are the sum of its lines": _TOTAL.format(side="C", column="totalcredit"),
+    "a day's debits are the sum of its lines": _TOTAL.format(side="D", column="totaldebit", online=ONLINE_FROM),
+    "a day's credits are the sum of its lines": _TOTAL.format(side="C", column="totalcredit", online=ONLINE_FROM),
     "accumulated debits are the sum of the days": _ACCUMULATED.format(accumulated="accumulateddebit", total="totaldebit"),
     "accumulated credits are the sum of the days": _ACCUMULATED.format(
         accumulated="accumulatedcredit", total="totalcredit"
     ),
-    "an account's debits are the sum of its lines": _POSTED.format(side="D", column="posteddebit"),
-    "an account's credits are the sum of its lines": _POSTED.format(side="C", column="postedcredit"),
+    "an account's debits are the sum of its lines": _POSTED.format(
+        side="D", column="posteddebit", accumulated="accumulateddebit", closing=CLOSING_SUMS
+    ),
+    "an account's credits are the sum of its lines": _POSTED.format(
+        side="C", column="postedcredit", accumulated="accumulatedcredit", closing=CLOSING_SUMS
+    ),
     "what is pending is the sum of the open holds": _PENDING,
     "no account is below its floor": _FLOOR,
     "no account is above its ceiling": _CEILING,
-    "a line's balance follows from the lines before it": _RUNNING.format(column="balanceafter", by_day=""),
-    "a line's day net follows from the lines of its day": _RUNNING.format(column="daynet", by_day=", dateref"),
+    "a line's balance follows from the lines before it": _RUNNING.format(
+        column="balanceafter", by_day="", source=_ALL_LINES, above=SEQ_DETACHED
+    ),
+    "a line's day net follows from the lines of its day": _RUNNING.format(
+        column="daynet", by_day=", dateref", source="ledger_transaction", above="-1"
+    ),
     "a balanced entry's debits are its credits": _BALANCED,
-    "a tracekey is known exactly when it has lines": _KEYS,
-    "a posted hold has its debit": _POSTED_HOLDS,
+    "a tracekey is known exactly when it has lines": _KEYS.format(online=ONLINE_FROM),
+    "a posted hold has its debit": _POSTED_HOLDS.format(online=ONLINE_FROM),
 }
 
 

@@ -157,7 +157,7 @@ def parts_of(month: date) -> Iterator[tuple[BlockPart, int, int]]:
         )
         if not rows:
             return
-        for part_id, number, of_month, lines, debits, credits_, part_hash, seq_from, seq_to in rows:  # noqa: B007  # the last
+        for part_id, number, of_month, lines, debits, credits_, part_hash, seq_from, seq_to in rows:
             sums = {"lines": lines, "debits": debits, "credits": credits_, "hash": part_hash}
             yield BlockPart(id=part_id, number=number, month=of_month, **sums), seq_from, seq_to
 

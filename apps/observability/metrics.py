@@ -47,6 +47,12 @@ SAGA_RUNS = Gauge("lastro_saga_runs", "Runs that are not over, and those that ar
 SAGA_RUNS_OVER = Gauge(
     "lastro_saga_runs_over_day", "Runs begun in the last 24 hours that are over; counted up to 100,000.", ("status",)
 )
+LEDGER_UNCHAINED = Gauge(
+    "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
+)
+LEDGER_CHAIN_AGE = Gauge(
+    "lastro_ledger_chain_age_seconds", "Age of the chain's last block while lines wait for the next; 0 when none does."
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -1,0 +1,21 @@
+"""The ledger in numbers. What they are called is in apps/observability/metrics.py."""
+
+from collections.abc import Iterator
+
+from django.utils import timezone
+
+from apps.ledger import chain
+from apps.observability import metrics
+from apps.observability.metrics import Reading
+
+
+def register() -> None:
+    """Tell the metrics where to ask."""
+    metrics.register("ledger", _chain, queries=True)
+
+
+def _chain() -> Iterator[Reading]:
+    unchained, made_at = chain.waiting()
+    yield Reading(metrics.LEDGER_UNCHAINED, unchained)
+    age = (timezone.now() - made_at).total_seconds() if unchained and made_at else 0
+    yield Reading(metrics.LEDGER_CHAIN_AGE, max(age, 0))
