@@ -114,7 +114,7 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
         raise AlreadyReversed(f"It was reversed by {reversed_by}.", field="reversal_tracekey")
     lines = keys.posted_lines([tracekey]).get(tracekey)
     if lines is None:
-        raise months_behind.refusal_of(tracekey)
+        return _reverse_archived(tracekey, reversed_by)
     legs = tuple(
         Leg(
             account=line.account,
@@ -128,6 +128,13 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
     )
     command = command_for(Entry(tracekey=reversal_tracekey, legs=legs), reverses=tracekey, now=now)
     return ReverseResult("REVERSED", run_one(command, now=now))
+
+
+def _reverse_archived(tracekey: UUID, reversed_by: UUID | None) -> ReverseResult:
+    """An entry whose lines are in the archive is not taken back any more; a reversal from before is repeated."""
+    if reversed_by is not None and (lines := keys.posted_lines([reversed_by]).get(reversed_by)):
+        return ReverseResult("REVERSED", PostResult(reversed_by, tuple(lines), replayed=True))
+    raise months_behind.refusal_of(tracekey)
 
 
 def command_for(entry: Entry, *, now: datetime, reverses: UUID | None = None, hold_id: UUID | None = None) -> Command:
