@@ -4,7 +4,7 @@ What it can't find by itself is a chain that somebody made anew from some block 
 (number and hash) has to be noted elsewhere. It is printed by every proof and logged once a day.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain as chain_of
@@ -17,7 +17,8 @@ from apps.ledger.chain_models import Block, BlockPart, Month
 from apps.ledger.rows import fetch
 from apps.ledger.rules import ZERO
 
-BLOCKS_AT_ONCE = 200  # a transaction's: partitions can't be detached meanwhile
+# Of one transaction, a second at most: partitions can't be opened or detached meanwhile.
+BLOCKS_AT_ONCE = 200
 NUMBERS_AT_ONCE = 20_000  # lines in memory: some 20 MB
 DAMAGES_MAX = 20  # the first ones tell what happened; the others only fill a screen
 SUSPECTS_MAX = 10
@@ -106,33 +107,31 @@ def _prove_some(proof: Proof, before: Block | None, number: int, last: int) -> t
     """Prove some blocks in one look at the partitions; the last one, and the number after it."""
     chain.share_partitions()
     detached = months_behind.detached()
-    blocks = list(Block.objects.filter(number__range=(number, min(number + BLOCKS_AT_ONCE - 1, last))).order_by("number"))
+    blocks = _few(Block.objects.filter(number__range=(number, min(number + BLOCKS_AT_ONCE - 1, last))).order_by("number"))
     if not blocks:
         proof.add(number, None, "it and those after it are missing")
         return before, number + BLOCKS_AT_ONCE
     parts: dict[int, list[BlockPart]] = {block.number: [] for block in blocks}
     for part in BlockPart.objects.filter(number__range=(blocks[0].number, blocks[-1].number)).order_by("month"):
         parts.setdefault(part.number, []).append(part)
-    for few in _few(blocks):
-        lines = iter(chain.lines_between(chain.first_of(few[0]), few[-1].seq_to))
-        pending: list[Line] = []
-        for block in few:
-            pending, own = _take(lines, pending, block.seq_to)
-            _prove_row(proof, block, before, parts[block.number])
-            _prove_lines(proof, block, parts[block.number], own, detached)
-            before = block
+    lines = iter(chain.lines_between(chain.first_of(blocks[0]), blocks[-1].seq_to))
+    pending: list[Line] = []
+    for block in blocks:
+        pending, own = _take(lines, pending, block.seq_to)
+        _prove_row(proof, block, before, parts[block.number])
+        _prove_lines(proof, block, parts[block.number], own, detached)
+        before = block
     return before, blocks[-1].number + 1
 
 
-def _few(blocks: Sequence[Block]) -> Iterator[list[Block]]:
-    """Blocks whose lines are read together."""
+def _few(blocks: Iterable[Block]) -> list[Block]:
+    """Those of these blocks whose lines are read together, at least one."""
     few: list[Block] = []
     for block in blocks:
         if few and block.seq_to - few[0].seq_from >= NUMBERS_AT_ONCE:
-            yield few
-            few = []
+            break
         few.append(block)
-    yield few
+    return few
 
 
 def _take(lines: Iterator[Line], pending: list[Line], seq_to: int) -> tuple[list[Line], list[Line]]:

@@ -13,7 +13,7 @@ from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, money, m
 
 pytestmark = pytest.mark.usefixtures("bank")
 
-MODELS = ["event", "branch", "account", "transaction", "balance", "hold"]
+MODELS = ["event", "branch", "account", "transaction", "balance", "hold", "block", "month"]
 
 
 @pytest.fixture

@@ -113,6 +113,18 @@ class TestChain:
         assert chain.chain(now=NOW) == 1
         assert Block.objects.get().lines == 1
 
+    def test_waits_for_every_prepared_transaction(
+        self, writers: list[psycopg.Connection[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Noted as a running one, which has another id once it is prepared. (The test's server takes no PREPARE.)
+        writers[0].execute(INSERT, [1])
+        assert chain.chain(now=NOW) == 0
+        writers[0].commit()
+        with monkeypatch.context() as patched:
+            patched.setattr(chain, "_writers", lambda: {"-1/77"})
+            assert chain.chain(now=NOW) == 0
+        assert chain.chain(now=NOW) == 1
+
     def test_is_made_by_one_at_a_time(self, writers: list[psycopg.Connection[tuple[object, ...]]]) -> None:
         fund(ANA, 1)
         writers[0].execute("SELECT pg_advisory_xact_lock(hashtext('ledger.chain'))")
