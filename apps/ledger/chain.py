@@ -24,7 +24,6 @@ Note [Settled]
 import logging
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 from django.db import OperationalError
 
@@ -207,8 +206,15 @@ def _summarise_all() -> None:
         fetch("SELECT brin_summarize_new_values(%s)", [index])
 
 
-def waiting() -> tuple[int, Any]:
-    """How many numbers were drawn and are not chained, and when the last block was made (None: there is none)."""
+# Among so many numbers is a line, unless a batch was rolled back just then: who asks wants an age, not a proof.
+_OLDEST = "SELECT min(createdat) FROM ledger_transaction WHERE seq BETWEEN %s AND %s"
+
+
+def waiting() -> tuple[int, datetime | None]:
+    """How many numbers were drawn and are not chained, and when the first line among them was posted (None: no line)."""
     last = head()
-    drawn = fetch(_DRAWN, [])[0][0]
-    return max(drawn - (last.seq_to if last else 0), 0), last.created_at if last else None
+    done = last.seq_to if last else 0
+    drawn: int = fetch(_DRAWN, [])[0][0]
+    if drawn <= done:
+        return 0, None
+    return drawn - done, fetch(_OLDEST, [done + 1, done + BLOCK_NUMBERS_MAX])[0][0]

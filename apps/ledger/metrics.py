@@ -15,7 +15,7 @@ def register() -> None:
 
 
 def _chain() -> Iterator[Reading]:
-    unchained, made_at = chain.waiting()
+    unchained, oldest = chain.waiting()
     yield Reading(metrics.LEDGER_UNCHAINED, unchained)
-    age = (timezone.now() - made_at).total_seconds() if unchained and made_at else 0
-    yield Reading(metrics.LEDGER_CHAIN_AGE, max(age, 0))
+    age = (timezone.now() - oldest).total_seconds() if oldest else 0
+    yield Reading(metrics.LEDGER_UNCHAINED_OLDEST, max(age, 0))

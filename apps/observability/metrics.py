@@ -50,8 +50,8 @@ SAGA_RUNS_OVER = Gauge(
 LEDGER_UNCHAINED = Gauge(
     "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
 )
-LEDGER_CHAIN_AGE = Gauge(
-    "lastro_ledger_chain_age_seconds", "Age of the chain's last block while lines wait for the next; 0 when none does."
+LEDGER_UNCHAINED_OLDEST = Gauge(
+    "lastro_ledger_unchained_oldest_seconds", "Age of the oldest line that is not in the chain yet; 0 when all are."
 )
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 

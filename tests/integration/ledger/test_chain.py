@@ -126,7 +126,7 @@ class TestChain:
                 cursor.execute(statement)
 
     def test_tells_how_much_is_not_chained(self, chained: None) -> None:
-        assert chain.waiting()[0] == 0
+        assert chain.waiting() == (0, None)
         fund(ANA, 1)
         assert chain.waiting() == (1, NOW)
 
