@@ -43,6 +43,7 @@ NO_HASH = bytes(32)  # before the first block, and before the first sealed month
 SUMMARISE_TIMEOUT = "1s"
 _LOWEST = -(2**63)
 
+_BEGIN = "SELECT pg_try_advisory_xact_lock(hashtext('ledger.chain')), current_setting('transaction_isolation')"
 _DRAWN = """
 SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END, q.seqcache
 FROM ledger_transaction_seq s CROSS JOIN pg_sequence q WHERE q.seqrelid = 'ledger_transaction_seq'::regclass
@@ -74,8 +75,11 @@ def chain(*, now: datetime, blocks_max: int = BLOCKS_MAX) -> int:
 @transaction
 def _chain_next(*, now: datetime) -> bool:
     """Make the next block. False: there is nothing, it is not settled, or somebody else is at it."""
-    if not fetch("SELECT pg_try_advisory_xact_lock(hashtext('ledger.chain'))", [])[0][0]:
+    is_ours, isolation = fetch(_BEGIN, [])[0]
+    if not is_ours:
         return False
+    if isolation != "read committed":
+        raise RuntimeError(f"A chain that is made in {isolation} may not see what was committed while it waited.")
     # A commit that the server may lose would let numbers come back that were noted.
     fetch("SELECT set_config('synchronous_commit', 'on', true)", [])
     head = Block.objects.order_by("-number").first()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from apps.common import parquet
-from apps.ledger import chain, seals
-from apps.ledger.chain_lines import COLUMNS, Line, after
+from apps.ledger import seals
+from apps.ledger.chain_lines import COLUMNS, Line
 from apps.ledger.chain_models import Month
 from apps.ledger.rules import SUM_DIGITS_MAX
 
@@ -39,8 +39,8 @@ def write(month: date, directory: Path) -> str:
     path = path_of(month)
     with parquet.writing(file_of(directory, path), _schema()) as file:
         waiting: list[Line] = []
-        for _, seq_from, seq_to in seals.parts_of(month):
-            waiting += chain.lines_between(seq_from, seq_to, month, after(month))
+        for _, lines in seals.lines_by_part(month):
+            waiting += lines
             if len(waiting) >= LINES_AT_ONCE:
                 file.write_table(_table(waiting))
                 waiting = []

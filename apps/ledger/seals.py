@@ -8,7 +8,8 @@ Note [Sealed]
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,7 @@ from apps.ledger.rules import ZERO, first_day
 
 LOCK_TIMEOUT = "2s"  # writers wait behind whoever changes a partition: rather try again later
 ROWS_AT_ONCE = 10_000  # parts or closings in memory
+NUMBERS_AT_ONCE = 20_000  # lines in memory: some 20 MB
 _NOT_ALONE = "It lies in one partition with other months."
 
 
@@ -162,12 +164,34 @@ def parts_of(month: date) -> Iterator[tuple[BlockPart, int, int]]:
             yield BlockPart(id=part_id, number=number, month=of_month, **sums), seq_from, seq_to
 
 
+def lines_by_part(month: date) -> Iterator[tuple[BlockPart, list[Line]]]:
+    """The parts of a month with the lines that the table has for them; small blocks are read together."""
+    few: list[tuple[BlockPart, int, int]] = []
+    for found in parts_of(month):
+        if few and found[2] - few[0][1] >= NUMBERS_AT_ONCE:
+            yield from _read_few(month, few)
+            few = []
+        few.append(found)
+    if few:
+        yield from _read_few(month, few)
+
+
+def _read_few(month: date, few: Sequence[tuple[BlockPart, int, int]]) -> Iterator[tuple[BlockPart, list[Line]]]:
+    lines = chain.lines_between(few[0][1], few[-1][2], month, after(month))
+    begin = 0
+    for part, _, seq_to in few:
+        # What stands between two parts goes to the later one, where it is one too many.
+        end = bisect_right(lines, seq_to, lo=begin, key=lambda line: line[SEQ])
+        yield part, lines[begin:end]
+        begin = end
+
+
 def prove_parts(month: date) -> Tally:
     """The month's lines are those that were chained: their sums. Raises MonthDiffers."""
     total = Tally()
-    for part, seq_from, seq_to in parts_of(month):
+    for part, lines in lines_by_part(month):
         tally = Tally()
-        tally.add(chain.lines_between(seq_from, seq_to, month, after(month)))
+        tally.add(lines)
         if tally.sum() != chain.sum_of(part):
             raise MonthDiffers(f"Block {part.number} does not match its lines: see verify_chain.", field="month")
         total.lines += tally.lines

@@ -245,6 +245,21 @@ class TestExportMonth:
         closings = pyarrow.parquet.read_table(tmp_path / "ledger_closing" / "month=2026-01" / "closings.parquet")
         assert closings.column("accumulateddebit").to_pylist() == [money("30.50"), 0, 0]
 
+    @pytest.mark.parametrize(("numbers_of_block", "numbers_at_once"), [(1, 1), (1, 3), (2, 3), (1, 100)])
+    def test_does_not_depend_on_how_much_is_read_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers_of_block: int, numbers_at_once: int
+    ) -> None:
+        monkeypatch.setattr(chain, "BLOCK_NUMBERS_MAX", numbers_of_block)
+        monkeypatch.setattr(seals, "NUMBERS_AT_ONCE", numbers_at_once)
+        two_months()
+        close_until(end_of(FEBRUARY))
+        chain_all()
+        put_away(tmp_path)
+        assert seqs() == [6, 8, 9]
+        assert verify_chain(archive=tmp_path).damages == []
+        damage("UPDATE ledger_block SET hash = '\\x00' WHERE number = 1")
+        assert verify_chain(archive=tmp_path).damages
+
     def test_refuses_a_month_that_is_not_sealed(self, over: None, tmp_path: Path) -> None:
         with pytest.raises(WrongMonthState):
             export(tmp_path)
