@@ -12,12 +12,12 @@ class LedgerConfig(AppConfig):
 
     def ready(self) -> None:
         """Tell what a fork of a saga would have posted; prepare a new database."""
-        from apps.ledger import metrics, witness
+        from apps.ledger import metrics_chain, witness
         from apps.saga import public as saga
 
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
-        metrics.register()
+        metrics_chain.register()
         post_migrate.connect(_prepare, sender=self)
 
 

@@ -26,12 +26,8 @@ ONLINE_FROM = """
 """
 # The highest seq of a line that is not in the table; -1 when all are. Back-dated lines of lower seq may still be there.
 SEQ_DETACHED = "(SELECT coalesce(max(seqlast), -1) FROM ledger_month WHERE state = 'DETACHED')"
-# branch, account, currency, accumulateddebit, accumulatedcredit: of all lines that are not in the table.
-CLOSING_SUMS = """
-SELECT DISTINCT ON (branch, account, currency) branch, account, currency, accumulateddebit, accumulatedcredit
-FROM ledger_closing WHERE month <= (SELECT max(month) FROM ledger_month WHERE state = 'DETACHED')
-ORDER BY branch, account, currency, month DESC
-"""
+# branch, account, currency, debit, credit: of all lines that are not in the table (a view; see 0009_chain_rules).
+CLOSING_SUMS = "SELECT branch, account, currency, debit, credit FROM ledger_opening"
 
 
 def detached() -> frozenset[date]:

@@ -67,7 +67,7 @@ SELECT branch, account, currency, NULL, NULL, a.{column}, coalesce(p.amount, 0)
 FROM ledger_account a
 FULL JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM (
         SELECT branch, account, currency, amount FROM ledger_transaction WHERE debitcredit = '{side}'
-        UNION ALL SELECT branch, account, currency, {accumulated} FROM ({closing}) closing
+        UNION ALL SELECT branch, account, currency, {own} FROM ({closing}) closing
     ) line GROUP BY 1, 2, 3) p USING (branch, account, currency)
 WHERE a.{column} IS DISTINCT FROM coalesce(p.amount, 0)
 """
@@ -81,7 +81,7 @@ WHERE a.pendingdebit <> coalesce(h.amount, 0)
 # Every line with an account's sum before it: of what is in the archive, one for each account, in the place of all of it.
 _ALL_LINES = f"""(
     SELECT branch, account, currency, dateref, tracekey, seq, debitcredit, amount, balanceafter FROM ledger_transaction
-    UNION ALL SELECT branch, account, currency, NULL, NULL, {SEQ_DETACHED}, 'C', accumulatedcredit - accumulateddebit, NULL
+    UNION ALL SELECT branch, account, currency, NULL, NULL, {SEQ_DETACHED}, 'C', credit - debit, NULL
     FROM ({CLOSING_SUMS}) closing
 ) line"""  # noqa: S608 - constants
 _RUNNING = """
@@ -132,10 +132,10 @@ CHECKS: dict[str, str] = {
         accumulated="accumulatedcredit", total="totalcredit"
     ),
     "an account's debits are the sum of its lines": _POSTED.format(
-        side="D", column="posteddebit", accumulated="accumulateddebit", closing=CLOSING_SUMS
+        side="D", column="posteddebit", own="debit", closing=CLOSING_SUMS
     ),
     "an account's credits are the sum of its lines": _POSTED.format(
-        side="C", column="postedcredit", accumulated="accumulatedcredit", closing=CLOSING_SUMS
+        side="C", column="postedcredit", own="credit", closing=CLOSING_SUMS
     ),
     "what is pending is the sum of the open holds": _PENDING,
     "no account is below its floor": _FLOOR,

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from apps.ledger import chain, detaching, metrics, seals
+from apps.ledger import chain, detaching, metrics_chain, seals
 from apps.ledger.chain_models import Block, Month
 from apps.observability.metrics import LEDGER_UNCHAINED, LEDGER_UNCHAINED_OLDEST
 from tests.integration.ledger.chained import (
@@ -74,7 +74,7 @@ class TestMonths:
 class TestMetrics:
     def test_tell_what_waits_for_the_chain_and_for_how_long(self) -> None:
         def read() -> list[float]:
-            found = {reading.gauge: reading.value for reading in metrics._chain()}
+            found = {reading.gauge: reading.value for reading in metrics_chain._chain()}
             return [found[LEDGER_UNCHAINED], found[LEDGER_UNCHAINED_OLDEST]]
 
         two_months()

@@ -571,3 +571,23 @@ def test_a_posting_of_march_is_not_disturbed_by_what_is_away(january_is_away: Pa
     post(move(ANA, BOB, 1, dateref=MARCH + timedelta(days=12)), NOW)
     settle_constraints()
     assert prove() == []
+
+
+class TestOpening:
+    def test_says_what_is_not_in_the_table_any_more(self, january_is_away: Path) -> None:
+        def rows() -> list[tuple[object, ...]]:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT account, dateref, debit, credit, seq FROM ledger_opening ORDER BY account")
+                return cursor.fetchall()
+
+        assert rows() == [
+            (ANA.account, end_of(JANUARY), money("30.50"), money(100), 7),
+            (BOB.account, end_of(JANUARY), money(0), money("13.50"), 7),
+            (CLEARING.account, end_of(JANUARY), money(0), money(20), 7),
+        ]
+        put_away(january_is_away, FEBRUARY)
+        assert [(row[0], row[1], row[3], row[4]) for row in rows()] == [
+            (ANA.account, end_of(FEBRUARY), money(101), 8),
+            (BOB.account, end_of(FEBRUARY), money("20.50"), 8),
+            (CLEARING.account, end_of(FEBRUARY), money(20), 8),  # without lines in February
+        ]

@@ -1,4 +1,4 @@
-"""The ledger in numbers. What they are called is in apps/observability/metrics.py."""
+"""The chain in numbers. What they are called is in apps/observability/metrics.py."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from apps.observability.metrics import Reading
 
 def register() -> None:
     """Tell the metrics where to ask."""
-    metrics.register("ledger", _chain, queries=True)
+    metrics.register("ledger_chain", _chain, queries=True)
 
 
 def _chain() -> Iterator[Reading]:
