@@ -40,7 +40,7 @@ END $$;
 
 BACKWARD = """
 SET LOCAL lock_timeout = '10s';
-DROP VIEW ledger_opening;
+DROP VIEW IF EXISTS ledger_opening;
 CREATE VIEW ledger_opening AS
 SELECT branch, account, currency, NULL::date AS dateref, posteddebit AS debit, postedcredit AS credit, NULL::bigint AS seq
 FROM ledger_account WHERE false;
