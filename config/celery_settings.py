@@ -144,6 +144,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
     "chain-ledger": _every(30.0, "ledger.chain"),
+    "prove-ledger-chain": _every(300.0, "ledger.patrol"),
     "archive-ledger-months": _hourly(37, "ledger.archive_months"),
     "tell-ledger-head": {
         "task": "ledger.tell_head",

@@ -72,6 +72,23 @@ class Horizon(models.Model):
         return str(self.seq)
 
 
+class Patrol(models.Model):
+    """One row: how far the chain was proved, round after round, and what was found first."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    number = models.BigIntegerField(default=0, help_text="The last block proved in this round.")
+    ended_at = models.DateTimeField(db_column="endedat", null=True, help_text="When the last round was complete.")
+    damages = models.IntegerField(default=0, help_text="Found in this round so far.")
+    damages_before = models.IntegerField(db_column="damagesbefore", default=0, help_text="Found in the last whole round.")
+    damage = models.TextField(default="", blank=True, help_text="One of them, in words.")
+
+    class Meta:
+        constraints = [models.CheckConstraint(name="ledger_patrol_one", condition=Q(id=1))]
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.damage or 'sound'}"
+
+
 class Month(models.Model):
     """A month that is over for good. A month without a row is open."""
 

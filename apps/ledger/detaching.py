@@ -147,13 +147,15 @@ def attach_month(month: date, *, directory: Path) -> Month:
 def archive_months(*, online: int, directory: Path, by: str, now: datetime) -> list[Month]:
     """Seal the months that are over, and export and detach all but the last ``online`` whole ones. What was detached?
 
-    0: does nothing at all. Tables stay for somebody to drop. Stops at the first month that is not ready. Safe to repeat.
+    0: does nothing at all. The days of a month that is sealed are closed before. Tables stay for somebody to drop. Stops at
+    the first month that is not ready. Safe to repeat.
     """
     if not online:
         return []
     done: list[Month] = []
     for month in _due(now):
         try:
+            seals.close_days(month, now=now)
             row = seals.seal_month(month, by=by, now=now)
         except seals.MonthNotReady as reason:
             logger.info("%s is not sealed: %s", name_of(month), reason)

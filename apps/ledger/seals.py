@@ -15,12 +15,13 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import ProgrammingError, connection
+from django.db.transaction import atomic
 from psycopg import sql
 
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction
-from apps.ledger import chain
+from apps.ledger import accounts, chain
 from apps.ledger.chain_lines import SEQ, Line, Tally, after, encode
 from apps.ledger.chain_models import BlockPart, Month
 from apps.ledger.months import TRANSACTIONS
@@ -69,13 +70,31 @@ def seal_month(month: date, *, by: str, now: datetime) -> Month:
     """
     if row := Month.objects.filter(month=month).first():
         return row
-    if after(month) > first_day(business_date(now)):
-        raise MonthNotReady(f"Lines of {name_of(month)} may still be posted.", field="month")
+    _check_over(month, now)
     try:
         TRANSACTIONS.open(month)  # its lines may be in the default partition
     except ProgrammingError:  # it overlaps with the one that holds all months of a ledger from before there were any
         raise MonthNotReady(_NOT_ALONE, field="month") from None
     return _seal(month, by=by, now=now)
+
+
+def close_days(month: date, *, now: datetime) -> list[str]:
+    """Close a month's days in the branches where they are open; which ones? Each is a commit. Safe to repeat.
+
+    Only of a month to which nobody can post any more anyway: raises MonthNotReady for others.
+    """
+    _check_over(month, now)
+    last_day, closed = after(month) - timedelta(days=1), []
+    for (branch,) in fetch("SELECT branch FROM ledger_branch WHERE closeduntil IS NULL OR closeduntil < %s", [last_day]):
+        with atomic(durable=True):
+            accounts.close_day(branch=branch, day=last_day, now=now)
+        closed.append(branch)
+    return closed
+
+
+def _check_over(month: date, now: datetime) -> None:
+    if after(month) > first_day(business_date(now)):
+        raise MonthNotReady(f"Lines of {name_of(month)} may still be posted.", field="month")
 
 
 @transaction

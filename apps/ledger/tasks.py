@@ -11,6 +11,7 @@ from django.utils import timezone
 from apps.common.errors import DomainError
 from apps.ledger import chain as chained
 from apps.ledger import deferred, detaching, holds, months, queue
+from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,12 @@ def open_months(**_newer_args: object) -> None:
 def chain(**_newer_args: object) -> None:
     """Hash what was posted since the last call and is settled. What is too much for one call is left for the next."""
     chained.chain(now=timezone.now())
+
+
+@shared_task(name="ledger.patrol", ignore_result=True)
+def patrol(**_newer_args: object) -> None:
+    """Prove the next blocks of the chain, round after round. What is damaged is logged, and kept for the metrics."""
+    patrols.patrol(now=timezone.now())
 
 
 @shared_task(name="ledger.tell_head", ignore_result=True)

@@ -53,6 +53,12 @@ LEDGER_UNCHAINED = Gauge(
 LEDGER_UNCHAINED_OLDEST = Gauge(
     "lastro_ledger_unchained_oldest_seconds", "Age of the oldest line that is not in the chain yet; 0 when all are."
 )
+LEDGER_CHAIN_DAMAGES = Gauge(
+    "lastro_ledger_chain_damages", "What the ledger's patrol found changed, in this round or the last one."
+)
+LEDGER_CHAIN_PROVED_AGE = Gauge(
+    "lastro_ledger_chain_proved_seconds", "Since when the last whole round of the patrol is over."
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

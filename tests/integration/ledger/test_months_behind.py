@@ -25,6 +25,7 @@ from tests.integration.ledger.chained import (
     BACKDATED,
     FEBRUARY,
     FIRST,
+    IN_FEBRUARY,
     JANUARY,
     MARCH,
     TRANSFER,
@@ -514,8 +515,8 @@ class TestArchiveMonths:
 
     def test_stops_at_a_month_that_is_not_ready(self, tmp_path: Path) -> None:
         two_months()
-        close_until(end_of(JANUARY))
         chain_all()
+        post(line(BOB, "C", 1), IN_FEBRUARY)  # not chained
         later = NOW + timedelta(days=60)
         assert self.archive(tmp_path, 1, now=later) == [JANUARY]
         assert [row.month for row in Month.objects.all()] == [JANUARY]
@@ -554,6 +555,17 @@ class TestCommands:
         assert "its table is dropped" in self.run("detach_month", "2026-01", *folder, "--drop")
         assert "2026-01" in self.run("verify_chain")
         assert "6 lines are in the table again" in self.run("attach_month", "2026-01", *folder)
+
+    def test_close_the_days_when_they_are_told_to(self) -> None:
+        two_months()
+        with pytest.raises(CommandError, match="R136 2026-01-31 is not closed in branch 0001"):
+            self.run("seal_month", "2026-01")
+        text = self.run("seal_month", "2026-01", "--close-days")
+        assert "2026-01 is closed in 0001" in text
+        assert "2026-01 is SEALED" in text
+        assert "is closed" not in self.run("seal_month", "2026-01", "--close-days")
+        with pytest.raises(MonthNotReady, match="may still be posted"):
+            seals.close_days(MARCH, now=NOW)
 
     def test_say_why_not(self, over: None, settings: object) -> None:
         with pytest.raises(CommandError, match="R136"):
