@@ -54,10 +54,10 @@ LEDGER_UNCHAINED_OLDEST = Gauge(
     "lastro_ledger_unchained_oldest_seconds", "Age of the oldest line that is not in the chain yet; 0 when all are."
 )
 LEDGER_CHAIN_DAMAGES = Gauge(
-    "lastro_ledger_chain_damages", "What the ledger's patrol found changed, in this round or the last one."
+    "lastro_ledger_chain_damages", "What was found changed in the ledger's chain, in this round of its proof or the last."
 )
 LEDGER_CHAIN_PROVED_AGE = Gauge(
-    "lastro_ledger_chain_proved_seconds", "Since when the last whole round of the patrol is over."
+    "lastro_ledger_chain_proved_seconds", "Age of the last whole round of the proof; absent before the first one."
 )
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 

@@ -26,6 +26,13 @@ class TestPatrol:
         row = Patrol.objects.get()
         assert (row.number, row.ended_at, row.damages, row.damages_before, row.damage) == (2, NOW, 0, 0, "")
 
+    @pytest.mark.parametrize(("numbers", "proved"), [(1, 1), (4, 2), (5, 2), (100, 5)])
+    def test_takes_no_more_at_once_than_a_few_seconds_work(
+        self, blocks: None, monkeypatch: pytest.MonkeyPatch, numbers: int, proved: int
+    ) -> None:
+        monkeypatch.setattr("apps.ledger.patrol.NUMBERS_MAX", numbers)
+        assert patrol(now=NOW).blocks == proved
+
     def test_does_nothing_before_there_is_a_chain(self) -> None:
         patrol_task(newer=True)
         assert not Patrol.objects.exists()
