@@ -25,7 +25,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 
 from apps.common.transactions import transaction
 from apps.ledger.chain_lines import SELECTED, Line, Sum, block_hash, sums_of
@@ -199,8 +199,8 @@ def _summarise() -> None:
     """Bring the index on seq up to date; else every call reads all that came since the last vacuum."""
     try:
         _summarise_all()
-    except OperationalError as error:
-        logger.warning("the index of the chain has to wait for the next call: %s", error)
+    except (OperationalError, ProgrammingError) as error:  # somebody works on the table; or we do not own it
+        logger.warning("the index of the chain was not brought up to date: %s", error)
 
 
 @transaction

@@ -78,6 +78,16 @@ def seal_month(month: date, *, by: str, now: datetime) -> Month:
     return _seal(month, by=by, now=now)
 
 
+def why_not(month: date, *, now: datetime) -> str:
+    """Why a month can't be sealed now; empty when nothing is known that speaks against it."""
+    try:
+        _check_over(month, now)
+        _check_ready(month, is_alone=True)
+    except DomainError as refusal:
+        return refusal.detail
+    return ""
+
+
 def close_days(month: date, *, now: datetime) -> list[str]:
     """Close a month's days in the branches where they are open; which ones? Each is a commit. Safe to repeat.
 
@@ -133,8 +143,8 @@ _BOUNDS = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = to_re
 _UNSEALED = "SELECT max(seq), min(dateref) FROM ledger_transaction WHERE dateref >= %s AND dateref < %s"
 
 
-def _check_ready(month: date) -> None:
-    """Is it over, whole, and the next one? Raises MonthNotReady."""
+def _check_ready(month: date, *, is_alone: bool = False) -> None:
+    """Is it closed, chained, and the next one? Raises MonthNotReady. ``is_alone``: its partition is made later."""
     last_day = after(month) - timedelta(days=1)
     if left := fetch(_OPEN_BRANCHES, [last_day]):
         raise MonthNotReady(f"{last_day} is not closed in branch {left[0][0]}.", field="month")
@@ -150,6 +160,8 @@ def _check_ready(month: date) -> None:
     head = chain.head()
     if seq is not None and (head is None or head.seq_to < seq):
         raise MonthNotReady("Some of its lines are not chained yet.", field="month")
+    if is_alone:
+        return
     bounds = fetch(_BOUNDS, [TRANSACTIONS.name(month)])
     if not bounds or bounds[0][0] != f"FOR VALUES FROM ('{month}') TO ('{after(month)}')":
         raise MonthNotReady(_NOT_ALONE, field="month")

@@ -125,6 +125,23 @@ class TestChain:
             assert chain.chain(now=NOW) == 0
         assert chain.chain(now=NOW) == 1
 
+    def test_is_not_made_in_a_snapshot_from_before_its_locks(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_isolation = 'repeatable read'")
+            try:
+                with pytest.raises(RuntimeError, match="repeatable read"):
+                    chain.chain(now=NOW)
+            finally:
+                cursor.execute("RESET default_transaction_isolation")
+
+    def test_goes_on_when_its_index_is_busy(
+        self, writers: list[psycopg.Connection[tuple[object, ...]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chain, "SUMMARISE_TIMEOUT", "10ms")
+        fund(ANA, 1)
+        writers[0].execute("LOCK TABLE ledger_transaction_default IN SHARE UPDATE EXCLUSIVE MODE")  # as a vacuum does
+        assert chain.chain(now=NOW) == 1
+
     def test_is_made_by_one_at_a_time(self, writers: list[psycopg.Connection[tuple[object, ...]]]) -> None:
         fund(ANA, 1)
         writers[0].execute("SELECT pg_advisory_xact_lock(hashtext('ledger.chain'))")

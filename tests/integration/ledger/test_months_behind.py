@@ -556,6 +556,21 @@ class TestCommands:
         assert "2026-01" in self.run("verify_chain")
         assert "6 lines are in the table again" in self.run("attach_month", "2026-01", *folder)
 
+    def test_tell_of_every_month_and_what_comes_next(self, over: None, tmp_path: Path) -> None:
+        fund(ANA, 1)
+        put_away(tmp_path)
+        lines = [line.split(maxsplit=4) for line in self.run("ledger_months").splitlines()]
+        assert [(line[0], line[1], line[2]) for line in lines[:3]] == [
+            ("2026-01", "DETACHED", "6"),
+            ("2026-02", "OPEN", "2"),
+            ("2026-03", "OPEN", "1"),
+        ]
+        assert lines[1][4] == "next: seal_month"
+        assert "2026-03" in lines[2][0]
+        seal(FEBRUARY)
+        assert "next: export_month" in self.run("ledger_months")
+        assert "nothing happens by itself" in self.run("ledger_months")
+
     def test_close_the_days_when_they_are_told_to(self) -> None:
         two_months()
         with pytest.raises(CommandError, match="R136 2026-01-31 is not closed in branch 0001"):
