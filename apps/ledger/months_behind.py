@@ -19,17 +19,6 @@ class MonthArchived(DomainError):
     code = "R135"
 
 
-# For statements that prove sums (reconciliation.py). Detached are always all months up to one.
-# The first day whose lines are in the table.
-ONLINE_FROM = """
-(SELECT coalesce((max(month) + interval '1 month')::date, '-infinity'::date) FROM ledger_month WHERE state = 'DETACHED')
-"""
-# The highest seq of a line that is not in the table; -1 when all are. Back-dated lines of lower seq may still be there.
-SEQ_DETACHED = "(SELECT coalesce(max(seqlast), -1) FROM ledger_month WHERE state = 'DETACHED')"
-# branch, account, currency, debit, credit: of all lines that are not in the table (a view; see 0009_chain_rules).
-CLOSING_SUMS = "SELECT branch, account, currency, debit, credit FROM ledger_opening"
-
-
 def detached() -> frozenset[date]:
     """The first days of the months whose lines are not in the table."""
     return frozenset(Month.objects.filter(state=Month.State.DETACHED).values_list("month", flat=True))
