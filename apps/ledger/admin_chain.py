@@ -84,6 +84,6 @@ class MonthAdmin(ReadOnlyAdmin):
     look = column("State", lambda row: chip(LOOKS[row.state]))
     sealed = column("Sealed", lambda row: moment(row.sealed_at))
     exported = column("Exported", lambda row: moment(row.exported_at))
-    detached = column("Detached", lambda row: moment(row.detached_at))
+    detached = column("Last detached", lambda row: moment(row.detached_at))
     whole_hash = column("Seal", lambda row: _digits(row.hash))
     whole_file_hash = column("Hash of its file", lambda row: _digits(row.file_hash))

@@ -110,7 +110,7 @@ class Month(models.Model):
     sealed_by = models.TextField(db_column="sealedby")
     exported_at = models.DateTimeField(db_column="exportedat", null=True)
     exported_by = models.TextField(db_column="exportedby", default="", blank=True)
-    detached_at = models.DateTimeField(db_column="detachedat", null=True)
+    detached_at = models.DateTimeField(db_column="detachedat", null=True, help_text="The last time; it may have come back.")
     detached_by = models.TextField(db_column="detachedby", default="", blank=True)
 
     class Meta:

@@ -12,6 +12,7 @@ Note [Nothing lost]
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from apps.ledger.seals import LOCK_TIMEOUT, WrongMonthState, lock_months, name_o
 logger = logging.getLogger(__name__)
 
 _OF_MONTH = "ledger_transaction_of_month"
-MONTHS_AT_ONCE = 12  # of a task that found many: each takes minutes
+MONTHS_AT_ONCE = 12  # looked at by one call
+STEPS_MAX = 3 * MONTHS_AT_ONCE
 
 
 class ArchiveDamaged(DomainError):
@@ -139,31 +141,47 @@ def attach_month(month: date, *, directory: Path) -> Month:
         )
         cursor.execute(f"ALTER TABLE {TRANSACTIONS.name(month)} DROP CONSTRAINT {_OF_MONTH}")
     seals.refuse_changes(month)
-    row.state, row.detached_at, row.detached_by = Month.State.EXPORTED, None, ""
+    row.state = Month.State.EXPORTED
     row.save()
     return row
 
 
-def archive_months(*, online: int, directory: Path, by: str, now: datetime) -> list[Month]:
-    """Seal the months that are over, and export and detach all but the last ``online`` whole ones. What was detached?
+def archive_months(
+    *, online: int, directory: Path, by: str, now: datetime, steps_max: int = STEPS_MAX
+) -> list[tuple[date, str]]:
+    """Seal the months that are over, and export and detach all but the last ``online`` whole ones, step by step.
 
-    0: does nothing at all. The days of a month that is sealed are closed before. Tables stay for somebody to drop. Stops at
-    the first month that is not ready. Safe to repeat.
+    What was done: months and their new states. 0: does nothing at all. The days of a month that is sealed are closed
+    before. Tables stay for somebody to drop. Stops at the first month that is not ready, and at one that was brought back
+    by hand. Safe to repeat.
     """
     if not online:
         return []
-    done: list[Month] = []
+    steps = _steps(online=online, directory=directory, by=by, now=now)
+    return [(row.month, row.state) for row in islice(steps, steps_max)]
+
+
+def _steps(*, online: int, directory: Path, by: str, now: datetime) -> Iterator[Month]:
+    """One commit for each row that is given."""
     for month in _due(now):
-        try:
-            seals.close_days(month, now=now)
-            row = seals.seal_month(month, by=by, now=now)
-        except seals.MonthNotReady as reason:
-            logger.info("%s is not sealed: %s", name_of(month), reason)
-            break
-        if row.state != Month.State.DETACHED and _is_older(month, online, now):
-            export_month(month, directory=directory, by=by, now=now)
-            done.append(detach_month(month, directory=directory, by=by, now=now))
-    return done
+        row = Month.objects.filter(month=month).first()
+        if row is None:
+            try:
+                seals.close_days(month, now=now)
+                row = seals.seal_month(month, by=by, now=now)
+            except seals.MonthNotReady as reason:
+                logger.info("%s is not sealed: %s", name_of(month), reason)
+                return
+            yield row
+        if not _is_older(month, online, now):
+            continue
+        if row.state == Month.State.EXPORTED and row.detached_at is not None:
+            logger.info("%s was brought back: it stays until somebody detaches it", name_of(month))
+            return
+        if row.state == Month.State.SEALED:
+            row = export_month(month, directory=directory, by=by, now=now)
+            yield row
+        yield detach_month(month, directory=directory, by=by, now=now)
 
 
 def _due(now: datetime) -> list[date]:

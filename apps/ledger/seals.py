@@ -58,8 +58,12 @@ def name_of(month: date) -> str:
 
 
 def lock_months() -> None:
-    """One step of one month at a time, everywhere."""
+    """One step of one month at a time, everywhere; to the commit, however long a file is read meanwhile.
+
+    What nobody else waits for may be idle for longer than other transactions (DATABASE_IDLE_TRANSACTION_TIMEOUT_MS).
+    """
     fetch("SELECT pg_advisory_xact_lock(hashtext('ledger.months'))", [])
+    fetch("SELECT set_config('idle_in_transaction_session_timeout', '0', true)", [])
 
 
 def seal_month(month: date, *, by: str, now: datetime) -> Month:

@@ -84,7 +84,7 @@ def tell_head(**_newer_args: object) -> None:
 
 @shared_task(name="ledger.archive_months", ignore_result=True)
 def archive_months(**_newer_args: object) -> None:
-    """Seal the months that are over; export and detach those older than LEDGER_MONTHS_ONLINE. 0: leave all as they are.
+    """Take one step: seal a month that is over, or export or detach one older than LEDGER_MONTHS_ONLINE. 0: none at all.
 
     A month that is refused stops the others, and the log says why. What it says is there until somebody looks.
     """
@@ -96,6 +96,7 @@ def archive_months(**_newer_args: object) -> None:
             directory=Path(settings.LEDGER_ARCHIVE_DIR),
             by="ledger.archive_months",
             now=timezone.now(),
+            steps_max=1,  # each may take minutes, and a task has a time limit
         )
     except OperationalError as error:  # somebody reads or writes for longer than we wait
         logger.warning("the months of the ledger have to wait for the next call: %s", error)

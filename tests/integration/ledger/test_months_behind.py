@@ -49,6 +49,12 @@ def over() -> None:
     chain_all()
 
 
+@pytest.fixture
+def _in_march(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tasks and commands, which look at a clock."""
+    monkeypatch.setattr("django.utils.timezone.now", lambda: NOW)
+
+
 def seal(month: date = JANUARY, now: datetime = NOW) -> Month:
     settle_constraints()
     return seals.seal_month(month, by="ana", now=now)
@@ -297,6 +303,22 @@ class TestExportMonth:
 
 
 class TestDetachMonth:
+    def test_may_read_its_file_for_longer_than_other_transactions_may_be_idle(
+        self, over: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seal()
+        export(tmp_path)
+        seen = []
+
+        def difference(*_given: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW idle_in_transaction_session_timeout")
+                seen.append(cursor.fetchone()[0])
+
+        monkeypatch.setattr(month_files, "difference", difference)
+        detach(tmp_path)
+        assert seen == ["0"]
+
     def test_takes_the_lines_out_and_leaves_their_table(self, january_is_away: Path) -> None:
         assert seqs() == [6, 8, 9]
         with connection.cursor() as cursor:
@@ -504,7 +526,7 @@ class TestArchiveMonths:
     def archive(self, directory: Path, online: int, now: datetime = NOW) -> list[date]:
         settle_constraints()
         done = detaching.archive_months(online=online, directory=directory, by="beat", now=now)
-        return [row.month for row in done]
+        return [month for month, state in done if state == "DETACHED"]
 
     @pytest.mark.parametrize(("online", "away"), [(0, []), (1, [JANUARY]), (2, []), (12, [])])
     def test_keeps_so_many_whole_months(self, over: None, tmp_path: Path, online: int, away: list[date]) -> None:
@@ -521,15 +543,28 @@ class TestArchiveMonths:
         assert self.archive(tmp_path, 1, now=later) == [JANUARY]
         assert [row.month for row in Month.objects.all()] == [JANUARY]
 
+    @pytest.mark.usefixtures("_in_march")
     def test_is_done_by_its_task_when_a_setting_says_so(self, over: None, tmp_path: Path, settings: object) -> None:
         settings.LEDGER_ARCHIVE_DIR = str(tmp_path)  # type: ignore[attr-defined]
         archive_task(newer=True)
         assert not Month.objects.exists()
         settings.LEDGER_MONTHS_ONLINE = 1  # type: ignore[attr-defined]
         settle_constraints()
-        archive_task()
-        assert Month.objects.filter(state="DETACHED").exists()
+        seen = []
+        for _ in range(5):
+            archive_task()
+            seen.append(list(Month.objects.order_by("month").values_list("state", flat=True)))
+        away = ["DETACHED"]
+        assert seen == [["SEALED"], ["EXPORTED"], away, [*away, "SEALED"], [*away, "SEALED"]]
 
+    def test_leave_a_month_alone_that_was_brought_back(self, over: None, tmp_path: Path) -> None:
+        assert self.archive(tmp_path, 1) == [JANUARY]
+        detaching.attach_month(JANUARY, directory=tmp_path)
+        assert self.archive(tmp_path, 1, now=NOW + timedelta(days=60)) == []
+        detach(tmp_path)
+        assert self.archive(tmp_path, 1, now=NOW + timedelta(days=60)) == [FEBRUARY, MARCH]
+
+    @pytest.mark.usefixtures("_in_march")
     def test_what_does_not_add_up_is_logged(
         self, over: None, tmp_path: Path, settings: object, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -539,6 +574,7 @@ class TestArchiveMonths:
         assert "R137" in caplog.text
 
 
+@pytest.mark.usefixtures("_in_march")
 class TestCommands:
     def run(self, name: str, *arguments: str) -> str:
         settle_constraints()
