@@ -30,6 +30,7 @@ from apps.ledger.fold import (
     UnknownAccount,
     UnknownEvent,
 )
+from apps.ledger.history import LinesArchived, MomentBalance, MomentRefused, balance_as_of
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
 from apps.ledger.postings import (
     AlreadyReversed,
@@ -57,6 +58,7 @@ from apps.ledger.queries import (
     transactions_by_tracekey,
 )
 from apps.ledger.queue import request_postings
+from apps.ledger.reading import TooMuchToRead
 from apps.ledger.reconciliation import Difference, check_balances
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
@@ -74,6 +76,7 @@ from apps.ledger.rules import (
     UnbalancedEntry,
     check_form,
 )
+from apps.ledger.totals import EventTotal, EventTotals, totals_by_event
 
 __all__ = [
     "BACKDATE_DAYS_MAX",
@@ -97,14 +100,19 @@ __all__ = [
     "EntryResult",
     "EventInactive",
     "EventSideRefused",
+    "EventTotal",
+    "EventTotals",
     "HoldEnded",
     "HoldKeyReused",
     "HoldResult",
     "HoldView",
     "InsufficientFunds",
     "Leg",
+    "LinesArchived",
     "LinkedRefused",
     "MalformedEntry",
+    "MomentBalance",
+    "MomentRefused",
     "OpenedAccount",
     "Outcome",
     "PostResult",
@@ -114,6 +122,7 @@ __all__ = [
     "Statement",
     "StatementLine",
     "SumTooLarge",
+    "TooMuchToRead",
     "TracekeyReused",
     "TransactionLine",
     "UnbalancedEntry",
@@ -123,6 +132,7 @@ __all__ = [
     "UnknownEvent",
     "UnknownHold",
     "balance",
+    "balance_as_of",
     "balance_on",
     "check_balances",
     "check_form",
@@ -146,6 +156,7 @@ __all__ = [
     "set_frozen",
     "set_limits",
     "statement",
+    "totals_by_event",
     "transaction_by_id",
     "transactions_by_tracekey",
     "void_hold",

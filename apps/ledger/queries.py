@@ -11,7 +11,7 @@ from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
 from apps.ledger.keys import posted_lines
 from apps.ledger.models import Deferred, Hold, Refusal, Transaction
-from apps.ledger.rows import fetch
+from apps.ledger.reading import alias, fetch
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
 
@@ -113,10 +113,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance(account: AccountRef) -> AccountBalance:
     """The account now; what of it still waits to be rolled up included. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_BALANCE, list(account))
     if not found:
-        raise _no_account()
+        raise no_account()
     status, min_balance, max_balance, posted, pending = found[0]
     return AccountBalance(
         account=account,
@@ -129,13 +129,15 @@ def balance(account: AccountRef) -> AccountBalance:
     )
 
 
-def _check_key(account: AccountRef) -> None:
+def check_key(account: AccountRef) -> None:
+    """Raises NotFound for a key that no account can have."""
     # A NUL reaches here from a URL, and PostgreSQL refuses it with an error of its own.
     if any("\x00" in part for part in account):
-        raise _no_account()
+        raise no_account()
 
 
-def _no_account() -> NotFound:
+def no_account() -> NotFound:
+    """The refusal of whoever asks for an account that is not there."""
     return NotFound("There is no such ledger account.", field="account")
 
 
@@ -153,10 +155,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance_on(account: AccountRef, day: date) -> DayBalance:
     """The account at the end of ``day``; back-dated lines included, holds not. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_DAY, [day, *account])
     if not found:
-        raise _no_account()
+        raise no_account()
     dateref, debit, credit, accumulated_debit, accumulated_credit = found[0]
     zero = Decimal("0.00")
     accumulated_debit, accumulated_credit = accumulated_debit or zero, accumulated_credit or zero
@@ -208,9 +210,8 @@ def statement(
 
     Raises NotFound, and InvalidRequest for a period that ends before it begins or a cursor of another list.
     """
-    if date_to < date_from:
-        raise InvalidRequest("The period ends before it begins.", field="to")
-    _check_key(account)
+    check_period(date_from, date_to)
+    check_key(account)
     limit = max(1, min(limit, PAGE_ROWS_MAX))
     after_date, after_seq = _position(cursor) if cursor else (date_from, 0)
     found = fetch(
@@ -227,7 +228,7 @@ def statement(
         },
     )
     if not found:
-        raise _no_account()
+        raise no_account()
     rows = [row for row in found if row[2] is not None]
     last = rows[limit - 1] if len(rows) > limit else None
     return Statement(
@@ -239,6 +240,14 @@ def statement(
         lines=tuple(StatementLine(*row[3:]) for row in rows[:limit]),
         next_cursor=encode_cursor(last[4].isoformat(), last[2]) if last else None,
     )
+
+
+def check_period(date_from: date, date_to: date, *, days_max: int | None = None) -> None:
+    """Raises InvalidRequest for a period that ends before it begins, or is longer than ``days_max`` days."""
+    if date_to < date_from:
+        raise InvalidRequest("The period ends before it begins.", field="to")
+    if days_max is not None and (date_to - date_from).days >= days_max:
+        raise InvalidRequest(f"A period has at most {days_max} days.", field="from")
 
 
 def _position(cursor: str) -> tuple[date, int]:
@@ -294,14 +303,14 @@ def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
     """All lines of an entry, in order; none when nothing was posted under this tracekey."""
     # What waits first: what is rolled up between the two statements is seen by the second one.
-    waiting = {row.id: _line(row) for row in Deferred.objects.filter(tracekey=tracekey)}
-    lines = {row.id: _line(row) for row in Transaction.objects.filter(tracekey=tracekey)}
+    waiting = {row.id: _line(row) for row in Deferred.objects.using(alias()).filter(tracekey=tracekey)}
+    lines = {row.id: _line(row) for row in Transaction.objects.using(alias()).filter(tracekey=tracekey)}
     return tuple(line for _, line in sorted({**waiting, **lines}.items()))
 
 
 def hold_by_key(key: str) -> HoldView | None:
     """The hold with this key."""
-    row = Hold.objects.filter(key=key).first()
+    row = Hold.objects.using(alias()).filter(key=key).first()
     if row is None:
         return None
     account = None
@@ -320,8 +329,8 @@ def hold_by_key(key: str) -> HoldView | None:
 
 def transaction_by_id(line_id: UUID) -> TransactionLine | None:
     """One line."""
-    waiting = Deferred.objects.filter(id=line_id).first()
-    row = Transaction.objects.filter(id=line_id).first() or waiting
+    waiting = Deferred.objects.using(alias()).filter(id=line_id).first()
+    row = Transaction.objects.using(alias()).filter(id=line_id).first() or waiting
     return _line(row) if row else None
 
 
