@@ -182,6 +182,9 @@ TOPICS_COMPACTED = env.words("TOPICS_COMPACTED")  # of these Kafka keeps the new
 # Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
 ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 REQUEST_BODY_BYTES_MAX = 64 * 1024
+# Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, and of 800 with details: what is read
+# of it takes some 40 MB of memory while it is posted, and its caller is known by then.
+REQUEST_BODY_BYTES_MAX_AT = {"/ledger/transactions/batch": 8 * 1024 * 1024}
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
 

@@ -52,51 +52,45 @@ class MomentBalance:
     accumulated_credit: Decimal
 
 
-_AS_OF = """
-WITH account AS (
-    SELECT a.branch, a.account, a.currency FROM ledger_account a
-    WHERE a.branch = %(branch)s AND a.account = %(account)s AND a.currency = %(currency)s AND a.createdat <= %(moment)s
-), start AS (
-    SELECT b.dateref, b.accumulateddebit AS debit, b.accumulatedcredit AS credit FROM account a
-    JOIN ledger_balance b ON b.branch = a.branch AND b.account = a.account AND b.currency = a.currency
-    WHERE b.dateref <= %(settled)s AND b.updatedat <= %(moment)s ORDER BY b.dateref DESC LIMIT 1
-), ending AS (
-    SELECT b.accumulateddebit AS debit, b.accumulatedcredit AS credit FROM account a
-    JOIN ledger_balance b ON b.branch = a.branch AND b.account = a.account AND b.currency = a.currency
-    WHERE b.dateref <= %(until)s ORDER BY b.dateref DESC LIMIT 1
-), line AS (
-    SELECT t.debitcredit, t.amount, t.createdat <= %(moment)s OR (t.deferred AND EXISTS (
-        SELECT FROM ledger_posting_key k WHERE k.tracekey = t.tracekey AND k.createdat <= %(moment)s)) AS is_known
-    FROM account a
-    JOIN ledger_transaction t ON t.branch = a.branch AND t.account = a.account AND t.currency = a.currency
-    WHERE t.dateref <= %(until)s AND t.dateref > coalesce((SELECT dateref FROM start), '-infinity')
-), read AS (
+# The account's key is written as constants everywhere: with columns of a join in their place, the newest day row before a
+# date would be found by sorting all of them.
+_KEY = "{0}.branch = %(branch)s AND {0}.account = %(account)s AND {0}.currency = %(currency)s"
+_HELD = """
+        SELECT h.amount FROM ledger_hold h
+        WHERE {key} AND h.createdat <= %(moment)s AND h.dateref <= %(until)s AND {open_then}"""
+_SUMS = """
     SELECT coalesce(sum(amount) FILTER (WHERE debitcredit = 'D'), 0.00) AS debit,
-        coalesce(sum(amount) FILTER (WHERE debitcredit = 'C'), 0.00) AS credit,
+        coalesce(sum(amount) FILTER (WHERE debitcredit = 'C'), 0.00) AS credit"""
+_AS_OF = f"""
+WITH start AS (
+    SELECT b.dateref, b.accumulateddebit AS debit, b.accumulatedcredit AS credit FROM ledger_balance b
+    WHERE {_KEY.format("b")} AND b.dateref <= %(settled)s AND b.updatedat <= %(moment)s ORDER BY b.dateref DESC LIMIT 1
+), ending AS (
+    SELECT b.accumulateddebit AS debit, b.accumulatedcredit AS credit FROM ledger_balance b
+    WHERE {_KEY.format("b")} AND b.dateref <= %(until)s ORDER BY b.dateref DESC LIMIT 1
+), line AS (
+    SELECT t.debitcredit, t.amount, t.createdat <= %(moment)s OR (t.deferred AND
+        (SELECT k.createdat FROM ledger_posting_key k WHERE k.tracekey = t.tracekey) <= %(moment)s) AS is_known
+    FROM ledger_transaction t
+    WHERE {_KEY.format("t")} AND t.dateref <= %(until)s AND t.dateref > coalesce((SELECT dateref FROM start), '-infinity')
+), read AS ({_SUMS},
         coalesce(sum(amount) FILTER (WHERE debitcredit = 'D' AND is_known), 0.00) AS known_debit,
-        coalesce(sum(amount) FILTER (WHERE debitcredit = 'C' AND is_known), 0.00) AS known_credit FROM line
-), waiting AS (
-    SELECT coalesce(sum(d.amount) FILTER (WHERE d.debitcredit = 'D'), 0.00) AS debit,
-        coalesce(sum(d.amount) FILTER (WHERE d.debitcredit = 'C'), 0.00) AS credit FROM account a
-    JOIN ledger_deferred d ON d.branch = a.branch AND d.account = a.account AND d.currency = a.currency
-    WHERE d.dateref <= %(until)s AND d.createdat <= %(moment)s
+        coalesce(sum(amount) FILTER (WHERE debitcredit = 'C' AND is_known), 0.00) AS known_credit
+    FROM line
+), waiting AS ({_SUMS}
+    FROM ledger_deferred d WHERE {_KEY.format("d")} AND d.dateref <= %(until)s AND d.createdat <= %(moment)s
 ), held AS (
-    SELECT coalesce(sum(amount), 0.00) AS amount FROM (
-        SELECT h.amount FROM account a
-        JOIN ledger_hold h ON h.branch = a.branch AND h.account = a.account AND h.currency = a.currency
-        WHERE h.status = 'OPEN' AND h.createdat <= %(moment)s AND h.dateref <= %(until)s
-        UNION ALL
-        SELECT h.amount FROM account a
-        JOIN ledger_hold h ON h.branch = a.branch AND h.account = a.account AND h.currency = a.currency
-        WHERE h.endedat > %(moment)s AND h.createdat <= %(moment)s AND h.dateref <= %(until)s
+    SELECT coalesce(sum(amount), 0.00) AS amount FROM ({_HELD.format(key=_KEY.format("h"), open_then="h.status = 'OPEN'")}
+        UNION ALL{_HELD.format(key=_KEY.format("h"), open_then="h.endedat > %(moment)s")}
     ) hold
 )
 SELECT coalesce(start.debit, 0.00) + read.known_debit + waiting.debit,
     coalesce(start.credit, 0.00) + read.known_credit + waiting.credit, held.amount,
     coalesce(start.debit, 0.00) + read.debit = coalesce(ending.debit, 0.00)
         AND coalesce(start.credit, 0.00) + read.credit = coalesce(ending.credit, 0.00)
-FROM account CROSS JOIN read CROSS JOIN waiting CROSS JOIN held LEFT JOIN start ON true LEFT JOIN ending ON true
-"""
+FROM ledger_account a CROSS JOIN read CROSS JOIN waiting CROSS JOIN held LEFT JOIN start ON true LEFT JOIN ending ON true
+WHERE {_KEY.format("a")} AND a.createdat <= %(moment)s
+"""  # noqa: S608 - constants
 
 
 def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = None, now: datetime) -> MomentBalance:

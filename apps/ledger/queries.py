@@ -175,21 +175,25 @@ def balance_on(account: AccountRef, day: date) -> DayBalance:
 
 # A line's running balance is stored in two parts that never have to be rewritten together: what its day opened with (the
 # day row, which back-dated lines shift) and the day's own net up to the line. So no page sums what came before it.
+# The key is written as constants: joined to the account's row, the days and the lines would be sorted, all of them.
 _STATEMENT = """
 WITH account AS (
     SELECT branch, account, currency FROM ledger_account WHERE branch = %(branch)s AND account = %(account)s
         AND currency = %(currency)s
 ), opening AS (
-    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b NATURAL JOIN account
-    WHERE b.dateref < %(from)s ORDER BY b.dateref DESC LIMIT 1
+    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b
+    WHERE b.branch = %(branch)s AND b.account = %(account)s AND b.currency = %(currency)s
+        AND b.dateref < %(from)s ORDER BY b.dateref DESC LIMIT 1
 ), closing AS (
-    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b NATURAL JOIN account
-    WHERE b.dateref <= %(to)s ORDER BY b.dateref DESC LIMIT 1
+    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b
+    WHERE b.branch = %(branch)s AND b.account = %(account)s AND b.currency = %(currency)s
+        AND b.dateref <= %(to)s ORDER BY b.dateref DESC LIMIT 1
 ), page AS (
     SELECT t.*, b.accumulatedcredit - b.accumulateddebit - b.totalcredit + b.totaldebit + t.daynet AS running
     FROM (
-        SELECT t.* FROM ledger_transaction t NATURAL JOIN account
-        WHERE t.dateref BETWEEN %(from)s AND %(to)s AND (t.dateref, t.seq) > (%(after_date)s, %(after_seq)s)
+        SELECT t.* FROM ledger_transaction t
+        WHERE t.branch = %(branch)s AND t.account = %(account)s AND t.currency = %(currency)s
+            AND t.dateref BETWEEN %(from)s AND %(to)s AND (t.dateref, t.seq) > (%(after_date)s, %(after_seq)s)
         ORDER BY t.dateref, t.seq LIMIT %(limit)s
     ) t
     JOIN ledger_balance b ON b.branch = t.branch AND b.account = t.account AND b.currency = t.currency

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -31,6 +31,10 @@ _PREFER = OpenApiParameter(
     description="respond-async: queue it and answer 202. The result is published, and found by its tracekey.",
 )
 _CURRENCY = OpenApiParameter("currency", str, description="ISO 4217; BRL when absent.")
+_PERIOD = (
+    OpenApiParameter("from", date, description="First day; absent: the first of to's month."),
+    OpenApiParameter("to", date, description="Last day; absent: today in São Paulo."),
+)
 _REFUSED = {401: ProblemSerializer, 403: ProblemSerializer, 404: ProblemSerializer, 422: ProblemSerializer}
 
 
@@ -48,28 +52,90 @@ def _day(request: Request, name: str) -> date | None:
         raise InvalidRequest(f"{name} is a date such as 2025-01-31.", field=name) from None
 
 
+def _period(request: Request) -> tuple[date, date]:
+    date_to = _day(request, "to") or business_date(timezone.now())
+    return _day(request, "from") or date_to.replace(day=1), date_to
+
+
+def _moment(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{name} is a moment with its zone, such as 2025-01-31T15:04:05Z.", field=name) from None
+
+
 class BalanceView(APIView):
     """An account's balance."""
 
     @extend_schema(
         operation_id="ledger_balance",
-        parameters=[OpenApiParameter("date", date, description="Absent: now, with what is held."), _CURRENCY],
+        parameters=[
+            OpenApiParameter("date", date, description="At the end of this day. Absent: now, with what is held."),
+            OpenApiParameter(
+                "as_of",
+                datetime,
+                description="As the ledger knew it at this moment: lines posted later are left out, also those that "
+                "are dated earlier. With date: of what it knew, up to the end of that day.",
+            ),
+            _CURRENCY,
+        ],
         responses={
             200: PolymorphicProxySerializer(
                 component_name="LedgerBalance",
-                serializers=[serializers.BalanceSerializer, serializers.DayBalanceSerializer],
+                serializers=[
+                    serializers.BalanceSerializer,
+                    serializers.DayBalanceSerializer,
+                    serializers.MomentBalanceSerializer,
+                ],
                 resource_type_field_name=None,
             ),
+            409: ProblemSerializer,
             **_REFUSED,
         },
     )
     def get(self, request: Request, branch: str, account: str) -> Response:
-        """The balance now (posted, pending, available), or at the end of a day."""
+        """The balance now (posted, pending, available), at the end of a day, or as it was known at a moment."""
         require_scope(request, READ)
-        ref, day = _account(request, branch, account), _day(request, "date")
+        ref, day, moment = _account(request, branch, account), _day(request, "date"), _moment(request, "as_of")
+        if moment is not None:
+            known = public.balance_as_of(ref, moment, day=day, now=timezone.now())
+            return Response(serializers.MomentBalanceSerializer(known).data)
         if day is None:
             return Response(serializers.BalanceSerializer(public.balance(ref)).data)
         return Response(serializers.DayBalanceSerializer(public.balance_on(ref, day)).data)
+
+
+class TotalsView(APIView):
+    """Totals by event."""
+
+    @extend_schema(
+        operation_id="ledger_totals",
+        parameters=[
+            OpenApiParameter("branch", str, description="Absent: all branches."),
+            OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
+            *_PERIOD,
+            _CURRENCY,
+        ],
+        responses={200: serializers.EventTotalsSerializer, 409: ProblemSerializer, **_REFUSED},
+    )
+    def get(self, request: Request) -> Response:
+        """How often each event was posted and how much, on either side, in at most 366 days."""
+        require_scope(request, READ)
+        date_from, date_to = _period(request)
+        found = public.totals_by_event(
+            date_from=date_from,
+            date_to=date_to,
+            branch=request.query_params.get("branch"),
+            account=request.query_params.get("account"),
+            currency=request.query_params.get("currency", CURRENCY),
+        )
+        return Response(serializers.EventTotalsSerializer(found).data)
 
 
 class StatementView(APIView):
@@ -78,8 +144,7 @@ class StatementView(APIView):
     @extend_schema(
         operation_id="ledger_statement",
         parameters=[
-            OpenApiParameter("from", date, description="First day; absent: the first of to's month."),
-            OpenApiParameter("to", date, description="Last day; absent: today in São Paulo."),
+            *_PERIOD,
             OpenApiParameter("cursor", str, description="next_cursor of the page before."),
             OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent."),
             _CURRENCY,
@@ -89,10 +154,10 @@ class StatementView(APIView):
     def get(self, request: Request, branch: str, account: str) -> Response:
         """Opening balance, lines with the balance after each, closing balance; oldest first, in pages."""
         require_scope(request, READ)
-        date_to = _day(request, "to") or business_date(timezone.now())
+        date_from, date_to = _period(request)
         found = public.statement(
             _account(request, branch, account),
-            date_from=_day(request, "from") or date_to.replace(day=1),
+            date_from=date_from,
             date_to=date_to,
             cursor=request.query_params.get("cursor"),
             limit=page_rows(request.query_params.get("limit")),
@@ -169,12 +234,19 @@ class BatchView(APIView):
         operation_id="ledger_post_batch",
         request=serializers.PostingBatchRequestSerializer,
         parameters=[_PREFER],
-        responses={200: serializers.PostingOutcomesSerializer, 202: serializers.PostingsAcceptedSerializer, **_REFUSED},
+        responses={
+            200: serializers.PostingOutcomesSerializer,
+            202: serializers.PostingsAcceptedSerializer,
+            409: ProblemSerializer,
+            413: ProblemSerializer,
+            **_REFUSED,
+        },
     )
     def post(self, request: Request) -> Response:
-        """Post many entries, each all or nothing; one result per entry, in order. 202: queued.
+        """Post up to 10,000 lines (8 MiB), each entry all or nothing; one result per entry, in order. 202: queued.
 
-        An entry that is malformed refuses the request as a whole, and nothing is posted.
+        An entry that is malformed refuses the request as a whole, and nothing is posted. So does a key that was used for
+        another batch.
         """
         caller = require_scope(request, POST)
         entries = serializers.read_batch(request.data)

@@ -77,6 +77,12 @@ class TestBalanceAsOf:
             ledger.roll_up(now=NOW + timedelta(days=12))
         assert waiting == [as_of(fees, NOW + timedelta(minutes=n)).posted for n in (0, 5)] == [9, 10]
 
+    def test_is_not_misled_when_the_later_posting_took_the_lock_first(self) -> None:
+        week_ago = NOW.date() - timedelta(days=7)
+        post(line(ANA, "C", 5, dateref=week_ago), NOW + timedelta(seconds=2))
+        post(line(ANA, "C", 1, dateref=week_ago), NOW)
+        assert as_of(ANA, NOW + timedelta(seconds=1)).posted == 1
+
     def test_passes_over_day_rows_that_a_larger_window_has_changed_since(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fund(ANA, 1)
         monkeypatch.setattr("apps.ledger.rules.BACKDATE_DAYS_MAX", 30)
