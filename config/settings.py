@@ -182,8 +182,8 @@ TOPICS_COMPACTED = env.words("TOPICS_COMPACTED")  # of these Kafka keeps the new
 # Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
 ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 REQUEST_BODY_BYTES_MAX = 64 * 1024
-# Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, and of 800 with details: what is read
-# of it takes some 40 MB of memory while it is posted, and its caller is known by then.
+# Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, 800 with details. It takes 50 MB of
+# memory while it is posted, and the worst that can be said in so much JSON 260 MB; its caller is known by then.
 REQUEST_BODY_BYTES_MAX_AT = {"/ledger/transactions/batch": 8 * 1024 * 1024}
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
@@ -202,6 +202,10 @@ LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
 LEDGER_BACKDATE_DAYS_MAX = env.whole("LEDGER_BACKDATE_DAYS_MAX", 7)
 # Is an account opened, without money and with the floor zero, by the first posting that names it in a known branch?
 LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
+# How an exported statement (OFX) names the bank: its number (COMPE or ISPB), at most nine characters.
+LEDGER_BANK_ID = env.text("LEDGER_BANK_ID", "0000")
+if not re.fullmatch(r"[0-9A-Za-z]{1,9}", LEDGER_BANK_ID):
+    raise ImproperlyConfigured("LEDGER_BANK_ID has one to nine letters and digits.")
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 

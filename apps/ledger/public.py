@@ -18,6 +18,7 @@ from apps.ledger.accounts import (
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
 from apps.ledger.deferred import roll_up
+from apps.ledger.exports import EXPORT_LINES_MAX, Export, export_statement
 from apps.ledger.fold import (
     AccountClosed,
     AccountFrozen,
@@ -81,6 +82,7 @@ from apps.ledger.totals import EventTotal, EventTotals, totals_by_event
 __all__ = [
     "BACKDATE_DAYS_MAX",
     "BATCH_LINES_MAX",
+    "EXPORT_LINES_MAX",
     "AboveCeiling",
     "AccountBalance",
     "AccountClosed",
@@ -102,6 +104,7 @@ __all__ = [
     "EventSideRefused",
     "EventTotal",
     "EventTotals",
+    "Export",
     "HoldEnded",
     "HoldKeyReused",
     "HoldResult",
@@ -141,6 +144,7 @@ __all__ = [
     "ensure_currencies",
     "ensure_event",
     "expire_holds",
+    "export_statement",
     "hold",
     "hold_by_key",
     "open_account",

@@ -6,9 +6,12 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -20,7 +23,7 @@ from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.ledger import public
-from apps.ledger.api import serializers
+from apps.ledger.api import downloads, serializers
 
 READ, POST = "ledger:read", "ledger:post"
 TRACEKEYS_MAX = 100  # in one address: 4.6 KB, and servers take 8
@@ -141,22 +144,46 @@ class TotalsView(APIView):
 class StatementView(APIView):
     """An account's statement."""
 
+    renderer_classes = (JSONRenderer, downloads.CsvRenderer, downloads.OfxRenderer)
+    content_negotiation_class = downloads.Negotiation
+
     @extend_schema(
         operation_id="ledger_statement",
         parameters=[
             *_PERIOD,
-            OpenApiParameter("cursor", str, description="next_cursor of the page before."),
-            OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent."),
+            OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
+            OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent; JSON only."),
             _CURRENCY,
         ],
-        responses={200: serializers.StatementSerializer, **_REFUSED},
+        responses={
+            (200, "application/json"): serializers.StatementSerializer,
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/x-ofx"): OpenApiTypes.STR,
+            **{(status, "application/json"): ProblemSerializer for status in (401, 403, 404, 406, 409, 422)},
+        },
     )
-    def get(self, request: Request, branch: str, account: str) -> Response:
-        """Opening balance, lines with the balance after each, closing balance; oldest first, in pages."""
+    def get(self, request: Request, branch: str, account: str) -> HttpResponseBase:
+        """Opening balance, lines with the balance after each, closing balance; oldest first.
+
+        JSON in pages; as CSV or OFX (`?format=` or `Accept`) the whole period as one file of at most 500,000 lines, which
+        is what the ledger held when it was asked for, whatever is posted while it is sent.
+
+        CSV: RFC 4180, UTF-8, decimal point. Its header is
+        `id,dateref,debitcredit,amount,eventcode,description,tracekey,createdat,running`; an apostrophe stands before what a
+        spreadsheet would take for a formula. OFX: a bank statement of version 2.1.1; FITID is the line's id, REFNUM its
+        tracekey, LEDGERBAL the closing balance.
+        """
         require_scope(request, READ)
         date_from, date_to = _period(request)
+        ref = _account(request, branch, account)
+        kind = request.accepted_renderer.format
+        if kind != "json":
+            now = timezone.now()
+            return downloads.send(
+                request, public.export_statement(ref, date_from=date_from, date_to=date_to, format=kind, now=now)
+            )
         found = public.statement(
-            _account(request, branch, account),
+            ref,
             date_from=date_from,
             date_to=date_to,
             cursor=request.query_params.get("cursor"),

@@ -1,13 +1,19 @@
 """Questions over HTTP beside those of ``test_views``: as of a moment, totals, exports."""
 
+import io
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core.handlers.asgi import ASGIRequest
 from django.utils import timezone
+from rest_framework.request import Request
 from rest_framework.test import APIClient
 
 from apps.common.clock import business_date
+from apps.ledger import public as ledger
+from apps.ledger.api.downloads import send as send_file
 from tests.integration.ledger.api.test_views import body, client, client_with, send
 from tests.integration.ledger.conftest import ANA, ANY
 
@@ -86,8 +92,73 @@ class TestTotals:
         assert client.get(self.PATH, query).status_code == status
 
 
+def text_of(answer: Any) -> str:
+    return b"".join(answer.streaming_content).decode()
+
+
+class TestExports:
+    PATH = f"{ACCOUNT}/statement"
+
+    @pytest.mark.parametrize(
+        ("query", "accept", "kind", "extension"),
+        [
+            ({"format": "csv"}, "*/*", "text/csv; charset=utf-8", "csv"),
+            ({}, "text/csv", "text/csv; charset=utf-8", "csv"),
+            ({"format": "ofx"}, "*/*", "application/x-ofx; charset=utf-8", "ofx"),
+            ({}, "application/x-ofx, */*;q=0.5", "application/x-ofx; charset=utf-8", "ofx"),
+        ],
+    )
+    def test_are_asked_for_by_address_or_header(
+        self, client: APIClient, query: dict[str, str], accept: str, kind: str, extension: str
+    ) -> None:
+        send(client, body(amount=7))
+        today = business_date(timezone.now())
+        answer = client.get(self.PATH, {"from": str(today), **query}, headers={"Accept": accept})
+        assert (answer.status_code, answer["Content-Type"]) == (200, kind)
+        name = f"statement-0001-{ANA.account}-BRL-{today}-{today}.{extension}"
+        assert answer["Content-Disposition"] == f'attachment; filename="{name}"'
+        assert "7.00" in text_of(answer)
+
+    def test_json_is_what_everybody_else_gets(self, client: APIClient) -> None:
+        for headers in ({}, {"Accept": "text/html,*/*;q=0.8"}, {"Accept": "application/json"}):
+            assert client.get(self.PATH, headers=headers).json()["lines"] == []
+
+    @pytest.mark.parametrize("query", [{"format": "csv"}, {"format": "ofx"}])
+    def test_are_refused_by_a_problem_like_everything(self, client: APIClient, query: dict[str, str]) -> None:
+        answer = client.get("/ledger/accounts/0001/nobody/statement", query)
+        assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+        assert answer.json()["code"] == "R004"
+        assert client.get(self.PATH, {**query, "from": "x"}).json()["code"] == "R001"
+
+    def test_of_a_kind_that_nobody_makes_are_not_acceptable(self, client: APIClient) -> None:
+        for query, accept in (({"format": "pdf"}, "*/*"), ({}, "application/pdf")):
+            answer = client.get(self.PATH, query, headers={"Accept": accept})
+            assert (answer.status_code, answer.json()["code"]) == (406, "R007")
+
+
+class TestUnderAsgi:
+    def test_parts_are_sent_one_by_one(self, client: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("apps.ledger.exports.PAGE_LINES", 2)
+        now = timezone.now()
+        for _ in range(3):
+            send(client, body(amount=1))
+        request = Request(ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": []}, io.BytesIO()))
+        day = business_date(now)
+        export = ledger.export_statement(ANA, date_from=day, date_to=day, format="csv", now=now)
+
+        async def take() -> list[bytes]:
+            return [part async for part in send_file(request, export).streaming_content]
+
+        assert [part.count(b"\r\n") for part in async_to_sync(take)()] == [1, 2, 1]
+
+
 class TestScopes:
-    PATHS = (f"{ACCOUNT}/balance?as_of=2026-01-01T00:00:00Z", "/ledger/totals")
+    PATHS = (
+        f"{ACCOUNT}/balance?as_of=2026-01-01T00:00:00Z",
+        "/ledger/totals",
+        f"{ACCOUNT}/statement?format=csv",
+        f"{ACCOUNT}/statement?format=ofx",
+    )
 
     def test_of_reading_are_needed(self, client: APIClient) -> None:
         poster = client_with("ledger:post")
