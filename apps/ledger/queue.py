@@ -10,13 +10,12 @@ Note [Refused or poisoned]
     Deadlocks, lock timeouts and a database that is away are nobody's fault: they are raised, and the consumer tries again.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-from apps.common.json_text import check_keepable
+from apps.common.errors import MalformedJson
+from apps.common.json_text import strict_json
 from apps.common.transactions import transaction_required
 from apps.ledger import keys
 from apps.ledger.postings import post_batch
@@ -140,9 +139,8 @@ def _leg(leg: RequestedLeg) -> Leg:
 def _details(text: str) -> dict[str, Any]:
     """Read as the API reads them, so that one entry has one fingerprint on either way."""
     try:
-        value = json.loads(text, parse_float=Decimal)
-        check_keepable(text, value)
-    except (ValueError, RecursionError):
+        value = strict_json(text.encode())
+    except (MalformedJson, ValueError):
         raise MalformedEntry("details is not a JSON object that can be kept.", field="details") from None
     if not isinstance(value, dict):
         raise MalformedEntry("details is not a JSON object.", field="details")
