@@ -73,44 +73,70 @@ DATABASE_IDLE_TRANSACTION_TIMEOUT_MS = env.whole("DATABASE_IDLE_TRANSACTION_TIME
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=True)
 
 
-def _database() -> dict[str, Any]:
-    url = env.text("DATABASE_URL")
-    pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
-    options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
-    limits = {
-        "lock_timeout": DATABASE_LOCK_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+def _server_of(name: str, url: str) -> dict[str, Any]:
+    """Where a URL says the database is; what its query says are options of the connection."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured(f"{name} begins with postgresql://")
+    _refuse_default_password(name, url)
+    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
+    return {
+        "NAME": unquote(parts.path.lstrip("/")) or "lastro",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(query.pop("host", parts.hostname or "")),
+        "PORT": str(parts.port or 5432),
+        "OPTIONS": query,
     }
-    if words := [f"-c {name}={limit}" for name, limit in limits.items() if limit]:
+
+
+def _connection(*, pool_timeout_s: int, **server_settings: int | str) -> dict[str, Any]:
+    """How a process connects: its pool, and what each of its connections says to the server."""
+    pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": pool_timeout_s}
+    options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
+    if words := [f"-c {name}={value}" for name, value in server_settings.items() if value]:
         options["options"] = " ".join(words)
     # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
     options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
     base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
     if not DATABASE_POOL_MAX:
         base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    return base
+
+
+def _database() -> dict[str, Any]:
+    url = env.text("DATABASE_URL")
+    base = _connection(
+        pool_timeout_s=DATABASE_POOL_TIMEOUT_S,
+        lock_timeout=DATABASE_LOCK_TIMEOUT_MS,
+        idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    )
     if not url:
         if not EMBEDDED:
             raise ImproperlyConfigured("DATABASE_URL is missing. Outside the embedded mode it has no default.")
         server = embedded.start_postgres(DATA_DIR / env.text("EMBEDDED_POSTGRES_DIR", "postgres"))
         embedded.ensure_database(server, "lastro")
         return {**base, **server, "NAME": "lastro"}
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured("DATABASE_URL begins with postgresql://")
-    _refuse_default_password("DATABASE_URL", url)
-    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
-    return {
-        **base,
-        "NAME": unquote(parts.path.lstrip("/")) or "lastro",
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": unquote(query.pop("host", parts.hostname or "")),
-        "PORT": str(parts.port or 5432),
-        "OPTIONS": {**query, **options},
-    }
+    server = _server_of("DATABASE_URL", url)
+    return {**base, **server, "OPTIONS": {**server["OPTIONS"], **base["OPTIONS"]}}
 
 
-DATABASES = {"default": _database()}
+# A streaming replica for questions to the ledger whose callers can bear an answer that is a moment old (see
+# docs/ledger-questions.md). Empty: the primary answers everything.
+DATABASE_REPLICA_URL = env.text("DATABASE_REPLICA_URL")
+# A replica whose last commit is older than this, in seconds, is asked nothing, unless there was none since.
+DATABASE_REPLICA_LAG_MAX_S = env.whole("DATABASE_REPLICA_LAG_MAX_S", 60, least=1)
+
+
+def _replica() -> dict[str, Any]:
+    # The primary answers when the replica does not, so nobody waits long for it.
+    base = _connection(pool_timeout_s=1, idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS)
+    server = _server_of("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
+    return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
+
+
+DATABASES = {"default": _database(), **({"replica": _replica()} if DATABASE_REPLICA_URL else {})}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Celery: see config/celery.py for routes and the beat schedule -------------------------------------------------

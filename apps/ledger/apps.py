@@ -11,13 +11,14 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        """Tell what a fork of a saga would have posted; prepare a new database."""
-        from apps.ledger import witness
+        """Tell what a fork of a saga would have posted; prepare a new database; look after the replica."""
+        from apps.ledger import checks, metrics, witness  # noqa: F401  # registers itself
         from apps.saga import public as saga
 
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
         post_migrate.connect(_prepare, sender=self)
+        metrics.register()
 
 
 def _prepare(**_signal: Any) -> None:

@@ -14,7 +14,9 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from apps.ledger import formats, reading
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
+
+from apps.ledger import formats, reading, replica
 from apps.ledger.history import LinesArchived
 from apps.ledger.queries import StatementLine, check_key, check_period, no_account
 from apps.ledger.reading import TooMuchToRead
@@ -94,9 +96,17 @@ def _page_reader(values: dict[str, Any]) -> Read:
     source = reading.alias()
 
     def read(after_date: date | None, after_seq: int) -> list[tuple[Any, ...]]:
+        nonlocal source
         after: dict[str, Any] = {} if after_date is None else {"after_date": after_date, "after_seq": after_seq}
-        with reading.reading_from(source):
-            return reading.fetch(_PAGE, {**values, **after})
+        try:
+            with reading.reading_from(source):
+                return reading.fetch(_PAGE, {**values, **after})
+        except (DatabaseError, InterfaceError) as error:
+            if source == DEFAULT_DB_ALIAS:
+                raise
+            replica.leave(error)
+            source = DEFAULT_DB_ALIAS  # which has every line that a replica had
+        return read(after_date, after_seq)
 
     return read
 

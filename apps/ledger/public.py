@@ -61,6 +61,7 @@ from apps.ledger.queries import (
 from apps.ledger.queue import request_postings
 from apps.ledger.reading import TooMuchToRead
 from apps.ledger.reconciliation import Difference, check_balances
+from apps.ledger.replica import Answer, ask, check_lsn, written_lsn
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
     BATCH_LINES_MAX,
@@ -91,6 +92,7 @@ __all__ = [
     "AccountNotEmpty",
     "AccountRef",
     "AlreadyReversed",
+    "Answer",
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
@@ -134,11 +136,13 @@ __all__ = [
     "UnknownCurrency",
     "UnknownEvent",
     "UnknownHold",
+    "ask",
     "balance",
     "balance_as_of",
     "balance_on",
     "check_balances",
     "check_form",
+    "check_lsn",
     "close_account",
     "close_day",
     "ensure_currencies",
@@ -164,4 +168,5 @@ __all__ = [
     "transaction_by_id",
     "transactions_by_tracekey",
     "void_hold",
+    "written_lsn",
 ]

@@ -47,6 +47,8 @@ SAGA_RUNS = Gauge("lastro_saga_runs", "Runs that are not over, and those that ar
 SAGA_RUNS_OVER = Gauge(
     "lastro_saga_runs_over_day", "Runs begun in the last 24 hours that are over; counted up to 100,000.", ("status",)
 )
+LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
+LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -24,6 +24,7 @@ from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.ledger import public
 from apps.ledger.api import downloads, serializers
+from apps.ledger.api.freshness import MIN_LSN, ask_for, tell, tell_written
 
 READ, POST = "ledger:read", "ledger:post"
 TRACEKEYS_MAX = 100  # in one address: 4.6 KB, and servers take 8
@@ -87,6 +88,7 @@ class BalanceView(APIView):
                 "are dated earlier. With date: of what it knew, up to the end of that day.",
             ),
             _CURRENCY,
+            MIN_LSN,
         ],
         responses={
             200: PolymorphicProxySerializer(
@@ -107,11 +109,14 @@ class BalanceView(APIView):
         require_scope(request, READ)
         ref, day, moment = _account(request, branch, account), _day(request, "date"), _moment(request, "as_of")
         if moment is not None:
-            known = public.balance_as_of(ref, moment, day=day, now=timezone.now())
-            return Response(serializers.MomentBalanceSerializer(known).data)
+            now = timezone.now()
+            known = ask_for(request, lambda: public.balance_as_of(ref, moment, day=day, now=now))
+            return tell(Response(serializers.MomentBalanceSerializer(known.value).data), known)
         if day is None:
-            return Response(serializers.BalanceSerializer(public.balance(ref)).data)
-        return Response(serializers.DayBalanceSerializer(public.balance_on(ref, day)).data)
+            today = ask_for(request, lambda: public.balance(ref))
+            return tell(Response(serializers.BalanceSerializer(today.value).data), today)
+        found = ask_for(request, lambda: public.balance_on(ref, day))
+        return tell(Response(serializers.DayBalanceSerializer(found.value).data), found)
 
 
 class TotalsView(APIView):
@@ -124,6 +129,7 @@ class TotalsView(APIView):
             OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
             *_PERIOD,
             _CURRENCY,
+            MIN_LSN,
         ],
         responses={200: serializers.EventTotalsSerializer, 409: ProblemSerializer, **_REFUSED},
     )
@@ -131,14 +137,11 @@ class TotalsView(APIView):
         """How often each event was posted and how much, on either side, in at most 366 days."""
         require_scope(request, READ)
         date_from, date_to = _period(request)
-        found = public.totals_by_event(
-            date_from=date_from,
-            date_to=date_to,
-            branch=request.query_params.get("branch"),
-            account=request.query_params.get("account"),
-            currency=request.query_params.get("currency", CURRENCY),
-        )
-        return Response(serializers.EventTotalsSerializer(found).data)
+        scope = {
+            name: request.query_params[name] for name in ("branch", "account", "currency") if name in request.query_params
+        }
+        found = ask_for(request, lambda: public.totals_by_event(date_from=date_from, date_to=date_to, **scope))
+        return tell(Response(serializers.EventTotalsSerializer(found.value).data), found)
 
 
 class StatementView(APIView):
@@ -154,6 +157,7 @@ class StatementView(APIView):
             OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
             OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent; JSON only."),
             _CURRENCY,
+            MIN_LSN,
         ],
         responses={
             (200, "application/json"): serializers.StatementSerializer,
@@ -179,17 +183,16 @@ class StatementView(APIView):
         kind = request.accepted_renderer.format
         if kind != "json":
             now = timezone.now()
-            return downloads.send(
-                request, public.export_statement(ref, date_from=date_from, date_to=date_to, format=kind, now=now)
+            file = ask_for(
+                request,
+                lambda: public.export_statement(ref, date_from=date_from, date_to=date_to, format=kind, now=now),
             )
-        found = public.statement(
-            ref,
-            date_from=date_from,
-            date_to=date_to,
-            cursor=request.query_params.get("cursor"),
-            limit=page_rows(request.query_params.get("limit")),
+            return tell(downloads.send(request, file.value), file)
+        cursor, limit = request.query_params.get("cursor"), page_rows(request.query_params.get("limit"))
+        found = ask_for(
+            request, lambda: public.statement(ref, date_from=date_from, date_to=date_to, cursor=cursor, limit=limit)
         )
-        return Response(serializers.StatementSerializer(found).data)
+        return tell(Response(serializers.StatementSerializer(found.value).data), found)
 
 
 def _wants_the_queue(request: Request) -> bool:
@@ -241,7 +244,8 @@ class PostingView(APIView):
             public.check_form(entry)
             return _queue([entry], location=f"{reverse('ledger-post')}?tracekey={entry.tracekey}")
         posting = public.post_alone(entry, now=timezone.now())
-        return Response(serializers.PostResultSerializer(posting).data, status=200 if posting.replayed else 201)
+        answer = serializers.PostResultSerializer(posting).data
+        return tell_written(Response(answer, status=200 if posting.replayed else 201))
 
 
 def _tracekeys(request: Request) -> list[UUID]:
@@ -291,7 +295,7 @@ class BatchView(APIView):
             )
             _refuse_malformed(results)  # rolls back
         outcomes = [serializers.outcome_of(result) for result in results]
-        return Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data)
+        return tell_written(Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data))
 
 
 def _batch_key(account_id: str, key: str | None) -> str | None:
@@ -320,12 +324,21 @@ def _refuse_malformed(results: Sequence[public.EntryResult]) -> None:
 class TransactionView(APIView):
     """Posted lines."""
 
-    @extend_schema(operation_id="ledger_transaction", responses={200: serializers.TransactionsSerializer, **_REFUSED})
+    @extend_schema(
+        operation_id="ledger_transaction",
+        parameters=[MIN_LSN],
+        responses={200: serializers.TransactionsSerializer, **_REFUSED},
+    )
     def get(self, request: Request, key: UUID) -> Response:
         """The line with this id, or all lines of the entry with this tracekey."""
         require_scope(request, READ)
-        line = public.transaction_by_id(key)
-        lines = (line,) if line else public.transactions_by_tracekey(key)
-        if not lines:
-            raise NotFound("There is no transaction with this id or tracekey.")
-        return Response(serializers.TransactionsSerializer({"transactions": lines}).data)
+        found = ask_for(request, lambda: _lines(key))
+        return tell(Response(serializers.TransactionsSerializer({"transactions": found.value}).data), found)
+
+
+def _lines(key: UUID) -> tuple[public.TransactionLine, ...]:
+    line = public.transaction_by_id(key)
+    lines = (line,) if line else public.transactions_by_tracekey(key)
+    if not lines:
+        raise NotFound("There is no transaction with this id or tracekey.")
+    return lines

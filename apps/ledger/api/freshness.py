@@ -1,0 +1,43 @@
+"""How fresh an answer has to be, and how fresh it is, in HTTP's words: ``min_lsn``, ``Ledger-Lsn``, ``Ledger-Source``."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+
+from apps.ledger.public import Answer, ask, check_lsn, written_lsn
+
+T = TypeVar("T")
+R = TypeVar("R", bound=HttpResponseBase)
+
+MIN_LSN = OpenApiParameter(
+    "min_lsn",
+    str,
+    description=(
+        "A replica may answer if it knows this write (its Ledger-Lsn), or, with 0/0, whatever it knows. "
+        "Absent: the primary answers. The answer's Ledger-Source says who did."
+    ),
+)
+
+
+def ask_for(request: Request, question: Callable[[], T]) -> Answer[T]:
+    """Put a question where this request allows. Raises InvalidRequest for a ``min_lsn`` that is none."""
+    text = request.query_params.get("min_lsn")
+    return ask(question, min_lsn=None if text is None else check_lsn(text))
+
+
+def tell(response: R, answer: Answer[T]) -> R:
+    """Say where the answer was found; shown as ``min_lsn``, its position lets nobody read something older next time."""
+    response["Ledger-Source"] = answer.source
+    if answer.lsn is not None:
+        response["Ledger-Lsn"] = answer.lsn
+    return response
+
+
+def tell_written(response: R) -> R:
+    """Say which position has what this request wrote. Costs a statement, and only where there is a replica."""
+    if (lsn := written_lsn()) is not None:
+        response["Ledger-Lsn"] = lsn
+    return response
