@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from config import embedded, env
+from config import connect, embedded, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
@@ -73,41 +73,12 @@ DATABASE_IDLE_TRANSACTION_TIMEOUT_MS = env.whole("DATABASE_IDLE_TRANSACTION_TIME
 DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=True)
 
 
-def _server_of(name: str, url: str) -> dict[str, Any]:
-    """Where a URL says the database is; what its query says are options of the connection."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured(f"{name} begins with postgresql://")
-    _refuse_default_password(name, url)
-    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
-    return {
-        "NAME": unquote(parts.path.lstrip("/")) or "lastro",
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": unquote(query.pop("host", parts.hostname or "")),
-        "PORT": str(parts.port or 5432),
-        "OPTIONS": query,
-    }
-
-
-def _connection(*, pool_timeout_s: int, **server_settings: int | str) -> dict[str, Any]:
-    """How a process connects: its pool, and what each of its connections says to the server."""
-    pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": pool_timeout_s}
-    options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
-    if words := [f"-c {name}={value}" for name, value in server_settings.items() if value]:
-        options["options"] = " ".join(words)
-    # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
-    options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
-    base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
-    if not DATABASE_POOL_MAX:
-        base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    return base
-
-
 def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
-    base = _connection(
+    base = connect.how(
+        pool_max=DATABASE_POOL_MAX,
         pool_timeout_s=DATABASE_POOL_TIMEOUT_S,
+        prepare=DATABASE_PREPARE,
         lock_timeout=DATABASE_LOCK_TIMEOUT_MS,
         idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
     )
@@ -117,7 +88,8 @@ def _database() -> dict[str, Any]:
         server = embedded.start_postgres(DATA_DIR / env.text("EMBEDDED_POSTGRES_DIR", "postgres"))
         embedded.ensure_database(server, "lastro")
         return {**base, **server, "NAME": "lastro"}
-    server = _server_of("DATABASE_URL", url)
+    _refuse_default_password("DATABASE_URL", url)
+    server = connect.where("DATABASE_URL", url)
     return {**base, **server, "OPTIONS": {**server["OPTIONS"], **base["OPTIONS"]}}
 
 
@@ -130,8 +102,14 @@ DATABASE_REPLICA_LAG_MAX_S = env.whole("DATABASE_REPLICA_LAG_MAX_S", 60, least=1
 
 def _replica() -> dict[str, Any]:
     # The primary answers when the replica does not, so nobody waits long for it.
-    base = _connection(pool_timeout_s=1, idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS)
-    server = _server_of("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    base = connect.how(
+        pool_max=DATABASE_POOL_MAX,
+        pool_timeout_s=1,
+        prepare=DATABASE_PREPARE,
+        idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    )
+    _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
