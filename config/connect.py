@@ -22,9 +22,9 @@ def where(name: str, url: str) -> dict[str, Any]:
     }
 
 
-def how(*, pool_max: int, pool_timeout_s: int, prepare: bool, **server_settings: int) -> dict[str, Any]:
+def how(*, pool_min: int = 2, pool_max: int, pool_timeout_s: int, prepare: bool, **server_settings: int) -> dict[str, Any]:
     """A process's pool (0: none), and what each of its connections says to the server (0: nothing)."""
-    pool = {"min_size": min(2, pool_max), "max_size": pool_max, "timeout": pool_timeout_s}
+    pool = {"min_size": min(pool_min, pool_max), "max_size": pool_max, "timeout": pool_timeout_s}
     options: dict[str, Any] = {"pool": pool} if pool_max else {}
     if words := [f"-c {name}={value}" for name, value in server_settings.items() if value]:
         options["options"] = " ".join(words)

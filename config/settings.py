@@ -103,6 +103,7 @@ DATABASE_REPLICA_LAG_MAX_S = env.whole("DATABASE_REPLICA_LAG_MAX_S", 60, least=1
 def _replica() -> dict[str, Any]:
     # The primary answers when the replica does not, so nobody waits long for it.
     base = connect.how(
+        pool_min=0,  # nothing is to be kept open to a server that may be away
         pool_max=DATABASE_POOL_MAX,
         pool_timeout_s=1,
         prepare=DATABASE_PREPARE,
@@ -375,6 +376,8 @@ LOGGING = {
     # Celery tells every task at INFO, and two wake-ups a second would hide everything else.
     "loggers": {
         "celery": {"level": env.text("CELERY_LOG_LEVEL", "WARNING")},
+        # A database that is away is told by whoever needs it; a replica's pool would tell it all the time.
+        "psycopg.pool": {"level": "ERROR"},
         # A broker that is away is told once by the relay and the consumers; the client tells it for every connection.
         "kafka.net.selector": {"level": "ERROR"},
         "kafka.net.sasl.plain": {"level": "ERROR"},

@@ -54,8 +54,8 @@ def request_postings(entries: Sequence[Entry]) -> None:
 
 
 @transaction_required
-def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: datetime) -> None:
-    """Post what is asked for and publish one answer per request, in order. Safe to repeat.
+def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: datetime) -> list[EntryResult]:
+    """Post what is asked for and publish one answer per request, in order; what became of each. Safe to repeat.
 
     See Note [Refused or poisoned] for what is answered and what is raised.
     """
@@ -64,6 +64,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
         keys.keep_refusals(refused, now=now)
     answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]
     publish_many(answers, answering=[request.meta for request in requests])
+    return results
 
 
 @transaction_required

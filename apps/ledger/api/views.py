@@ -22,9 +22,10 @@ from apps.common.money import CURRENCY
 from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
-from apps.ledger import public
+from apps.ledger import logbook, public
 from apps.ledger.api import downloads, serializers
 from apps.ledger.api.freshness import MIN_LSN, ask_for, tell, tell_written
+from apps.observability import ids
 
 READ, POST = "ledger:read", "ledger:post"
 TRACEKEYS_MAX = 100  # in one address: 4.6 KB, and servers take 8
@@ -203,6 +204,7 @@ def _wants_the_queue(request: Request) -> bool:
 def _queue(entries: Sequence[public.Entry], *, location: str | None = None) -> Response:
     with transaction.atomic(durable=True):
         public.request_postings(entries)
+    logbook.tell_queued(entries)
     headers = {"Preference-Applied": "respond-async", **({"Location": location} if location else {})}
     accepted = serializers.PostingsAcceptedSerializer({"tracekeys": [entry.tracekey for entry in entries]})
     return Response(accepted.data, status=202, headers=headers)
@@ -243,9 +245,21 @@ class PostingView(APIView):
         if _wants_the_queue(request):
             public.check_form(entry)
             return _queue([entry], location=f"{reverse('ledger-post')}?tracekey={entry.tracekey}")
-        posting = public.post_alone(entry, now=timezone.now())
+        posting = _post_alone(entry)
         answer = serializers.PostResultSerializer(posting).data
         return tell_written(Response(answer, status=200 if posting.replayed else 201))
+
+
+def _post_alone(entry: public.Entry) -> public.PostResult:
+    try:
+        # Whatever is logged below stands under the tracekey, too.
+        with ids.bound(tracekey=str(entry.tracekey)):
+            posting = public.post_alone(entry, now=timezone.now())
+    except DomainError as refusal:
+        logbook.tell_refused(entry, refusal)
+        raise
+    logbook.tell_posted(posting)
+    return posting
 
 
 def _tracekeys(request: Request) -> list[UUID]:
@@ -294,6 +308,8 @@ class BatchView(APIView):
                 entries, now=timezone.now(), key=_batch_key(caller.account_id, options["key"]), dry_run=options["dry_run"]
             )
             _refuse_malformed(results)  # rolls back
+        if not options["dry_run"]:
+            logbook.tell_results(results)
         outcomes = [serializers.outcome_of(result) for result in results]
         return tell_written(Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data))
 
