@@ -1,21 +1,21 @@
 """Questions over HTTP beside those of ``test_views``: as of a moment, totals, exports."""
 
-import io
+import base64
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.handlers.asgi import ASGIRequest
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.db import transaction
 from django.utils import timezone
-from rest_framework.request import Request
 from rest_framework.test import APIClient
 
 from apps.common.clock import business_date
-from apps.ledger import public as ledger
-from apps.ledger.api.downloads import send as send_file
+from apps.identity.public import create_account, issue_secret
 from tests.integration.ledger.api.test_views import body, client, client_with, send
-from tests.integration.ledger.conftest import ANA, ANY
+from tests.integration.ledger.conftest import ANA, ANY, line, open_bank, post
 
 __all__ = ["client"]
 
@@ -136,20 +136,35 @@ class TestExports:
             assert (answer.status_code, answer.json()["code"]) == (406, "R007")
 
 
+@pytest.mark.django_db(transaction=True)
 class TestUnderAsgi:
-    def test_parts_are_sent_one_by_one(self, client: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the web server calls the project: each request in a thread of its own, with its own connection."""
+
+    def test_parts_are_sent_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("apps.ledger.exports.PAGE_LINES", 2)
         now = timezone.now()
+        open_bank(now)
         for _ in range(3):
-            send(client, body(amount=1))
-        request = Request(ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": []}, io.BytesIO()))
-        day = business_date(now)
-        export = ledger.export_statement(ANA, date_from=day, date_to=day, format="csv", now=now)
+            post(line(ANA, "C", 1), now)
+        with transaction.atomic():
+            create_account(name="Reader", scopes=["ledger:read"], code="acc_reader", now=now)
+            issued = issue_secret(account_id="acc_reader", now=now)
+        login = base64.b64encode(f"{issued.account_id}:{issued.secret}".encode())
+        status, headers, parts = async_to_sync(self.get)(f"{ACCOUNT}/statement", b"format=csv", login)
+        assert (status, headers[b"content-type"]) == (200, b"text/csv; charset=utf-8")
+        assert [part.count(b"\r\n") for part in parts] == [1, 2, 1]
 
-        async def take() -> list[bytes]:
-            return [part async for part in send_file(request, export).streaming_content]
-
-        assert [part.count(b"\r\n") for part in async_to_sync(take)()] == [1, 2, 1]
+    async def get(self, path: str, query: bytes, login: bytes) -> tuple[int, dict[bytes, bytes], list[bytes]]:
+        headers = [(b"host", b"localhost"), (b"authorization", b"Basic " + login)]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
+        running = ApplicationCommunicator(get_asgi_application(), {**scope, "scheme": "https"})
+        await running.send_input({"type": "http.request", "body": b"", "more_body": False})
+        start = await running.receive_output(30)
+        parts = []
+        while (message := await running.receive_output(30)).get("more_body"):
+            parts.append(message["body"])
+        await running.wait(30)
+        return start["status"], {name.lower(): value for name, value in start["headers"]}, [part for part in parts if part]
 
 
 class TestScopes:
