@@ -98,7 +98,9 @@ def ask(question: Callable[[], T], *, min_lsn: str | None) -> Answer[T]:
                     return Answer(question(), "replica", lsn)
         except (DatabaseError, InterfaceError) as error:
             leave(error)
-    return Answer(question(), "primary")
+    value = question()
+    # Taken behind the question, so that what is asked next is no older. Who named no position needs none.
+    return Answer(value, "primary", None if min_lsn is None else written_lsn())
 
 
 def leave(error: Exception) -> None:

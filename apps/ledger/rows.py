@@ -211,6 +211,7 @@ WHERE NOT EXISTS (
     SELECT FROM ledger_account a WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 )
 ORDER BY k.branch, k.account, k.currency
+FOR KEY SHARE OF b
 ON CONFLICT DO NOTHING
 """
 
@@ -218,7 +219,8 @@ ON CONFLICT DO NOTHING
 def open_missing(refs: Collection[AccountRef], *, now: datetime) -> list[AccountRef]:
     """Open those of these accounts that are not there, in branches and currencies that are. Which?
 
-    Whoever wants to open the same one waits here for our end: then it is there, or is opened after all.
+    Whoever wants to open the same one waits here for our end: then it is there, or is opened after all. And we wait here
+    for whoever closes a day of the branch, who locks the accounts that are there: none may appear beside them.
     """
     opened = fetch(_OPEN_MISSING + " RETURNING branch, account, currency", [now, now, *columns(refs, 3)])
     return [AccountRef(*row) for row in opened]

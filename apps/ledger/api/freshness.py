@@ -29,7 +29,7 @@ def ask_for(request: Request, question: Callable[[], T]) -> Answer[T]:
 
 
 def tell(response: R, answer: Answer[T]) -> R:
-    """Say where the answer was found; shown as ``min_lsn``, its position lets nobody read something older next time."""
+    """Say where the answer was found; shown as ``min_lsn``, its position keeps the next answer from being older."""
     response["Ledger-Source"] = answer.source
     if answer.lsn is not None:
         response["Ledger-Lsn"] = answer.lsn

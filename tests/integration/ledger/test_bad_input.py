@@ -2,13 +2,14 @@
 
 import json
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -21,7 +22,18 @@ from apps.messaging.contracts.ledger import POSTING_EVENT, POSTING_IN, PostingDo
 from apps.messaging.models import Message
 from apps.messaging.transports.base import IncomingRecord
 from tests.integration.ledger.api.test_views import client_with
-from tests.integration.ledger.conftest import ANA, ANY, BOB, CREDIT_ONLY, INACTIVE, open_bank, post_batch, posted
+from tests.integration.ledger.conftest import (
+    ANA,
+    ANY,
+    BOB,
+    CREDIT_ONLY,
+    INACTIVE,
+    NOW,
+    TODAY,
+    open_bank,
+    post_batch,
+    posted,
+)
 from tests.integration.ledger.conftest import line as ledger_line
 
 pytestmark = pytest.mark.django_db
@@ -290,3 +302,32 @@ class TestFirstUseAtOnce:
         paid = codes.count(None) - (24 - codes.count("R103"))
         assert Transaction.objects.filter(debit_credit="C").count() == paid == 72
         assert ledger.check_balances() == []
+
+    def test_waits_for_who_closes_a_day_and_is_refused(self, settings: Any) -> None:
+        settings.LEDGER_OPEN_ON_FIRST_USE = True
+        open_bank()
+        yesterday = TODAY - timedelta(days=1)
+
+        def post_back() -> str | None:
+            try:
+                return post_batch([ledger_line(AccountRef("0001", "new"), "C", 1, dateref=yesterday)])[0].code
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(1) as pool:
+            with transaction.atomic():
+                ledger.close_day(branch="0001", day=yesterday, now=NOW)
+                waiting = pool.submit(post_back)
+                until_somebody_waits()
+            assert waiting.result() == "R122"
+
+
+def until_somebody_waits() -> None:
+    """The limit is for a broken build."""
+    for _ in range(3_000):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError("nobody waited")

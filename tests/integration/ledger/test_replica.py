@@ -103,7 +103,8 @@ class TestReplicaThatIsNone:
 
         with as_replica({**connections["default"].settings_dict}):
             monkeypatch.setattr(replica, "_reached", lambda _lsn: "0/1")
-            assert replica.ask(question, min_lsn="0/0") == replica.Answer("found", "primary")
+            found = replica.ask(question, min_lsn="0/0")
+            assert (found.value, found.source, ledger.check_lsn(found.lsn)) == ("found", "primary", found.lsn)
             assert tried == ["replica", "default"]
             assert replica.ask(question, min_lsn="0/0").source == "replica"
 
@@ -165,6 +166,8 @@ class TestRealReplica:
         stale = api.get(BALANCE, {"min_lsn": "0/0"})
         assert (fresh["Ledger-Source"], fresh.json()["posted"]) == ("primary", str(known + 100))
         assert stale["Ledger-Source"] == "replica"
+        # What the primary answered is not followed by something older.
+        assert api.get(BALANCE, {"min_lsn": fresh["Ledger-Lsn"]})["Ledger-Source"] == "primary"
         assert stale.json()["posted"] < fresh.json()["posted"]
         standby.ask("SELECT pg_wal_replay_resume()")
         until(lambda: source(token) == "replica")
@@ -192,7 +195,8 @@ class TestRealReplica:
 
         with ThreadPoolExecutor(1) as pool:
             dropped = pool.submit(drop)
-            assert replica.ask(question, min_lsn=token) == replica.Answer("found", "primary")
+            found = replica.ask(question, min_lsn=token)
+            assert (found.value, found.source) == ("found", "primary")
             dropped.result()
         assert not replica.link.is_down
 
