@@ -12,13 +12,36 @@ from apps.ledger.public import Answer, ask, check_lsn, written_lsn
 T = TypeVar("T")
 R = TypeVar("R", bound=HttpResponseBase)
 
-MIN_LSN = OpenApiParameter(
-    "min_lsn",
-    str,
-    description=(
-        "A replica may answer if it knows this write (its Ledger-Lsn), or, with 0/0, whatever it knows. "
-        "Absent: the primary answers. The answer's Ledger-Source says who did."
+# For the OpenAPI document: what questions take and answer, and what writes answer.
+QUESTION = (
+    OpenApiParameter(
+        "min_lsn",
+        str,
+        description=(
+            "A replica may answer if it knows this write (its Ledger-Lsn), or, with 0/0, whatever it knows. "
+            "Absent: the primary answers."
+        ),
     ),
+    OpenApiParameter(
+        "Ledger-Source", str, OpenApiParameter.HEADER, response=[200], description="Who answered: primary or replica."
+    ),
+    OpenApiParameter(
+        "Ledger-Lsn",
+        str,
+        OpenApiParameter.HEADER,
+        response=[200],
+        description=(
+            "Shown as the next question's min_lsn, it keeps that answer from being older. Told only to whoever shows one, "
+            "and where there is a replica."
+        ),
+    ),
+)
+WRITE = OpenApiParameter(
+    "Ledger-Lsn",
+    str,
+    OpenApiParameter.HEADER,
+    response=[200, 201],
+    description="Shown as a question's min_lsn, it lets a replica answer that knows this write. Absent without a replica.",
 )
 
 

@@ -24,7 +24,7 @@ from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.ledger import logbook, public
 from apps.ledger.api import downloads, serializers
-from apps.ledger.api.freshness import MIN_LSN, ask_for, tell, tell_written
+from apps.ledger.api.freshness import QUESTION, WRITE, ask_for, tell, tell_written
 from apps.observability import ids
 
 READ, POST = "ledger:read", "ledger:post"
@@ -89,7 +89,7 @@ class BalanceView(APIView):
                 "are dated earlier. With date: of what it knew, up to the end of that day.",
             ),
             _CURRENCY,
-            MIN_LSN,
+            *QUESTION,
         ],
         responses={
             200: PolymorphicProxySerializer(
@@ -130,7 +130,7 @@ class TotalsView(APIView):
             OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
             *_PERIOD,
             _CURRENCY,
-            MIN_LSN,
+            *QUESTION,
         ],
         responses={200: serializers.EventTotalsSerializer, 409: ProblemSerializer, **_REFUSED},
     )
@@ -158,7 +158,7 @@ class StatementView(APIView):
             OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
             OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent; JSON only."),
             _CURRENCY,
-            MIN_LSN,
+            *QUESTION,
         ],
         responses={
             (200, "application/json"): serializers.StatementSerializer,
@@ -229,7 +229,7 @@ class PostingView(APIView):
     @extend_schema(
         operation_id="ledger_post",
         request=serializers.either_entry(),
-        parameters=[_PREFER],
+        parameters=[_PREFER, WRITE],
         responses={
             201: serializers.PostResultSerializer,
             200: serializers.PostResultSerializer,
@@ -278,7 +278,7 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="ledger_post_batch",
         request=serializers.PostingBatchRequestSerializer,
-        parameters=[_PREFER],
+        parameters=[_PREFER, WRITE],
         responses={
             200: serializers.PostingOutcomesSerializer,
             202: serializers.PostingsAcceptedSerializer,
@@ -342,7 +342,7 @@ class TransactionView(APIView):
 
     @extend_schema(
         operation_id="ledger_transaction",
-        parameters=[MIN_LSN],
+        parameters=[*QUESTION],
         responses={200: serializers.TransactionsSerializer, **_REFUSED},
     )
     def get(self, request: Request, key: UUID) -> Response:
