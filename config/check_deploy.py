@@ -12,6 +12,7 @@ def main() -> int:
         **os.environ,
         "LASTRO_EMBEDDED": "0",
         "DATABASE_URL": f"postgresql://lastro:{secrets.token_urlsafe(16)}@127.0.0.1:5432/lastro",
+        "DATABASE_REPLICA_URL": f"postgresql://lastro:{secrets.token_urlsafe(16)}@127.0.0.2:5432/lastro",
         "CELERY_BROKER_URL": f"redis://:{secrets.token_urlsafe(16)}@127.0.0.1:6379/0",
         "SECRET_KEY": secrets.token_urlsafe(64),
         "VAULT_KEYS": secrets.token_urlsafe(48),

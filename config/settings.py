@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from config import embedded, env
+from config import connect, embedded, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
@@ -75,42 +75,47 @@ DATABASE_PREPARE = env.flag("DATABASE_PREPARE", default=True)
 
 def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
-    pool = {"min_size": min(2, DATABASE_POOL_MAX), "max_size": DATABASE_POOL_MAX, "timeout": DATABASE_POOL_TIMEOUT_S}
-    options: dict[str, Any] = {"pool": pool} if DATABASE_POOL_MAX else {}
-    limits = {
-        "lock_timeout": DATABASE_LOCK_TIMEOUT_MS,
-        "idle_in_transaction_session_timeout": DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
-    }
-    if words := [f"-c {name}={limit}" for name, limit in limits.items() if limit]:
-        options["options"] = " ".join(words)
-    # None prepares nothing; otherwise only what asks for it, because no statement is executed so often in one connection.
-    options["prepare_threshold"] = 2**31 if DATABASE_PREPARE else None
-    base: dict[str, Any] = {"ENGINE": "config.database", "OPTIONS": options}
-    if not DATABASE_POOL_MAX:
-        base |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    base = connect.how(
+        pool_max=DATABASE_POOL_MAX,
+        pool_timeout_s=DATABASE_POOL_TIMEOUT_S,
+        prepare=DATABASE_PREPARE,
+        lock_timeout=DATABASE_LOCK_TIMEOUT_MS,
+        idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    )
     if not url:
         if not EMBEDDED:
             raise ImproperlyConfigured("DATABASE_URL is missing. Outside the embedded mode it has no default.")
         server = embedded.start_postgres(DATA_DIR / env.text("EMBEDDED_POSTGRES_DIR", "postgres"))
         embedded.ensure_database(server, "lastro")
         return {**base, **server, "NAME": "lastro"}
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"}:
-        raise ImproperlyConfigured("DATABASE_URL begins with postgresql://")
     _refuse_default_password("DATABASE_URL", url)
-    query = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
-    return {
-        **base,
-        "NAME": unquote(parts.path.lstrip("/")) or "lastro",
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": unquote(query.pop("host", parts.hostname or "")),
-        "PORT": str(parts.port or 5432),
-        "OPTIONS": {**query, **options},
-    }
+    server = connect.where("DATABASE_URL", url)
+    return {**base, **server, "OPTIONS": {**server["OPTIONS"], **base["OPTIONS"]}}
 
 
-DATABASES = {"default": _database()}
+# A streaming replica for questions to the ledger whose callers can bear an answer that is a moment old (see
+# docs/ledger-questions.md). Empty: the primary answers everything.
+DATABASE_REPLICA_URL = env.text("DATABASE_REPLICA_URL")
+# A replica whose last commit is older than this, in seconds, is asked nothing, unless there was none since.
+DATABASE_REPLICA_LAG_MAX_S = env.whole("DATABASE_REPLICA_LAG_MAX_S", 60, least=1)
+
+
+def _replica() -> dict[str, Any]:
+    # The primary answers when the replica does not, so nobody waits long for it.
+    base = connect.how(
+        pool_min=0,  # nothing is to be kept open to a server that may be away
+        pool_max=DATABASE_POOL_MAX,
+        pool_timeout_s=1,
+        prepare=DATABASE_PREPARE,
+        idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
+    )
+    _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
+    return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
+
+
+DATABASES = {"default": _database(), **({"replica": _replica()} if DATABASE_REPLICA_URL else {})}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Celery: see config/celery.py for routes and the beat schedule -------------------------------------------------
@@ -182,6 +187,9 @@ TOPICS_COMPACTED = env.words("TOPICS_COMPACTED")  # of these Kafka keeps the new
 # Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
 ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 REQUEST_BODY_BYTES_MAX = 64 * 1024
+# Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, 800 with details. It takes 50 MB of
+# memory while it is posted, and the worst that can be said in so much JSON 260 MB; its caller is known by then.
+REQUEST_BODY_BYTES_MAX_AT = {"/ledger/transactions/batch": 8 * 1024 * 1024}
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
 
@@ -203,6 +211,10 @@ LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
 # folder, which all workers share, and detached; months that are over are sealed before. 0: no month is sealed by itself.
 LEDGER_MONTHS_ONLINE = env.whole("LEDGER_MONTHS_ONLINE", 0)
 LEDGER_ARCHIVE_DIR = env.text("LEDGER_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
+# How an exported statement (OFX) names the bank: its number (COMPE or ISPB), at most nine characters.
+LEDGER_BANK_ID = env.text("LEDGER_BANK_ID", "0000")
+if not re.fullmatch(r"[0-9A-Za-z]{1,9}", LEDGER_BANK_ID):
+    raise ImproperlyConfigured("LEDGER_BANK_ID has one to nine letters and digits.")
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
@@ -370,6 +382,8 @@ LOGGING = {
     # Celery tells every task at INFO, and two wake-ups a second would hide everything else.
     "loggers": {
         "celery": {"level": env.text("CELERY_LOG_LEVEL", "WARNING")},
+        # A database that is away is told by whoever needs it; a replica's pool would tell it all the time.
+        "psycopg.pool": {"level": "ERROR"},
         # A broker that is away is told once by the relay and the consumers; the client tells it for every connection.
         "kafka.net.selector": {"level": "ERROR"},
         "kafka.net.sasl.plain": {"level": "ERROR"},

@@ -2,9 +2,13 @@
 
 import json
 import re
-from typing import Any
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from apps.common.errors import MalformedJson
 
 NESTING_MAX = 32  # nothing of ours is nested deeper than five; what walks a document afterwards is recursive
+NUMBER_CHARACTERS_MAX = 40  # a longer number is no amount, and costs time to convert
 # An escaped NUL: an odd number of backslashes before u0000. PostgreSQL's text and jsonb cannot hold it.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -31,3 +35,50 @@ def _deeper_than(levels: int, value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise MalformedJson("The body names a key twice in one object.")
+    return result
+
+
+def _number(text: str) -> Decimal:
+    if len(text) > NUMBER_CHARACTERS_MAX:
+        raise MalformedJson("The body holds a number that is too long.")
+    return Decimal(text)
+
+
+def _integer(text: str) -> int:
+    if len(text) > NUMBER_CHARACTERS_MAX:
+        raise MalformedJson("The body holds a number that is too long.")
+    return int(text)
+
+
+def _constant(text: str) -> NoReturn:
+    raise MalformedJson(f"{text} is not a JSON value.")
+
+
+def strict_json(raw: bytes) -> Any:
+    """Read JSON. Raises MalformedJson, which says where reading stopped."""
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_float=_number,
+            parse_int=_integer,
+            parse_constant=_constant,
+        )
+    except UnicodeDecodeError:
+        raise MalformedJson("The body is not UTF-8.") from None
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"{error.msg}, at line {error.lineno}, column {error.colno}.") from None
+    try:
+        check_keepable(text, value)
+    except ValueError as error:
+        raise MalformedJson(f"The body cannot be kept: {error}.") from None
+    return value

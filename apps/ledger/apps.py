@@ -11,14 +11,14 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database."""
-        from apps.ledger import metrics, metrics_chain, witness
+        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database; check the replica."""
+        from apps.ledger import metrics, metrics_chain, metrics_replica, replica_checks, witness  # noqa: F401  # checks register themselves
         from apps.saga import public as saga
 
-        metrics.register()
+        for source in (metrics, metrics_chain, metrics_replica):
+            source.register()
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
-        metrics_chain.register()
         post_migrate.connect(_prepare, sender=self)
 
 

@@ -102,6 +102,7 @@ class Fold:
     closed: dict[str, int] = field(default_factory=dict)  # branch to the ordinal of its last closed day
     suspended: Mapping[AccountRef, DomainError] = field(default_factory=dict)  # their books have the status SUSPENDED
     holds: dict[UUID, HeldRow] = field(default_factory=dict)
+    opened: list[AccountRef] = field(default_factory=list)  # by this batch, on first use
     lines: list[NewLine] = field(default_factory=list)  # of what was just decided
     line_count: int = 0
     later: list[NewLine] = field(default_factory=list)  # of deferred accounts

@@ -1,10 +1,12 @@
 """Kafka in: entries to post, in batches."""
 
 from collections.abc import Sequence
+from functools import partial
 
+from django.db import transaction
 from django.utils import timezone
 
-from apps.ledger import queue
+from apps.ledger import logbook, queue
 from apps.messaging.contracts.ledger import PostingRequested
 from apps.messaging.public import Received, handles_batch
 
@@ -19,4 +21,5 @@ def on_posting_requested(received: Sequence[Received[PostingRequested]]) -> None
     A refused entry is answered with its code and the others go on. What cannot be answered, because it follows no contract
     or breaks our code, goes to ``ledger.accounts.posting.error``. See Note [Refused or poisoned] in queue.py.
     """
-    queue.answer_requests(received, now=timezone.now())
+    results = queue.answer_requests(received, now=timezone.now())
+    transaction.on_commit(partial(logbook.tell_results, results))

@@ -184,6 +184,8 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
     lines = fold.take_all(commands)
     if dry:
         deque(lines, maxlen=0)
+        if fold.opened:
+            rows.forget_opened(fold.opened)
         return
     sums = writes.Sums()
     # Every line that is written has passed all its checks. What fails from here on is a bug, and undoes the batch.
@@ -196,6 +198,8 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
     if len(fold.done) < len(commands):
         _settle_claims(fold, claims)
     sums.write(now=now)
+    if unused := [ref for ref in fold.opened if not fold.books[ref].touched]:
+        rows.forget_opened(unused)  # a refused line opens no account
 
 
 def _then(work: Callable[[], None]) -> Iterator[list[NewLine]]:
@@ -238,7 +242,7 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> Non
     if not since:
         return
     if settings.LEDGER_OPEN_ON_FIRST_USE:
-        rows.open_missing(since, now=fold.now)
+        fold.opened = rows.open_missing(since, now=fold.now)
     locked = rows.lock_and_read(since, codes)
     fold.books, fold.events, fold.closed = locked.books, locked.events, locked.closed
     found = locked.suspended

@@ -28,6 +28,7 @@ from apps.ledger.checks import (
     run_check,
 )
 from apps.ledger.deferred import roll_up
+from apps.ledger.exports import EXPORT_LINES_MAX, Export, export_statement
 from apps.ledger.fold import (
     AccountClosed,
     AccountFrozen,
@@ -40,6 +41,7 @@ from apps.ledger.fold import (
     UnknownAccount,
     UnknownEvent,
 )
+from apps.ledger.history import MomentBalance, MomentRefused, balance_as_of
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
 from apps.ledger.months_behind import MonthArchived, check_line
 from apps.ledger.postings import (
@@ -68,7 +70,9 @@ from apps.ledger.queries import (
     transactions_by_tracekey,
 )
 from apps.ledger.queue import request_postings
+from apps.ledger.reading import TooMuchToRead
 from apps.ledger.reconciliation import Difference, check_balances
+from apps.ledger.replica import Answer, ask, check_lsn, written_lsn
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
     BATCH_LINES_MAX,
@@ -94,10 +98,12 @@ from apps.ledger.suspensions import (
     suspend,
     suspended,
 )
+from apps.ledger.totals import EventTotal, EventTotals, totals_by_event
 
 __all__ = [
     "BACKDATE_DAYS_MAX",
     "BATCH_LINES_MAX",
+    "EXPORT_LINES_MAX",
     "AboveCeiling",
     "AccountBalance",
     "AccountClosed",
@@ -106,6 +112,7 @@ __all__ = [
     "AccountNotEmpty",
     "AccountRef",
     "AlreadyReversed",
+    "Answer",
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
@@ -122,6 +129,9 @@ __all__ = [
     "EntryResult",
     "EventInactive",
     "EventSideRefused",
+    "EventTotal",
+    "EventTotals",
+    "Export",
     "HoldEnded",
     "HoldKeyReused",
     "HoldResult",
@@ -131,6 +141,8 @@ __all__ = [
     "Leg",
     "LinkedRefused",
     "MalformedEntry",
+    "MomentBalance",
+    "MomentRefused",
     "MonthArchived",
     "OpenedAccount",
     "Outcome",
@@ -143,6 +155,7 @@ __all__ = [
     "SumTooLarge",
     "SuspensionView",
     "TooManySuspensions",
+    "TooMuchToRead",
     "TracekeyReused",
     "TransactionLine",
     "UnbalancedEntry",
@@ -153,17 +166,21 @@ __all__ = [
     "UnknownHold",
     "WritersInside",
     "acknowledge",
+    "ask",
     "balance",
+    "balance_as_of",
     "balance_on",
     "care_now",
     "check_balances",
     "check_form",
     "check_line",
+    "check_lsn",
     "close_account",
     "close_day",
     "ensure_currencies",
     "ensure_event",
     "expire_holds",
+    "export_statement",
     "hold",
     "hold_by_key",
     "open_account",
@@ -183,7 +200,9 @@ __all__ = [
     "statement",
     "suspend",
     "suspended",
+    "totals_by_event",
     "transaction_by_id",
     "transactions_by_tracekey",
     "void_hold",
+    "written_lsn",
 ]

@@ -12,7 +12,7 @@ from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_curs
 from apps.ledger import months_behind
 from apps.ledger.keys import posted_lines
 from apps.ledger.models import Deferred, Hold, Refusal, Transaction
-from apps.ledger.rows import fetch
+from apps.ledger.reading import alias, fetch
 from apps.ledger.rules import AccountRef, Balances, PostedLine, Side
 
 
@@ -114,10 +114,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance(account: AccountRef) -> AccountBalance:
     """The account now; what of it still waits to be rolled up included. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_BALANCE, list(account))
     if not found:
-        raise _no_account()
+        raise no_account()
     status, min_balance, max_balance, posted, pending = found[0]
     return AccountBalance(
         account=account,
@@ -130,13 +130,15 @@ def balance(account: AccountRef) -> AccountBalance:
     )
 
 
-def _check_key(account: AccountRef) -> None:
+def check_key(account: AccountRef) -> None:
+    """Raises NotFound for a key that no account can have."""
     # A NUL reaches here from a URL, and PostgreSQL refuses it with an error of its own.
     if any("\x00" in part for part in account):
-        raise _no_account()
+        raise no_account()
 
 
-def _no_account() -> NotFound:
+def no_account() -> NotFound:
+    """The refusal of whoever asks for an account that is not there."""
     return NotFound("There is no such ledger account.", field="account")
 
 
@@ -154,10 +156,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance_on(account: AccountRef, day: date) -> DayBalance:
     """The account at the end of ``day``; back-dated lines included, holds not. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_DAY, [day, *account])
     if not found:
-        raise _no_account()
+        raise no_account()
     dateref, debit, credit, accumulated_debit, accumulated_credit = found[0]
     zero = Decimal("0.00")
     accumulated_debit, accumulated_credit = accumulated_debit or zero, accumulated_credit or zero
@@ -174,21 +176,25 @@ def balance_on(account: AccountRef, day: date) -> DayBalance:
 
 # A line's running balance is stored in two parts that never have to be rewritten together: what its day opened with (the
 # day row, which back-dated lines shift) and the day's own net up to the line. So no page sums what came before it.
+# The key is written as constants: joined to the account's row, the days and the lines would be sorted, all of them.
 _STATEMENT = """
 WITH account AS (
     SELECT branch, account, currency FROM ledger_account WHERE branch = %(branch)s AND account = %(account)s
         AND currency = %(currency)s
 ), opening AS (
-    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b NATURAL JOIN account
-    WHERE b.dateref < %(from)s ORDER BY b.dateref DESC LIMIT 1
+    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b
+    WHERE b.branch = %(branch)s AND b.account = %(account)s AND b.currency = %(currency)s
+        AND b.dateref < %(from)s ORDER BY b.dateref DESC LIMIT 1
 ), closing AS (
-    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b NATURAL JOIN account
-    WHERE b.dateref <= %(to)s ORDER BY b.dateref DESC LIMIT 1
+    SELECT b.accumulatedcredit - b.accumulateddebit AS amount FROM ledger_balance b
+    WHERE b.branch = %(branch)s AND b.account = %(account)s AND b.currency = %(currency)s
+        AND b.dateref <= %(to)s ORDER BY b.dateref DESC LIMIT 1
 ), page AS (
     SELECT t.*, b.accumulatedcredit - b.accumulateddebit - b.totalcredit + b.totaldebit + t.daynet AS running
     FROM (
-        SELECT t.* FROM ledger_transaction t NATURAL JOIN account
-        WHERE t.dateref BETWEEN %(from)s AND %(to)s AND (t.dateref, t.seq) > (%(after_date)s, %(after_seq)s)
+        SELECT t.* FROM ledger_transaction t
+        WHERE t.branch = %(branch)s AND t.account = %(account)s AND t.currency = %(currency)s
+            AND t.dateref BETWEEN %(from)s AND %(to)s AND (t.dateref, t.seq) > (%(after_date)s, %(after_seq)s)
         ORDER BY t.dateref, t.seq LIMIT %(limit)s
     ) t
     JOIN ledger_balance b ON b.branch = t.branch AND b.account = t.account AND b.currency = t.currency
@@ -210,9 +216,8 @@ def statement(
     Raises NotFound, InvalidRequest for a period that ends before it begins or a cursor of another list, and MonthArchived
     when some of its lines are in the archive.
     """
-    if date_to < date_from:
-        raise InvalidRequest("The period ends before it begins.", field="to")
-    _check_key(account)
+    check_period(date_from, date_to)
+    check_key(account)
     limit = max(1, min(limit, PAGE_ROWS_MAX))
     after_date, after_seq = _position(cursor) if cursor else (date_from, 0)
     found = fetch(
@@ -229,7 +234,7 @@ def statement(
         },
     )
     if not found:
-        raise _no_account()
+        raise no_account()
     months_behind.check_period(account, date_from=date_from, date_to=date_to)
     rows = [row for row in found if row[2] is not None]
     last = rows[limit - 1] if len(rows) > limit else None
@@ -242,6 +247,14 @@ def statement(
         lines=tuple(StatementLine(*row[3:]) for row in rows[:limit]),
         next_cursor=encode_cursor(last[4].isoformat(), last[2]) if last else None,
     )
+
+
+def check_period(date_from: date, date_to: date, *, days_max: int | None = None) -> None:
+    """Raises InvalidRequest for a period that ends before it begins, or is longer than ``days_max`` days."""
+    if date_to < date_from:
+        raise InvalidRequest("The period ends before it begins.", field="to")
+    if days_max is not None and (date_to - date_from).days >= days_max:
+        raise InvalidRequest(f"A period has at most {days_max} days.", field="from")
 
 
 def _position(cursor: str) -> tuple[date, int]:
@@ -304,8 +317,8 @@ def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
     """All lines of an entry, in order; none when nothing was posted under this tracekey. Raises MonthArchived."""
     # What waits first: what is rolled up between the two statements is seen by the second one.
-    waiting = {row.id: _line(row) for row in Deferred.objects.filter(tracekey=tracekey)}
-    lines = {row.id: _line(row) for row in Transaction.objects.filter(tracekey=tracekey)}
+    waiting = {row.id: _line(row) for row in Deferred.objects.using(alias()).filter(tracekey=tracekey)}
+    lines = {row.id: _line(row) for row in Transaction.objects.using(alias()).filter(tracekey=tracekey)}
     if not (waiting or lines) and (archived := months_behind.archived_entries([tracekey])):
         raise archived[tracekey]
     return tuple(line for _, line in sorted({**waiting, **lines}.items()))
@@ -313,7 +326,7 @@ def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
 
 def hold_by_key(key: str) -> HoldView | None:
     """The hold with this key."""
-    row = Hold.objects.filter(key=key).first()
+    row = Hold.objects.using(alias()).filter(key=key).first()
     if row is None:
         return None
     account = None
@@ -332,8 +345,8 @@ def hold_by_key(key: str) -> HoldView | None:
 
 def transaction_by_id(line_id: UUID) -> TransactionLine | None:
     """One line."""
-    waiting = Deferred.objects.filter(id=line_id).first()
-    row = Transaction.objects.filter(id=line_id).first() or waiting
+    waiting = Deferred.objects.using(alias()).filter(id=line_id).first()
+    row = Transaction.objects.using(alias()).filter(id=line_id).first() or waiting
     return _line(row) if row else None
 
 

@@ -11,13 +11,12 @@ Note [Refused or poisoned]
     So is a suspension (R130): the whole batch comes again, or, when one branch or account refuses, that part of it alone.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-from apps.common.json_text import check_keepable
+from apps.common.errors import MalformedJson
+from apps.common.json_text import strict_json
 from apps.common.transactions import transaction_required
 from apps.ledger import keys
 from apps.ledger.postings import post_batch
@@ -57,8 +56,8 @@ def request_postings(entries: Sequence[Entry]) -> None:
 
 
 @transaction_required
-def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: datetime) -> None:
-    """Post what is asked for and publish one answer per request, in order. Safe to repeat.
+def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: datetime) -> list[EntryResult]:
+    """Post what is asked for and publish one answer per request, in order; what became of each. Safe to repeat.
 
     See Note [Refused or poisoned] for what is answered and what is raised.
     """
@@ -70,6 +69,7 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
         keys.keep_refusals(refused, now=now)
     answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]
     publish_many(answers, answering=[request.meta for request in requests])
+    return results
 
 
 @transaction_required
@@ -145,9 +145,8 @@ def _leg(leg: RequestedLeg) -> Leg:
 def _details(text: str) -> dict[str, Any]:
     """Read as the API reads them, so that one entry has one fingerprint on either way."""
     try:
-        value = json.loads(text, parse_float=Decimal)
-        check_keepable(text, value)
-    except (ValueError, RecursionError):
+        value = strict_json(text.encode())
+    except (MalformedJson, ValueError):
         raise MalformedEntry("details is not a JSON object that can be kept.", field="details") from None
     if not isinstance(value, dict):
         raise MalformedEntry("details is not a JSON object.", field="details")

@@ -253,13 +253,28 @@ WHERE NOT EXISTS (
     SELECT FROM ledger_account a WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 )
 ORDER BY k.branch, k.account, k.currency
+FOR KEY SHARE OF b
 ON CONFLICT DO NOTHING
 """
 
 
-def open_missing(refs: Collection[AccountRef], *, now: datetime) -> None:
-    """Open those of these accounts that are not there, in branches and currencies that are."""
-    fetch(_OPEN_MISSING + " RETURNING 1", [now, now, *columns(refs, 3)])
+def open_missing(refs: Collection[AccountRef], *, now: datetime) -> list[AccountRef]:
+    """Open those of these accounts that are not there, in branches and currencies that are. Which?
+
+    Whoever wants to open the same one waits here for our end: then it is there, or is opened after all. And we wait here
+    for whoever closes a day of the branch, who locks the accounts that are there: none may appear beside them.
+    """
+    opened = fetch(_OPEN_MISSING + " RETURNING branch, account, currency", [now, now, *columns(refs, 3)])
+    return [AccountRef(*row) for row in opened]
+
+
+def forget_opened(refs: Collection[AccountRef]) -> None:
+    """Delete accounts that this transaction has opened, because nothing was posted to them."""
+    fetch(
+        "DELETE FROM ledger_account a USING unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency) "
+        "WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency RETURNING 1",
+        columns(refs, 3),
+    )
 
 
 # The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.

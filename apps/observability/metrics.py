@@ -67,6 +67,8 @@ LEDGER_CHAIN_DAMAGES = Gauge(
 LEDGER_CHAIN_PROVED_AGE = Gauge(
     "lastro_ledger_chain_proved_seconds", "Age of the last whole round of the proof; absent before the first one."
 )
+LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
+LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

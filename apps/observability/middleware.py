@@ -37,19 +37,20 @@ def _declared_length(request: HttpRequest) -> float:
 
 
 class BodyLimitMiddleware:
-    """Refuse an API body over REQUEST_BODY_BYTES_MAX before anything reads it. The admin's forms have Django's limit."""
+    """Refuse an API body over its address's limit before anything reads it. The admin's forms have Django's limit."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if _declared_length(request) > settings.REQUEST_BODY_BYTES_MAX and not request.path.startswith("/admin/"):
-            return problems.response(BodyTooLarge(f"The limit is {settings.REQUEST_BODY_BYTES_MAX} bytes."), request)
+        limit = settings.REQUEST_BODY_BYTES_MAX_AT.get(request.path, settings.REQUEST_BODY_BYTES_MAX)
+        if _declared_length(request) > limit and not request.path.startswith("/admin/"):
+            return problems.response(BodyTooLarge(f"The limit is {limit} bytes."), request)
         # A chunked body has no length: ASGI has spooled it already, so measure what came.
         if "CONTENT_LENGTH" not in request.META and request.method in {"POST", "PUT", "PATCH"}:
-            body = request.read(settings.REQUEST_BODY_BYTES_MAX + 1)
-            if len(body) > settings.REQUEST_BODY_BYTES_MAX:
-                return problems.response(BodyTooLarge(), request)
+            body = request.read(limit + 1)
+            if len(body) > limit:
+                return problems.response(BodyTooLarge(f"The limit is {limit} bytes."), request)
             request._body = body  # what HttpRequest.body itself stores
             request.META["CONTENT_LENGTH"] = str(len(body))  # without it the REST framework takes the body for empty
         return self.get_response(request)

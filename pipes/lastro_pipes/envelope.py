@@ -115,7 +115,9 @@ def plain(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """What JSON has no word for and steps like to return. Amounts travel as text: a JSON number may lose a cent."""
-    if isinstance(value, Decimal | UUID):
+    if isinstance(value, Decimal):
+        return f"{value:f}"  # "100": nobody reads "1E+2" as an amount
+    if isinstance(value, UUID):
         return str(value)
     if isinstance(value, datetime | date):
         return value.isoformat()

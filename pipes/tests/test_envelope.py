@@ -46,6 +46,7 @@ class TestEncode:
     def test_writes_what_steps_like_to_return(self) -> None:
         body = {
             "amount": Decimal("10.10"),
+            "hundred": Decimal("1E+2"),
             "id": ID,
             "at": datetime(2026, 1, 2, 3, tzinfo=UTC),
             "day": date(2026, 1, 2),
@@ -56,6 +57,7 @@ class TestEncode:
             == plain(body)
             == {
                 "amount": "10.10",
+                "hundred": "100",
                 "id": str(ID),
                 "at": "2026-01-02T03:00:00+00:00",
                 "day": "2026-01-02",

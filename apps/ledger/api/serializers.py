@@ -158,19 +158,25 @@ def read_batch(data: Any) -> list[Entry]:
     bodies = data.get("transactions") if isinstance(data, dict) else None
     if not isinstance(bodies, list) or not bodies:
         raise serializers.ValidationError({"transactions": ["A list of at least one entry is required."]})
-    if len(bodies) > BATCH_LINES_MAX:
-        raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="transactions")
-    reader, entries, errors = EntryReader(), [], {}
+    _check_line_count(len(bodies))
+    reader, entries, errors, line_count = EntryReader(), [], {}, 0
     for index, body in enumerate(bodies):
         try:
             entries.append(reader.read(body))
+            line_count += len(entries[-1].legs)
         except serializers.ValidationError as error:
             errors[index] = error.detail
             if len(errors) == BATCH_ERRORS_MAX:
                 break
+    _check_line_count(line_count)
     if errors:
         raise serializers.ValidationError({"transactions": errors})  # type: ignore[dict-item]  # keyed by index, as DRF's own
     return entries
+
+
+def _check_line_count(count: int) -> None:
+    if count > BATCH_LINES_MAX:
+        raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="transactions")
 
 
 def _leg(values: dict[str, Any]) -> Leg:
@@ -296,6 +302,38 @@ class DayBalanceSerializer(serializers.Serializer[Any]):
     totalcredit = SumField(source="total_credit")
     accumulateddebit = SumField(source="accumulated_debit")
     accumulatedcredit = SumField(source="accumulated_credit")
+
+
+class MomentBalanceSerializer(serializers.Serializer[Any]):
+    branch = serializers.CharField(source="account.branch")
+    account = serializers.CharField(source="account.account")
+    currency = serializers.CharField(source="account.currency")
+    as_of = serializers.DateTimeField(source="moment")
+    dateref = serializers.DateField(help_text="The last day that counts.")
+    posted = SumField(help_text="Of the lines that had been inserted by then.")
+    pending = SumField(help_text="What was held then.")
+    available = SumField()
+    accumulateddebit = SumField(source="accumulated_debit")
+    accumulatedcredit = SumField(source="accumulated_credit")
+
+
+class EventTotalSerializer(serializers.Serializer[Any]):
+    eventcode = serializers.IntegerField()
+    description = serializers.CharField(help_text="The event's, from the catalogue.")
+    debitcredit = serializers.CharField()
+    count = serializers.IntegerField()
+    amount = SumField()
+
+
+class EventTotalsSerializer(serializers.Serializer[Any]):
+    branch = serializers.CharField(allow_null=True, help_text="null: all of them.")
+    account = serializers.CharField(allow_null=True, help_text="null: all of the branch.")
+    currency = serializers.CharField()
+    date_from = serializers.DateField()
+    date_to = serializers.DateField()
+    debits = SumField(help_text="Of all events.")
+    credits = SumField(help_text="Of all events.")
+    events = EventTotalSerializer(many=True)
 
 
 class StatementLineSerializer(serializers.Serializer[Any]):

@@ -7,6 +7,7 @@ from apps.ledger.api import care, views
 urlpatterns = [
     path("ledger/accounts/<str:branch>/<str:account>/balance", views.BalanceView.as_view(), name="ledger-balance"),
     path("ledger/accounts/<str:branch>/<str:account>/statement", views.StatementView.as_view(), name="ledger-statement"),
+    path("ledger/totals", views.TotalsView.as_view(), name="ledger-totals"),
     path("ledger/transactions", views.PostingView.as_view(), name="ledger-post"),
     path("ledger/transactions/batch", views.BatchView.as_view(), name="ledger-post-batch"),
     path("ledger/transactions/<uuid:key>", views.TransactionView.as_view(), name="ledger-transaction"),

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -19,8 +22,10 @@ from apps.common.money import CURRENCY
 from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
-from apps.ledger import public
-from apps.ledger.api import serializers
+from apps.ledger import logbook, public
+from apps.ledger.api import downloads, serializers
+from apps.ledger.api.freshness import QUESTION, WRITE, ask_for, tell, tell_written
+from apps.observability import ids
 
 READ, POST = "ledger:read", "ledger:post"
 TRACEKEYS_MAX = 100  # in one address: 4.6 KB, and servers take 8
@@ -31,6 +36,10 @@ _PREFER = OpenApiParameter(
     description="respond-async: queue it and answer 202. The result is published, and found by its tracekey.",
 )
 _CURRENCY = OpenApiParameter("currency", str, description="ISO 4217; BRL when absent.")
+_PERIOD = (
+    OpenApiParameter("from", date, description="First day; absent: the first of to's month."),
+    OpenApiParameter("to", date, description="Last day; absent: today in São Paulo."),
+)
 _REFUSED = {401: ProblemSerializer, 403: ProblemSerializer, 404: ProblemSerializer, 422: ProblemSerializer}
 
 
@@ -48,56 +57,143 @@ def _day(request: Request, name: str) -> date | None:
         raise InvalidRequest(f"{name} is a date such as 2025-01-31.", field=name) from None
 
 
+def _period(request: Request) -> tuple[date, date]:
+    date_to = _day(request, "to") or business_date(timezone.now())
+    return _day(request, "from") or date_to.replace(day=1), date_to
+
+
+def _moment(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{name} is a moment with its zone, such as 2025-01-31T15:04:05Z.", field=name) from None
+
+
 class BalanceView(APIView):
     """An account's balance."""
 
     @extend_schema(
         operation_id="ledger_balance",
-        parameters=[OpenApiParameter("date", date, description="Absent: now, with what is held."), _CURRENCY],
+        parameters=[
+            OpenApiParameter("date", date, description="At the end of this day. Absent: now, with what is held."),
+            OpenApiParameter(
+                "as_of",
+                datetime,
+                description="As the ledger knew it at this moment: lines posted later are left out, also those that "
+                "are dated earlier. With date: of what it knew, up to the end of that day.",
+            ),
+            _CURRENCY,
+            *QUESTION,
+        ],
         responses={
             200: PolymorphicProxySerializer(
                 component_name="LedgerBalance",
-                serializers=[serializers.BalanceSerializer, serializers.DayBalanceSerializer],
+                serializers=[
+                    serializers.BalanceSerializer,
+                    serializers.DayBalanceSerializer,
+                    serializers.MomentBalanceSerializer,
+                ],
                 resource_type_field_name=None,
             ),
+            409: ProblemSerializer,
             **_REFUSED,
         },
     )
     def get(self, request: Request, branch: str, account: str) -> Response:
-        """The balance now (posted, pending, available), or at the end of a day."""
+        """The balance now (posted, pending, available), at the end of a day, or as it was known at a moment."""
         require_scope(request, READ)
-        ref, day = _account(request, branch, account), _day(request, "date")
+        ref, day, moment = _account(request, branch, account), _day(request, "date"), _moment(request, "as_of")
+        if moment is not None:
+            now = timezone.now()
+            known = ask_for(request, lambda: public.balance_as_of(ref, moment, day=day, now=now))
+            return tell(Response(serializers.MomentBalanceSerializer(known.value).data), known)
         if day is None:
-            return Response(serializers.BalanceSerializer(public.balance(ref)).data)
-        return Response(serializers.DayBalanceSerializer(public.balance_on(ref, day)).data)
+            today = ask_for(request, lambda: public.balance(ref))
+            return tell(Response(serializers.BalanceSerializer(today.value).data), today)
+        found = ask_for(request, lambda: public.balance_on(ref, day))
+        return tell(Response(serializers.DayBalanceSerializer(found.value).data), found)
+
+
+class TotalsView(APIView):
+    """Totals by event."""
+
+    @extend_schema(
+        operation_id="ledger_totals",
+        parameters=[
+            OpenApiParameter("branch", str, description="Absent: all branches."),
+            OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
+            *_PERIOD,
+            _CURRENCY,
+            *QUESTION,
+        ],
+        responses={200: serializers.EventTotalsSerializer, 409: ProblemSerializer, **_REFUSED},
+    )
+    def get(self, request: Request) -> Response:
+        """How often each event was posted and how much, on either side, in at most 366 days."""
+        require_scope(request, READ)
+        date_from, date_to = _period(request)
+        scope = {
+            name: request.query_params[name] for name in ("branch", "account", "currency") if name in request.query_params
+        }
+        found = ask_for(request, lambda: public.totals_by_event(date_from=date_from, date_to=date_to, **scope))
+        return tell(Response(serializers.EventTotalsSerializer(found.value).data), found)
 
 
 class StatementView(APIView):
     """An account's statement."""
 
+    renderer_classes = (JSONRenderer, downloads.CsvRenderer, downloads.OfxRenderer)
+    content_negotiation_class = downloads.Negotiation
+
     @extend_schema(
         operation_id="ledger_statement",
         parameters=[
-            OpenApiParameter("from", date, description="First day; absent: the first of to's month."),
-            OpenApiParameter("to", date, description="Last day; absent: today in São Paulo."),
-            OpenApiParameter("cursor", str, description="next_cursor of the page before."),
-            OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent."),
+            *_PERIOD,
+            OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
+            OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent; JSON only."),
             _CURRENCY,
+            *QUESTION,
         ],
-        responses={200: serializers.StatementSerializer, 409: ProblemSerializer, **_REFUSED},
+        responses={
+            (200, "application/json"): serializers.StatementSerializer,
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/x-ofx"): OpenApiTypes.STR,
+            **{(status, "application/json"): ProblemSerializer for status in (401, 403, 404, 406, 409, 422)},
+        },
     )
-    def get(self, request: Request, branch: str, account: str) -> Response:
-        """Opening balance, lines with the balance after each, closing balance; oldest first, in pages."""
+    def get(self, request: Request, branch: str, account: str) -> HttpResponseBase:
+        """Opening balance, lines with the balance after each, closing balance; oldest first.
+
+        JSON in pages; as CSV or OFX (`?format=` or `Accept`) the whole period as one file of at most 500,000 lines, which
+        is what the ledger held when it was asked for, whatever is posted while it is sent.
+
+        CSV: RFC 4180, UTF-8, decimal point. Its header is
+        `id,dateref,debitcredit,amount,eventcode,description,tracekey,createdat,running`; an apostrophe stands before what a
+        spreadsheet would take for a formula. OFX: a bank statement of version 2.1.1; FITID is the line's id, REFNUM its
+        tracekey, LEDGERBAL the closing balance.
+        """
         require_scope(request, READ)
-        date_to = _day(request, "to") or business_date(timezone.now())
-        found = public.statement(
-            _account(request, branch, account),
-            date_from=_day(request, "from") or date_to.replace(day=1),
-            date_to=date_to,
-            cursor=request.query_params.get("cursor"),
-            limit=page_rows(request.query_params.get("limit")),
+        date_from, date_to = _period(request)
+        ref = _account(request, branch, account)
+        kind = request.accepted_renderer.format
+        if kind != "json":
+            now = timezone.now()
+            file = ask_for(
+                request,
+                lambda: public.export_statement(ref, date_from=date_from, date_to=date_to, format=kind, now=now),
+            )
+            return tell(downloads.send(request, file.value), file)
+        cursor, limit = request.query_params.get("cursor"), page_rows(request.query_params.get("limit"))
+        found = ask_for(
+            request, lambda: public.statement(ref, date_from=date_from, date_to=date_to, cursor=cursor, limit=limit)
         )
-        return Response(serializers.StatementSerializer(found).data)
+        return tell(Response(serializers.StatementSerializer(found.value).data), found)
 
 
 def _wants_the_queue(request: Request) -> bool:
@@ -108,6 +204,7 @@ def _wants_the_queue(request: Request) -> bool:
 def _queue(entries: Sequence[public.Entry], *, location: str | None = None) -> Response:
     with transaction.atomic(durable=True):
         public.request_postings(entries)
+    logbook.tell_queued(entries)
     headers = {"Preference-Applied": "respond-async", **({"Location": location} if location else {})}
     accepted = serializers.PostingsAcceptedSerializer({"tracekeys": [entry.tracekey for entry in entries]})
     return Response(accepted.data, status=202, headers=headers)
@@ -132,7 +229,7 @@ class PostingView(APIView):
     @extend_schema(
         operation_id="ledger_post",
         request=serializers.either_entry(),
-        parameters=[_PREFER],
+        parameters=[_PREFER, WRITE],
         responses={
             201: serializers.PostResultSerializer,
             200: serializers.PostResultSerializer,
@@ -148,8 +245,21 @@ class PostingView(APIView):
         if _wants_the_queue(request):
             public.check_form(entry)
             return _queue([entry], location=f"{reverse('ledger-post')}?tracekey={entry.tracekey}")
-        posting = public.post_alone(entry, now=timezone.now())
-        return Response(serializers.PostResultSerializer(posting).data, status=200 if posting.replayed else 201)
+        posting = _post_alone(entry)
+        answer = serializers.PostResultSerializer(posting).data
+        return tell_written(Response(answer, status=200 if posting.replayed else 201))
+
+
+def _post_alone(entry: public.Entry) -> public.PostResult:
+    try:
+        # Whatever is logged below stands under the tracekey, too.
+        with ids.bound(tracekey=str(entry.tracekey)):
+            posting = public.post_alone(entry, now=timezone.now())
+    except DomainError as refusal:
+        logbook.tell_refused(entry, refusal)
+        raise
+    logbook.tell_posted(posting)
+    return posting
 
 
 def _tracekeys(request: Request) -> list[UUID]:
@@ -168,13 +278,20 @@ class BatchView(APIView):
     @extend_schema(
         operation_id="ledger_post_batch",
         request=serializers.PostingBatchRequestSerializer,
-        parameters=[_PREFER],
-        responses={200: serializers.PostingOutcomesSerializer, 202: serializers.PostingsAcceptedSerializer, **_REFUSED},
+        parameters=[_PREFER, WRITE],
+        responses={
+            200: serializers.PostingOutcomesSerializer,
+            202: serializers.PostingsAcceptedSerializer,
+            409: ProblemSerializer,
+            413: ProblemSerializer,
+            **_REFUSED,
+        },
     )
     def post(self, request: Request) -> Response:
-        """Post many entries, each all or nothing; one result per entry, in order. 202: queued.
+        """Post up to 10,000 lines (8 MiB), each entry all or nothing; one result per entry, in order. 202: queued.
 
-        An entry that is malformed refuses the request as a whole, and nothing is posted.
+        An entry that is malformed refuses the request as a whole, and nothing is posted. So does a key that was used for
+        another batch.
         """
         caller = require_scope(request, POST)
         entries = serializers.read_batch(request.data)
@@ -191,8 +308,10 @@ class BatchView(APIView):
                 entries, now=timezone.now(), key=_batch_key(caller.account_id, options["key"]), dry_run=options["dry_run"]
             )
             _refuse_malformed(results)  # rolls back
+        if not options["dry_run"]:
+            logbook.tell_results(results)
         outcomes = [serializers.outcome_of(result) for result in results]
-        return Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data)
+        return tell_written(Response(serializers.PostingOutcomesSerializer({"results": outcomes}).data))
 
 
 def _batch_key(account_id: str, key: str | None) -> str | None:
@@ -223,14 +342,20 @@ class TransactionView(APIView):
 
     @extend_schema(
         operation_id="ledger_transaction",
+        parameters=[*QUESTION],
         responses={200: serializers.TransactionsSerializer, 409: ProblemSerializer, **_REFUSED},
     )
     def get(self, request: Request, key: UUID) -> Response:
         """The line with this id, or all lines of the entry with this tracekey."""
         require_scope(request, READ)
-        line = public.transaction_by_id(key)
-        lines = (line,) if line else public.transactions_by_tracekey(key)
-        if not lines:
-            public.check_line(key)
-            raise NotFound("There is no transaction with this id or tracekey.")
-        return Response(serializers.TransactionsSerializer({"transactions": lines}).data)
+        found = ask_for(request, lambda: _lines(key))
+        return tell(Response(serializers.TransactionsSerializer({"transactions": found.value}).data), found)
+
+
+def _lines(key: UUID) -> tuple[public.TransactionLine, ...]:
+    line = public.transaction_by_id(key)
+    lines = (line,) if line else public.transactions_by_tracekey(key)
+    if not lines:
+        public.check_line(key)
+        raise NotFound("There is no transaction with this id or tracekey.")
+    return lines

@@ -1,6 +1,7 @@
 """How values without parts travel: their Avro types, and what they are in JSON. Table and forms: see shapes.py."""
 
 import abc
+import re
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -139,6 +140,16 @@ def _amount(value: Decimal) -> Decimal:
     return value
 
 
+# As people write it. Decimal reads far more: exponents, other alphabets' digits, underscores, spaces around.
+_PLAIN = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
+
+
+def _amount_of(text: str) -> Decimal:
+    if not _PLAIN.fullmatch(text):
+        raise Misfit("", f"expected {AMOUNT}")
+    return _amount(Decimal(text))
+
+
 def _moment(value: datetime) -> datetime:
     if value.tzinfo is None or value.utcoffset() is None:
         raise Misfit("", "expected a moment with its offset from UTC")
@@ -171,8 +182,8 @@ SCALARS: dict[Any, Scalar] = {
         Decimal,
         _DECIMAL,
         AMOUNT,
-        encode=_writer(Decimal, "a Decimal", lambda value: str(_amount(value))),
-        decode=_reader(AMOUNT, lambda text: _amount(Decimal(text))),
+        encode=_writer(Decimal, "a Decimal", lambda value: f"{_amount(value):f}"),
+        decode=_reader(AMOUNT, _amount_of),
         default=_decimal_default,
     ),
     UUID: Scalar(

@@ -15,7 +15,7 @@ from apps.ledger import public as ledger
 from apps.ledger.chain_lines import Line
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
-from apps.ledger.models import Transaction
+from apps.ledger.models import Account, Transaction
 from apps.ledger.months import TRANSACTIONS
 from apps.ledger.public import MonthArchived
 from apps.ledger.reconciliation import prove
@@ -26,6 +26,7 @@ from tests.integration.ledger.chained import (
     FEBRUARY,
     FIRST,
     IN_FEBRUARY,
+    IN_JANUARY,
     JANUARY,
     MARCH,
     TRANSFER,
@@ -415,6 +416,17 @@ class TestWhoAsksForADetachedMonth:
             with pytest.raises(MonthArchived, match=r"month=2026-01/lines\.parquet") as refused:
                 ledger.statement(BOB, date_from=first, date_to=last)
             assert refused.value.field == "from"
+
+    def test_totals_exports_and_what_was_known_then_are_refused_by_name(self, january_is_away: Path) -> None:
+        january = {"date_from": JANUARY, "date_to": end_of(JANUARY)}
+        with pytest.raises(MonthArchived):
+            ledger.export_statement(ANA, **january, format="csv", now=NOW)
+        for scope in ({}, {"branch": ANA.branch}, {"branch": ANA.branch, "account": ANA.account}):
+            with pytest.raises(MonthArchived):
+                ledger.totals_by_event(**january, **scope)
+        Account.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+        with pytest.raises(MonthArchived):
+            ledger.balance_as_of(ANA, IN_JANUARY, now=NOW)
 
     def test_a_statement_without_days_in_it_is_given(self, january_is_away: Path) -> None:
         assert len(ledger.statement(ANA, date_from=JANUARY + timedelta(days=20), date_to=TODAY).lines) == 2

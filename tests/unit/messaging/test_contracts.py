@@ -3,7 +3,7 @@
 import enum
 import json
 import re
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -84,6 +84,14 @@ class TestRoundTrip:
     @given(amounts)
     def test_an_amount_keeps_its_places(self, amount: Decimal) -> None:
         assert str(Everything.from_body(body(amount=str(amount))).amount) == str(amount)
+
+    def test_an_amount_is_digits_and_a_point_though_python_reads_more(self) -> None:
+        sent = replace(Everything.from_body(body()), amount=Decimal("1E+2")).to_body()
+        assert sent["amount"] == "100"
+        assert Everything.from_body(body(amount="-0.50")).amount == Decimal("-0.50")
+        for text in ("1E+2", "1e2", " 1", "1\n", "1_0", "+1", ".5", "1.", "\u0661", "NaN", "", "9" * 41):
+            with pytest.raises(InvalidMessage):
+                Everything.from_body(body(amount=text))
 
     def test_amounts_ids_and_moments_travel_as_text(self) -> None:
         sent = body()

@@ -59,6 +59,14 @@ class TestBodyLimit:
     def test_refuses_a_chunked_body_over_the_limit(self) -> None:
         assert BodyLimitMiddleware(echo)(post(b"x" * (LIMIT + 1), chunked=True)).status_code == 413
 
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_has_addresses_with_a_limit_of_their_own(self, chunked: bool) -> None:
+        body = b'"' + b"x" * LIMIT + b'"'
+        with override_settings(REQUEST_BODY_BYTES_MAX_AT={"/many": len(body)}):
+            assert BodyLimitMiddleware(echo)(post(body, path="/many", chunked=chunked)).content == body
+            for path, sent in (("/many", body + b" "), ("/many/", body)):
+                assert BodyLimitMiddleware(echo)(post(sent, path=path, chunked=chunked)).status_code == 413
+
     def test_leaves_the_admin_its_own_limit(self) -> None:
         def admin(_request: HttpRequest) -> HttpResponse:
             return HttpResponse("in")
