@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -385,6 +385,22 @@ class TestDifferences:
         damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
         check()
         assert Difference.objects.get().state == "OPEN"
+
+    def test_may_be_acknowledged_while_a_check_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = self.broken()
+        real = reconciliation.prove
+
+        def prove(rules: Mapping[str, str]) -> list[reconciliation.Difference]:
+            found = real(rules)
+            pool, other = beside(lambda: self.acknowledge(row), [])
+            with pool:
+                other.result(WAIT_S)
+            return found
+
+        monkeypatch.setattr(reconciliation, "prove", prove)
+        assert len(check("FULL").differences) == 1
+        row.refresh_from_db()
+        assert row.state == "ACKNOWLEDGED"
 
     def test_that_are_gone_are_not_acknowledged_and_may_come_back(self) -> None:
         row = self.broken()
