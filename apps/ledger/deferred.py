@@ -81,8 +81,8 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
         book.confirm(slot, line=count, tracekey=key)
         posted = PostedLine(line_id, book.ref, side, amount, eventcode, dateref, balances)
         description, details, balanced = rest
-        lines.append(NewLine(posted, key, description, details, balanced, book.net(slot), deferred=True))
-    writes.write_lines(lines, line_count=len(lines), now=now)
+        lines.append(NewLine(posted, key, description, details, balanced, book.nets[slot], deferred=True))
+    writes.write_lines([lines], line_count=len(lines), now=now)
     sums = writes.Sums()
     sums.take(books.values())
     sums.write(now=now)

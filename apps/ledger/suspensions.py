@@ -3,8 +3,8 @@
 Note [Suspended]
     A suspension is a row. Writers read it with what they read anyway, behind the locks of their accounts: no round trip is
     added, and where nothing is suspended the look costs an empty index. They read FOR KEY SHARE, and so hold ROW SHARE on
-    the table until their commit; who only reads (a backup, a list) does not. ``suspend`` makes two promises, to be kept
-    at its commit:
+    the table until their commit; who only reads (a backup, a list) does not. ``suspend`` makes two promises, to be kept at
+    its commit:
     - no earlier writer is inside: it locks the table EXCLUSIVE, and so waits for each writer that has looked;
     - no later one slips in: whoever comes to look meanwhile waits for that lock. A lock on a table is taken before the
       statement's snapshot (one on a row is not: Note [Fences]), so what it reads then contains the new row.
