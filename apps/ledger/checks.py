@@ -1,6 +1,6 @@
 """Checks: a run that proves balances, its row, and a row for each difference that people look at. Nothing is corrected."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -75,7 +75,8 @@ def run_check(
     row_id = _begin(kind, scope, exclusive=exclusive, now=now)
     try:
         with _suspended(scope, now=now) if exclusive else nullcontext():
-            return _run(row_id, kind, scope, exclusive=exclusive, now=now)
+            seen = _prove(kind, scope, now=now)
+        return _write_down(row_id, seen)
     except BaseException as error:  # also when the process is told to stop
         _break_off(row_id, error)
         raise
@@ -127,25 +128,49 @@ def _resume(suspension_id: UUID) -> None:
     suspensions.resume(suspension_id=suspension_id, by="check_balances", now=clock.now())
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a check saw in its snapshot."""
+
+    at: datetime
+    cluster: str
+    whole: bool
+    size: increments.Size
+    found: Sequence[Found]
+    afresh: Collection[tuple[str, str, str]]  # accounts that were proved from their first line
+
+
 @transaction
-def _run(row_id: UUID, kind: Kind, scope: Scope, *, exclusive: bool, now: datetime) -> CheckResult:
-    """The check: one snapshot, which sees all that was committed, and nothing in between."""
+def _prove(kind: Kind, scope: Scope, *, now: datetime) -> _Seen:
+    """The check: one snapshot, which sees all that was committed, and nothing in between. It leaves its proofs.
+
+    A process that dies before the differences are written down loses those of entries until the next full check; accounts
+    in which something differs have no proof, so the next check finds it again.
+    """
     _take_turn(kind)
-    snapshot_at, cluster = clock.now(), increments.cluster()
+    at, cluster = clock.now(), increments.cluster()
     if _last_cluster() not in (None, cluster):
         increments.forget_proofs()
     # Who has nothing to start from reads everything, and the whole is read faster as a whole than account by account.
     whole = scope == Scope() and (kind == "FULL" or not tables.Proof.objects.exists())
     size = increments.whole_size() if whole else increments.find_changed(scope, afresh=kind == "FULL")
     found = reconciliation.prove(reconciliation.CHECKS if whole else increments.CHECKS)
-    _write_down(row_id, found, whole=whole, at=snapshot_at)
     _keep_proofs(found, whole=whole, day=business_date(now))
-    ended_at = clock.now()
-    tables.Check.objects.filter(pk=row_id).update(
-        snapshot_at=snapshot_at, ended_at=ended_at, differences=len(found), cluster=cluster, **size._asdict()
-    )
+    return _Seen(at, cluster, whole, size, found, () if whole else increments.proven_afresh())
+
+
+@transaction
+def _write_down(row_id: UUID, seen: _Seen) -> CheckResult:
+    """The rows for people. A commit of its own: somebody may have acknowledged a difference since the snapshot."""
+    with connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE ledger_difference IN SHARE ROW EXCLUSIVE MODE")  # two checks may meet here
+    _write_differences(row_id, seen)
+    row = tables.Check.objects.get(pk=row_id)
+    row.snapshot_at, row.ended_at, row.cluster, row.differences = seen.at, clock.now(), seen.cluster, len(seen.found)
+    row.accounts, row.days, row.lines = seen.size
+    row.save()
     rules = len(reconciliation.CHECKS)
-    return CheckResult(row_id, kind, exclusive, snapshot_at, ended_at, *size, rules, found)
+    return CheckResult(row_id, row.kind, row.exclusive, seen.at, row.ended_at, *seen.size, rules, seen.found)
 
 
 def _take_turn(kind: Kind) -> None:
@@ -188,29 +213,31 @@ def _place(of: Found | tables.Difference) -> tuple[Any, ...]:
     return (of.rule, of.branch, of.account, of.currency, of.dateref, tracekey)
 
 
-def _write_down(row_id: UUID, found: Sequence[Found], *, whole: bool, at: datetime) -> None:
+def _write_differences(row_id: UUID, seen: _Seen) -> None:
     """A row for each place that differs. One that was acknowledged is open again when its amounts are others."""
     known = {_place(row): row for row in tables.Difference.objects.all().iterator()}
-    places = {_place(each): each for each in found}
+    places = {_place(each): each for each in seen.found}
     for place, each in places.items():
-        row = known.get(place) or tables.Difference(**dict(zip(_PLACE, place, strict=True)), first_seen=at)
+        row = known.get(place) or tables.Difference(**dict(zip(_PLACE, place, strict=True)), first_seen=seen.at)
         same = (row.stored, row.proven) == (each.stored, each.proven)
         if not (same and row.state == tables.Difference.State.ACKNOWLEDGED):
             row.state = tables.Difference.State.OPEN
-        row.stored, row.proven, row.last_seen, row.check_run_id, row.gone_at = each.stored, each.proven, at, row_id, None
+        row.stored, row.proven = each.stored, each.proven
+        row.last_seen, row.check_run_id, row.gone_at = seen.at, row_id, None
         row.save()
-    _write_gone([row for place, row in known.items() if place not in places], found, whole=whole, at=at)
+    _write_gone([row for place, row in known.items() if place not in places], seen)
 
 
-def _write_gone(rows: Sequence[tables.Difference], found: Sequence[Found], *, whole: bool, at: datetime) -> None:
+def _write_gone(rows: Sequence[tables.Difference], seen: _Seen) -> None:
     """Differences that this check would have found again, and did not."""
-    afresh = set() if whole else increments.proven_afresh()
-    cut_off = _cut_off(found)
+    cut_off = _cut_off(seen.found)
     gone = [
-        row.id for row in rows if row.rule not in cut_off and (whole or (row.branch, row.account, row.currency) in afresh)
+        row.id
+        for row in rows
+        if row.rule not in cut_off and (seen.whole or (row.branch, row.account, row.currency) in seen.afresh)
     ]
     still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
-    still.filter(pk__in=gone).update(state=tables.Difference.State.GONE, gone_at=at)
+    still.filter(pk__in=gone).update(state=tables.Difference.State.GONE, gone_at=seen.at)
 
 
 @dataclass(frozen=True, slots=True)

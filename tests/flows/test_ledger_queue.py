@@ -216,3 +216,46 @@ def broken_for_poison() -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER refuse_poison ON ledger_transaction; DROP FUNCTION refuse_poison();")
+
+
+class TestSuspended:
+    """What is asked for while nobody may post is posted afterwards: not refused, not buried, in order."""
+
+    def suspend(self, **scope: Any) -> ledger.SuspensionView:
+        with transaction.atomic():
+            return ledger.suspend(mode="REFUSE", reason="a look", by="ana", now=timezone.now(), **scope)
+
+    def resume(self, suspension: ledger.SuspensionView) -> None:
+        with transaction.atomic():
+            ledger.resume(suspension_id=suspension.id, by="ana", now=timezone.now())
+        Redelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+        pump_messages()
+
+    def test_a_branch_holds_up_only_what_is_for_it(self, client: Client) -> None:
+        with transaction.atomic():
+            ledger.open_branch(branch="9001", now=timezone.now())
+            ledger.open_account(branch="9001", account="1", now=timezone.now())
+        suspension = self.suspend(branch=BRANCH)
+        bodies = [line("1.00"), line("2.00", branch="9001", account="1"), line("4.00")]
+        tracekeys = queue(client, *bodies)
+        pump_messages()
+        assert told() == [(tracekeys[1], "POSTED")]
+        for _ in range(8):  # more often than what fails is tried
+            Redelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+            pump_messages()
+        assert told() == [(tracekeys[1], "POSTED")]
+        self.resume(suspension)
+        assert told()[1:] == [(tracekeys[0], "POSTED"), (tracekeys[2], "POSTED")]
+        assert balance() == 1005
+        assert not Message.objects.filter(topic=ERROR).exists()
+        assert_proved()
+
+    def test_the_whole_ledger_keeps_the_topic_waiting(self, client: Client) -> None:
+        suspension = self.suspend()
+        tracekeys = queue(client, line("1.00"), line("2.00"))
+        pump_messages()
+        assert (told(), Redelivery.objects.count(), balance()) == ([], 0, 1000)
+        self.resume(suspension)
+        pump_messages()
+        assert told() == [(tracekey, "POSTED") for tracekey in tracekeys]
+        assert_proved()

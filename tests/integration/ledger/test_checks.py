@@ -1,7 +1,8 @@
 """Checks and what they leave: damage is found where something changed, and what was proved is not read again."""
 
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -159,7 +160,7 @@ class TestIncrements:
         with pool:
             assert ready.wait(WAIT_S)
             fund(BOB, 1)
-            assert check().differences == []
+            assert check("FULL").differences == []  # proves the accounts of the slow one, too, as they were
             done.set()
             writer.result(WAIT_S)
         after = check()
@@ -206,6 +207,52 @@ def proved_since(result: CheckResult) -> set[str]:
     from apps.ledger.models import Account
 
     return {Account.objects.get(pk=proof.pk).account for proof in Proof.objects.filter(seq__gt=0)}
+
+
+class TestRandomHistories:
+    """Checks between random commands: never a false alarm, and after damage the same alarm as from the first line on."""
+
+    def step(self, draw: random.Random, done: list[Any]) -> None:
+        day = TODAY - timedelta(days=draw.choice([0, 0, 0, 1, 3, 7]))
+        one, other = draw.sample([ANA, BOB, LIMITED, CLEARING, FEES], 2)
+        with transaction.atomic():
+            match draw.randrange(7):
+                case 0:
+                    ledger.post_batch([line(one, "C", draw.randint(1, 9), dateref=day) for _ in range(3)], now=NOW)
+                case 1:
+                    ledger.post_batch([move(one, other, draw.randint(1, 9), dateref=day)], now=NOW)
+                case 2:
+                    ledger.roll_up(now=NOW)
+                case 3:
+                    values = {"branch": "0001", "account": ANA.account, "amount": money(1)}
+                    done.append(ledger.hold(key=str(uuid7()), **values, now=NOW).key)
+                case 4 if done:
+                    ledger.void_hold(key=done.pop(), now=NOW)
+                case 5 if done:
+                    ledger.post_hold(key=done.pop(), tracekey=uuid7(), credit=BOB, eventcode=ANY, description="", now=NOW)
+                case _:
+                    ledger.post(line(one, "C", 1), now=NOW)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_are_proved_piece_by_piece(self, seed: int) -> None:
+        draw, done = random.Random(seed), list[Any]()
+        with transaction.atomic():
+            ledger.open_account(branch="0001", account="FEES", min_balance=None, deferred=True, now=NOW)
+        fund(ANA, 100, dateref=TODAY - timedelta(days=7))
+        for count in range(36):
+            self.step(draw, done)
+            if count % 4 == 3:
+                assert check("FULL" if count == 19 else "INCREMENTAL").differences == [], f"seed {seed}, command {count}"
+        fund(ANA, 1)
+        fund(ANA, 1, dateref=YESTERDAY)
+        day, account = TODAY - timedelta(days=draw.choice([0, 1])), ANA.account
+        column = draw.choice(["totalcredit", "accumulatedcredit", "accumulateddebit"])
+        damage(f"UPDATE ledger_balance SET {column} = {column} + 1 WHERE account = '{account}' AND dateref = '{day}'")
+        part, afresh = check(), check("FULL")
+        assert set(part.differences) == set(afresh.differences) != set()
+
+
+FEES = AccountRef("0001", "FEES")
 
 
 class TestCost:
@@ -338,6 +385,22 @@ class TestDifferences:
         damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
         check()
         assert Difference.objects.get().state == "OPEN"
+
+    def test_may_be_acknowledged_while_a_check_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        row = self.broken()
+        real = reconciliation.prove
+
+        def prove(rules: Mapping[str, str]) -> list[reconciliation.Difference]:
+            found = real(rules)
+            pool, other = beside(lambda: self.acknowledge(row), [])
+            with pool:
+                other.result(WAIT_S)
+            return found
+
+        monkeypatch.setattr(reconciliation, "prove", prove)
+        assert len(check("FULL").differences) == 1
+        row.refresh_from_db()
+        assert row.state == "ACKNOWLEDGED"
 
     def test_that_are_gone_are_not_acknowledged_and_may_come_back(self) -> None:
         row = self.broken()
