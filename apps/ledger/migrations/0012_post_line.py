@@ -107,14 +107,15 @@ BEGIN
 END $$;
 DO $migration$
 BEGIN
-    IF to_regclass('ledger_suspension') IS NOT NULL THEN  -- is made by a migration of another branch of the history
+    IF to_regclass('ledger_suspension') IS NOT NULL THEN  -- of 0007, where that came before
         CREATE OR REPLACE FUNCTION ledger_is_shut(p_branch text, p_account text, p_currency text, p_dateref date,
             p_now timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
         BEGIN
             RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
                 OR EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
                            AND (s.branch IS NULL OR s.branch = p_branch
-                                AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency)));
+                                AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))
+                           FOR KEY SHARE);
         END $$;
     END IF;
 END $migration$;
