@@ -165,6 +165,7 @@ class TestManyWriters:
         refs = [ANA, BOB, LIMITED, CLEARING]
         for ref in refs:
             fund(ref, 200, dateref=TODAY - timedelta(days=7))
+        ledger.run_check(kind="INCREMENTAL", now=NOW)
 
         def write(n: int) -> Counter[str]:
             draw = random.Random(n)
@@ -185,6 +186,7 @@ class TestManyWriters:
 
         outcomes = sum(in_threads(write), Counter())
         assert ledger.check_balances() == []
+        assert ledger.run_check(kind="INCREMENTAL", now=NOW).differences == []
         assert sum(posted(ref) for ref in refs) == 800
         assert outcomes["OK"] > 100
         assert outcomes["R103"] > 0

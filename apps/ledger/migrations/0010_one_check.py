@@ -15,5 +15,5 @@ RULES = (
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0010_speed")]
+    dependencies = [("ledger", "0009_one_rule")]
     operations = [migrations.RemoveConstraint(model_name="account", name=f"ledger_account_{rule}") for rule in RULES]

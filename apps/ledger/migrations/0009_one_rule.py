@@ -47,5 +47,5 @@ DROP FUNCTION ledger_account_is_right;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0006_post_line")]
+    dependencies = [("ledger", "0008_waiting")]
     operations = [migrations.RunSQL(FORWARD, BACKWARD)]

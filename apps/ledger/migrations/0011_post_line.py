@@ -103,22 +103,12 @@ IS_SHUT = """
 CREATE FUNCTION ledger_is_shut(p_branch text, p_account text, p_currency text, p_dateref date, p_now timestamptz)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref);
+    RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
+        OR EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
+                   AND (s.branch IS NULL OR s.branch = p_branch
+                        AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))
+                   FOR KEY SHARE);
 END $$;
-DO $migration$
-BEGIN
-    IF to_regclass('ledger_suspension') IS NOT NULL THEN  -- of 0007, where that came before
-        CREATE OR REPLACE FUNCTION ledger_is_shut(p_branch text, p_account text, p_currency text, p_dateref date,
-            p_now timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
-        BEGIN
-            RETURN EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
-                OR EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
-                           AND (s.branch IS NULL OR s.branch = p_branch
-                                AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))
-                           FOR KEY SHARE);
-        END $$;
-    END IF;
-END $migration$;
 """
 
 # Locks the account before it looks at its days. An account that is not there, or has no floor, bears anything.
@@ -145,7 +135,7 @@ END $$;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0011_one_check")]
+    dependencies = [("ledger", "0010_one_check")]
     operations = [
         migrations.RunSQL(IS_SHUT, "DROP FUNCTION ledger_is_shut"),
         migrations.RunSQL(DAYS_BEAR, "DROP FUNCTION ledger_days_bear"),
