@@ -116,7 +116,7 @@ class Account(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(name="ledger_account_key", fields=["branch", "account", "currency"]),
-            # The other rules are said by a trigger (0005) and by one function that all checks became (0010): each CHECK is
+            # The other rules are said by a trigger (0005) and by one function that all checks became (0009): each CHECK is
             # prepared again for every posting. They are ledger_account_alphanumeric, _status, _floor_not_positive,
             # _ceiling_not_negative, _sums_not_negative, _above_floor, _below_ceiling, _deferred_unguarded, _closed_empty.
         ]

@@ -1,4 +1,4 @@
-"""The CHECKs that one function says since 0010."""
+"""The CHECKs that one function says since 0009."""
 
 from django.db import migrations
 
