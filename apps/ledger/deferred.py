@@ -29,6 +29,11 @@ DELETE FROM ledger_deferred WHERE id IN (
 RETURNING id, branch, account, currency, debitcredit, amount, eventcode, dateref, tracekey, description, details::text,
     balanced
 """
+_OLDEST = """
+SELECT DISTINCT branch, account, currency
+FROM (SELECT branch, account, currency FROM ledger_deferred ORDER BY id LIMIT %s) oldest
+"""
+_OF_ACCOUNTS = "(branch, account, currency) IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]))"
 
 
 @transaction_required
@@ -37,7 +42,13 @@ def roll_up(*, now: datetime, limit: int = ROLL_UP_ROWS_MAX) -> int:
 
     Safe side by side, too: the second one takes what the first one has not taken.
     """
-    taken = rows.fetch(_TAKE.format(which="true"), [min(limit, ROLL_UP_ROWS_MAX)])
+    limit = min(limit, ROLL_UP_ROWS_MAX)
+    refs = [AccountRef(*row) for row in rows.fetch(_OLDEST, [limit])]
+    if not refs:
+        return 0
+    # Accounts before lines, as by who closes a day: the other way round, each of the two would wait for the other.
+    rows.lock_deferred(refs)
+    taken = rows.fetch(_TAKE.format(which=_OF_ACCOUNTS), [*rows.columns(refs, 3), limit])
     _write(sorted(taken), now=now)
     return len(taken)
 

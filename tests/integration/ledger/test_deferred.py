@@ -9,9 +9,10 @@ from django.db import connections, transaction
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
-from apps.ledger.models import Deferred, Transaction
+from apps.ledger.models import Account, Deferred, Transaction
 from apps.ledger.public import AccountRef
 from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, TODAY, fund, leg, line, money, move, post, post_batch
+from tests.integration.ledger.test_concurrency import while_open
 
 FEES = AccountRef("0001", "FEES")
 YESTERDAY = TODAY - timedelta(days=1)
@@ -151,6 +152,26 @@ class TestAtOnce:
 
                 pool.submit(other).result(30)  # would never end, if it waited for the first one
         assert ledger.balance(FEES).posted == 3
+
+    def test_a_roll_up_that_waits_for_an_account_holds_none_of_its_lines(self) -> None:
+        """Who closes a day has the accounts and waits for their lines: the two would wait for each other."""
+        open_fees()
+        post(line(FEES, "C", 1, dateref=YESTERDAY))
+        while_open(
+            lambda: Account.objects.select_for_update().get(account="FEES"),
+            lambda: ledger.roll_up(now=NOW),
+            meanwhile=lambda: Deferred.objects.select_for_update(nowait=True).get(),
+        )
+        assert ledger.balance_on(FEES, YESTERDAY).balance == 1
+
+    def test_a_day_is_closed_while_its_lines_are_rolled_up(self) -> None:
+        open_fees()
+        post(line(FEES, "C", 1, dateref=YESTERDAY))
+        while_open(
+            lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW)
+        )
+        assert (ledger.balance_on(FEES, YESTERDAY).balance, Deferred.objects.count()) == (1, 0)
+        assert ledger.check_balances() == []
 
 
 def test_legs_of_deferred_accounts_balance_too(bank: None) -> None:
