@@ -214,6 +214,7 @@ def send(batch: str, name: str, prefix: str, now: datetime) -> None:
     settings.MESSAGING_PREFIX = prefix
     topics.apply([topic for topic in topics.desired_topics() if topic.name == POSTING_IN])
     ((_, asked),) = all_of(batch, [name], now=now)
+    transport.cache_clear()  # a producer remembers the topics' names
     outcomes = transport().send([one.record for one in asked])
     assert {outcome.fate for outcome in outcomes} == {Fate.ACKNOWLEDGED}
 

@@ -63,7 +63,7 @@ def kill_at_every_point(run: Callable[..., str], kind: str, how: str) -> list[st
     with broken_for(kind):
         told = json.loads(run("-m", "tests.failures.posting_points", kind, how, now.isoformat()))
     names = [point["name"] for point in told["points"]]
-    asked = {name: requests for name, requests in postings.all_of(kind, names, now=now)}
+    asked = dict(postings.all_of(kind, names, now=now))
     labels = {point["name"]: point["label"] for point in told["points"]}
     prove(asked, labels, told["answers"])
     moved: dict[ledger.AccountRef, Decimal] = Counter()

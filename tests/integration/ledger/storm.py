@@ -65,9 +65,9 @@ class Log:
 class Thread:
     """One of them, with dice of its own."""
 
-    def __init__(self, number: int, log: Log, *, steps: int) -> None:
+    def __init__(self, number: int, log: Log, *, steps: int, seed: int = 0) -> None:
         self._number, self._log, self._steps = number, log, steps
-        self._draw = random.Random(number)
+        self._draw = random.Random(seed * 1_000 + number)
         self._deeds: list[tuple[Callable[[], str], int]] = [
             (self.single, 4),
             (self.batch, 6),

@@ -1,7 +1,7 @@
 """The invariants of a ledger, by the numbers of the field notes (I1-I12), after eight connections have done everything."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -159,15 +159,6 @@ def deadlocks() -> int:
     """Of this database, since its statistics began; the sessions that ended have told theirs."""
     (found,) = rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     return int(found[0])
-
-
-@pytest.fixture
-def storm(committed_bank: None) -> Iterator[Log]:
-    open_accounts()
-    log = Log()
-    threads = [Thread(number, log, steps=STEPS) for number in range(THREADS)]
-    in_threads(lambda n: threads[n].run())
-    yield log
 
 
 class TestEverythingAtOnce:
