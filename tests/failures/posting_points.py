@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from typing import Any
 
 KINDS_S = 120  # of one consumer: a limit for a broken build
 POINTS_MAX = 400
-AT_ONCE = 16  # on a server, where a dead member's partitions are given away after seconds: these seconds pass together
+ASK_S = 1.0  # between two questions to a server for its offsets
+AT_ONCE = 8  # on a server, where a dead member's partitions are given away after seconds: these seconds pass together
 HOWS = ("before", "in_flight", "cut")
 
 
@@ -115,6 +117,7 @@ class Consumer:
     def __init__(self, points: Points) -> None:
         self._points = points
         self._stop = threading.Event()
+        self._ask_at = 0.0
 
     def run(self) -> None:
         from apps.messaging.consumer import ConsumerThread
@@ -131,10 +134,14 @@ class Consumer:
 
     def _draining(self, member: Any) -> Any:
         poll = member.poll
+        # On a server it takes some polls to join, and nobody knows how many: they are no points.
+        self._points.paused = on_server()
 
         def poll_until_done(**limits: Any) -> Any:
             found = poll(**limits)
-            if not found and self._is_done():
+            if found:
+                self._points.paused = False
+            elif self._is_done():
                 self._stop.set()
             return found
 
@@ -148,7 +155,10 @@ class Consumer:
         from apps.messaging.lag import consumer_lag
         from apps.messaging.models import Redelivery
 
-        self._points.paused = True
+        if time.monotonic() < self._ask_at:
+            return False
+        self._ask_at = time.monotonic() + (ASK_S if on_server() else 0)
+        paused, self._points.paused = self._points.paused, True
         try:
             lag = consumer_lag("ledger")
             return bool(lag) and not any(lag.values()) and not Redelivery.objects.exists()
@@ -156,7 +166,7 @@ class Consumer:
             connection.close()
             return False
         finally:
-            self._points.paused = False
+            self._points.paused = paused
 
 
 @dataclass
@@ -197,6 +207,13 @@ def start(at: int, how: str, prefix: str) -> Child:
         os._exit(status)
 
 
+def on_server() -> bool:
+    """Is the broker a server?"""
+    from django.conf import settings
+
+    return bool(settings.MESSAGING_TRANSPORT != "local")
+
+
 def void(_: object) -> None:
     """Nothing."""
 
@@ -235,15 +252,14 @@ def wave(batch: str, how: str, numbers: list[int], now: datetime) -> list[dict[s
     from apps.messaging.transports import transport
 
     base = settings.MESSAGING_PREFIX
-    on_server = settings.MESSAGING_TRANSPORT != "local"
     names = [f"{how}-{number}" for number in numbers]
-    prefixes = [f"{base}{batch}-{name}." if on_server else base for name in names]
+    prefixes = [f"{base}{batch}-{name}." if on_server() else base for name in names]
     for name, prefix in zip(names, prefixes, strict=True):
         send(batch, name, prefix, now)
     transport.cache_clear()
     children = [start(number, how, prefix) for number, prefix in zip(numbers, prefixes, strict=True)]
     ends = [child.ended() for child in children]
-    if on_server:
+    if on_server():
         finishers = [start(0, how, prefix) for prefix in prefixes]
         finished = [child.ended()[0] for child in finishers]
         assert finished == [0] * len(numbers), f"a consumer could not finish {names}: {finished}"
@@ -261,8 +277,6 @@ def wave(batch: str, how: str, numbers: list[int], now: datetime) -> list[dict[s
 
 def answers() -> list[list[Any]]:
     """What lies on the answers' topic: tracekey and body of every record, however often."""
-    import time
-
     from apps.messaging.envelope import decode
     from apps.messaging.relay import relay_all
     from apps.messaging.transports import transport
@@ -295,7 +309,8 @@ def hurry() -> None:
 
     from apps.messaging import consumer, lag, redelivery, tasks  # noqa: F401
 
-    consumer.POLL_TIMEOUT_S = 0.0
+    if not on_server():
+        consumer.POLL_TIMEOUT_S = 0.0
     consumer.PAUSE_S_MIN = consumer.PAUSE_S_MAX = 0.01
     redelivery.ATTEMPTS_MAX = 2
     redelivery.delay = lambda attempts: timedelta(0)
@@ -306,12 +321,10 @@ def main(batch: str, how: str, moment: str) -> None:
     import django
 
     django.setup()
-    from django.conf import settings
-
     hurry()
     gc.freeze()  # what is shared with the children need not be looked at, and copied, by each
     now = datetime.fromisoformat(moment)
-    size = 1 if settings.MESSAGING_TRANSPORT == "local" else AT_ONCE
+    size = AT_ONCE if on_server() else 1
     points: list[dict[str, Any]] = []
     while len(points) < POINTS_MAX and not any(point["unharmed"] for point in points):
         points += wave(batch, how, list(range(len(points) + 1, len(points) + 1 + size)), now)

@@ -167,9 +167,7 @@ class TestAtOnce:
     def test_a_day_is_closed_while_its_lines_are_rolled_up(self) -> None:
         open_fees()
         post(line(FEES, "C", 1, dateref=YESTERDAY))
-        while_open(
-            lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW)
-        )
+        while_open(lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW))
         assert (ledger.balance_on(FEES, YESTERDAY).balance, Deferred.objects.count()) == (1, 0)
         assert ledger.check_balances() == []
 
