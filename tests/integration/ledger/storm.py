@@ -172,8 +172,7 @@ class Thread:
         key = self._draw.choice(self._log.held[-10:])
         if self._draw.random() < 0.4:
             with transaction.atomic():
-                status = ledger.void_hold(key=key, now=NOW).status
-            return status
+                return ledger.void_hold(key=key, now=NOW).status
         amount = None if self._draw.random() < 0.5 else money("0.01")
         values = {"tracekey": uuid7(), "credit": self._draw.choice([CLEARING, FEES]), "eventcode": ANY, "description": ""}
         with transaction.atomic():

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from django.db import connection, transaction
 
 from apps.ledger import public as ledger
@@ -36,7 +35,7 @@ def of_sql(sql: str) -> Callable[[Log], Rows]:
     return lambda _log: rows(sql)
 
 
-# What is on all accounts came from outside, by lines that are no legs: transfers make and lose nothing. Pending has one side.
+# What is on all accounts came from outside, by lines that are no legs: transfers make nothing. Pending has one side.
 _MADE_MONEY = """
 WITH line AS (
     SELECT currency, balanced, CASE debitcredit WHEN 'C' THEN amount ELSE -amount END AS signed FROM ledger_transaction

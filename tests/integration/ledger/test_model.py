@@ -1,6 +1,7 @@
 """The same commands on the model and on PostgreSQL; after every step both must agree on everything."""
 
 import copy
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from apps.common.errors import DomainError
 from apps.ledger import public as ledger
+from apps.ledger.keys import posted_lines
 from apps.ledger.models import Balance
 from apps.ledger.public import AccountRef, Entry, Leg
 from apps.ledger.reconciliation import prove
@@ -21,8 +23,10 @@ from tests.integration.ledger.conftest import ANA, ANY, BOB, CLEARING, LIMITED, 
 from tests.integration.ledger.model_ledger import ModelLedger
 
 CAPPED, FEES = AccountRef("0001", "CAPPED"), AccountRef("0001", "FEES")  # a ceiling of 150; deferred
-ACCOUNTS = (ANA, BOB, LIMITED, CLEARING, CAPPED, FEES)
+SPARE = AccountRef("0001", "SPARE")  # is closed some day
+ACCOUNTS = (ANA, BOB, LIMITED, CLEARING, CAPPED, FEES, SPARE)
 FLOORS = {ANA: Decimal(0), BOB: Decimal(0), LIMITED: Decimal(-100), CLEARING: None, CAPPED: Decimal(0), FEES: None}
+FLOORS[SPARE] = Decimal(0)
 CEILINGS = {CAPPED: Decimal(150)}
 
 accounts = st.sampled_from(ACCOUNTS)
@@ -43,7 +47,9 @@ class LedgerMachine(RuleBasedStateMachine):
         with transaction.atomic():
             ledger.open_account(branch="0001", account="CAPPED", max_balance=CEILINGS[CAPPED], now=self.now)
             ledger.open_account(branch="0001", account="FEES", min_balance=None, deferred=True, now=self.now)
-        self.model = ModelLedger(FLOORS, NOW.date(), CEILINGS, frozenset({FEES}))
+            ledger.open_account(branch="0001", account="SPARE", now=self.now)
+        self.model = ModelLedger(dict(FLOORS), NOW.date(), dict(CEILINGS), frozenset({FEES}))
+        self.keyed: dict[str, list[Entry]] = {}
 
     def teardown(self) -> None:
         transaction.set_rollback(True)
@@ -52,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def day(self, back: int | None) -> date | None:
         return None if back is None else self.model.today - timedelta(days=back)
 
-    def agree(self, expected: str, run: object) -> None:
+    def agree(self, expected: object, run: Callable[[], object]) -> None:
         try:
             with transaction.atomic():
                 outcome = run()
@@ -94,9 +100,14 @@ class LedgerMachine(RuleBasedStateMachine):
         wanted=st.lists(st.tuples(tracekeys, accounts, accounts, amounts, days_back), min_size=2, max_size=4),
         is_linked=st.booleans(),
         is_dry=st.booleans(),
+        key=st.sampled_from([None, None, "first", "second", "third"]),
     )
     def batch(
-        self, wanted: list[tuple[UUID, AccountRef, AccountRef, Decimal, int | None]], is_linked: bool, is_dry: bool
+        self,
+        wanted: list[tuple[UUID, AccountRef, AccountRef, Decimal, int | None]],
+        is_linked: bool,
+        is_dry: bool,
+        key: str | None,
     ) -> None:
         keys = {}  # each tracekey once: a repeat within a group is a case of its own
         for tracekey, debit, credit, amount, back in wanted:
@@ -104,17 +115,48 @@ class LedgerMachine(RuleBasedStateMachine):
         group = "g" if is_linked else None
         entries = [self.entry(*values, group=group) for values in keys.values()]
         before = copy.deepcopy(self.model)
-        expected = (
-            self.model.post_group(list(keys.values()))
-            if is_linked
-            else [self.model.post(*values) for values in keys.values()]
-        )
-        with transaction.atomic():
-            results = ledger.post_batch(entries, now=self.now, dry_run=is_dry)
-        found = [r.code or ("REPLAYED" if r.posting and r.posting.replayed else "POSTED") for r in results]
+
+        def expected() -> list[str]:
+            if is_linked:
+                return self.model.post_group(list(keys.values()))
+            return [self.model.post(*values) for values in keys.values()]
+
+        outcomes = expected() if key is None or is_dry else self.model.keyed(key, entries, expected)
+        if key is not None and not is_dry:
+            self.keyed.setdefault(key, entries)
+        self.agree(outcomes, lambda: self.post_batch(entries, key=key, dry_run=is_dry))
         if is_dry:
             self.model = before
-        assert found == expected
+
+    def post_batch(self, entries: list[Entry], **options: Any) -> list[str]:
+        results = ledger.post_batch(entries, now=self.now, **options)
+        return [r.code or ("REPLAYED" if r.posting and r.posting.replayed else "POSTED") for r in results]
+
+    @rule(key=st.sampled_from(["first", "second", "third"]))
+    def repeat_batch(self, key: str) -> None:
+        if entries := self.keyed.get(key):
+            expected = self.model.keyed(key, entries, list)
+            self.agree(expected, lambda: self.post_batch(entries, key=key))
+
+    @rule(account=accounts, frozen=st.booleans())
+    def freeze(self, account: AccountRef, frozen: bool) -> None:
+        frozen = frozen and account in (BOB, FEES, SPARE)  # or too little happens
+        values = {"account": account, "frozen": frozen, "now": self.now}
+        self.agree(self.model.set_frozen(account, frozen), lambda: ledger.set_frozen(**values) or "DONE")
+
+    @rule()
+    def close_account(self) -> None:
+        expected = self.model.close_account(SPARE)
+        self.agree(expected, lambda: ledger.close_account(account=SPARE, now=self.now) or "DONE")
+
+    @rule(
+        account=st.sampled_from([BOB, LIMITED, CLEARING, CAPPED]),
+        floor=st.sampled_from([None, Decimal(0), Decimal(-100)]),
+        ceiling=st.sampled_from([None, Decimal(150)]),
+    )
+    def set_limits(self, account: AccountRef, floor: Decimal | None, ceiling: Decimal | None) -> None:
+        values = {"account": account, "min_balance": floor, "max_balance": ceiling, "now": self.now}
+        self.agree(self.model.set_limits(account, floor, ceiling), lambda: ledger.set_limits(**values) or "DONE")
 
     @rule()
     def roll_up(self) -> None:
@@ -176,6 +218,42 @@ class LedgerMachine(RuleBasedStateMachine):
         for account in ACCOUNTS:
             found = ledger.balance(account)
             assert (found.posted, found.pending) == (self.model.balance(account), self.model.held(account))
+
+    @invariant()
+    def answers_are_repeated(self) -> None:
+        """What was answered of every entry, balances and all, is what a repeat would be answered now."""
+        found = {
+            tracekey: [
+                (
+                    line.account,
+                    line.amount if line.debitcredit == "C" else -line.amount,
+                    line.dateref,
+                    line.balances and (line.balances.posted, line.balances.pending, line.balances.day),
+                )
+                for line in lines
+            ]
+            for tracekey, lines in posted_lines(list(self.model.entries)).items()
+        }
+        assert found == self.model.answers
+
+    @rule(account=accounts, back=st.integers(0, 9), days=st.integers(0, 4))
+    def ask_for_a_period(self, account: AccountRef, back: int, days: int) -> None:
+        """A day, and a part of the statement, page by page. What waits to be rolled up is in neither."""
+        day = self.model.today - timedelta(days=back)
+        until = day + timedelta(days=days)
+        if account in self.model.deferred:
+            return
+        before, after = self.model.balance(account, day - timedelta(days=1)), self.model.balance(account, until)
+        found = ledger.balance_on(account, until)
+        assert found.balance == after == found.accumulated_credit - found.accumulated_debit
+        lines, cursor = [], None
+        while True:
+            page = ledger.statement(account, date_from=day, date_to=until, cursor=cursor, limit=2)
+            assert (page.opening, page.closing) == (before, after)
+            lines += [(line.dateref, line.running) for line in page.lines]
+            if (cursor := page.next_cursor) is None:
+                break
+        assert lines == [(on, run) for on, _, run in self.model.statement(account) if day <= on <= until]
 
     @invariant()
     def rows_agree_once_all_is_rolled_up(self) -> None:
