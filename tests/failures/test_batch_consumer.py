@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
@@ -163,3 +164,23 @@ class TestKilledAtEveryPointOnKafka:
         tell(how, f"{len(labels)} points")
         assert_everywhere(labels, "small")
         assert "OFFSETS" in labels
+
+
+@pytest.mark.distributed
+@pytest.mark.xdist_group("distributed")
+class TestScenarioAmongKills:
+    def test_ends_to_the_cent(self, deployed: Deployment, tell: Tell) -> None:
+        """Relays and consumers are killed with the scenario's transactions in hand, and started again."""
+        deployed.scale(relay=2, consume=2)
+        with ThreadPoolExecutor(1) as pool:
+            told = pool.submit(deployed.manage, "ledger_scenario", "--transactions", "2000", "--timeout", "110", "--json")
+            for name in ("consume-1", "relay-1", "consume-2", "relay-2"):
+                posted = Transaction.objects.count()
+                deployed.until(lambda posted=posted: told.done() or Transaction.objects.count() > posted, what="it goes on")
+                deployed.programs[name].kill()
+                deployed.revive()
+            deployed.until(told.done, what="the scenario ends", revive=True)
+        found = json.loads(told.result())
+        tell("scenario", f"{found['transactions']} transactions among kills in {found['seconds']} s")
+        assert (found["unanswered"], found["differences"]) == (0, [])
+        assert ledger.check_balances() == []
