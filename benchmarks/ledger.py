@@ -122,10 +122,11 @@ def _today() -> date:
 def _use(name: str) -> None:
     from django.db import connection
 
-    connection.close()
-    if connection.pool is not None:
-        connection.close_pool()
-    connection.settings_dict["NAME"] = name
+    ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
+    ours.close()
+    if ours.pool is not None:
+        ours.close_pool()
+    ours.settings_dict["NAME"] = name
 
 
 def build(name: str, *, accounts: int) -> None:
@@ -198,7 +199,7 @@ def run_rounds(bench: Bench) -> None:
             bench.measure(f"ours_{batch}", "ours", count=BATCHES[batch], batch=batch)
         for batch in (1, 10, 100, 10_000):
             bench.measure(f"ours_{batch}_writers4", "ours", writers=WRITERS, count=BATCHES[batch], batch=batch)
-        hordak = {"database": HORDAK_DATABASE, "settings": "benchmarks.ledger_hordak_settings"}
+        hordak: dict[str, Any] = {"database": HORDAK_DATABASE, "settings": "benchmarks.ledger_hordak_settings"}
         bench.measure("hordak", "hordak", count=HORDAK_LINES, **hordak)
         for deferred in (False, True):
             name = "hot_deferred" if deferred else "hot"
@@ -296,7 +297,7 @@ def history() -> tuple[float, float]:
         cursor.execute("SET synchronous_commit = off")
         for n in range(HISTORY_DAYS):
             each = count // 1_000
-            values = {"day": first + timedelta(days=n), "count": count, "each": each, "sum": each * (n + 1)}
+            values: dict[str, Any] = {"day": first + timedelta(days=n), "count": count, "each": each, "sum": each * (n + 1)}
             for sql in (_HISTORY, _HISTORY_KEYS, _HISTORY_DAYS):
                 cursor.execute(sql, values)
             if n % 90 == 0:

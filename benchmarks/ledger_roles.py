@@ -192,8 +192,14 @@ def main() -> None:
 
     connection.settings_dict["NAME"] = os.environ["BENCH_DATABASE"]
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    role = {"seed": seed, "copy": copy, "ours": ours, "hot": hot, "hordak": hordak}[name]
-    write = role(**{**arguments, "today": date.fromisoformat(arguments["today"])})
+    roles: dict[str, Callable[..., Callable[[], int]]] = {
+        "seed": seed,
+        "copy": copy,
+        "ours": ours,
+        "hot": hot,
+        "hordak": hordak,
+    }
+    write = roles[name](**{**arguments, "today": date.fromisoformat(arguments["today"])})
     connection.ensure_connection()
     print("ready", flush=True)
     sys.stdin.readline()

@@ -50,6 +50,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ledger.open_account(branch="0001", account="SPARE", now=self.now)
         self.model = ModelLedger(dict(FLOORS), NOW.date(), dict(CEILINGS), frozenset({FEES}))
         self.keyed: dict[str, list[Entry]] = {}
+        self.fresh = 0  # tracekeys that are used once
         for n, account in enumerate(ACCOUNTS[:-1]):  # or most of what follows is refused
             self.post(uuid5(UUID(int=1), str(n)), [(account, Decimal(100))], self.day(7))
 
@@ -91,6 +92,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(tracekey=tracekeys, account=accounts, amount=amounts, back=days_back)
     def debit(self, tracekey: UUID, account: AccountRef, amount: Decimal, back: int | None) -> None:
         self.post(tracekey, [(account, -amount)], self.day(back))
+
+    @rule(account=st.sampled_from([ANA, BOB, CAPPED]), amount=amounts, is_up=st.booleans())
+    def uneven(self, account: AccountRef, amount: Decimal, is_up: bool) -> None:
+        """A day in the middle that is poorer, or richer, than those around it: what is dated before it must look there."""
+        signed = amount if is_up else -amount
+        for change, back in ((signed, 3), (-signed, 1)):
+            self.fresh += 1
+            self.post(uuid5(UUID(int=2), str(self.fresh)), [(account, change)], self.day(back))
 
     @rule(tracekey=tracekeys, debit=accounts, credit=accounts, amount=amounts, back=days_back)
     def transfer(self, tracekey: UUID, debit: AccountRef, credit: AccountRef, amount: Decimal, back: int | None) -> None:
