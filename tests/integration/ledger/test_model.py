@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -319,6 +319,7 @@ class TestAgainstModel:
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
                 database=None,
+                phases=[Phase.generate],  # a shorter example takes minutes to find, which no run of the suite has
                 print_blob=True,
             ),
         )
