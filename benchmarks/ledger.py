@@ -7,7 +7,7 @@
 by the seed's engine's on one connection; ``of_copy_batch10000``: by COPY's of the same rows into the same table;
 ``writers4_vs_1``: four writers of batches of 1,000 by one; ``vs_hordak``: batches of 1,000 by django-hordak.
 ``batch_with_history``: time of a batch behind BENCH_HISTORY lines by its time behind none. Figures: lines a second of each,
-and how many day balances were wrong at the end, proved from the lines.
+and how many day balances were wrong at the end, proved from the lines. ``hot8``: see ledger_hot.py.
 """
 
 import json
@@ -186,6 +186,8 @@ def build_hordak() -> None:
 
 def run_rounds(bench: Bench) -> None:
     """Everything in turn, so that a slow minute of the machine is everybody's."""
+    from benchmarks import ledger_hot
+
     for number in range(ROUNDS):
         print(f"round {number + 1} of {ROUNDS}", flush=True)
         bench.measure("seed_1", "seed", count=SEED_LINES)
@@ -204,6 +206,7 @@ def run_rounds(bench: Bench) -> None:
         for deferred in (False, True):
             name = "hot_deferred" if deferred else "hot"
             bench.measure(name, "hot", writers=WRITERS, count=HOT_COMMANDS, deferred=deferred)
+        ledger_hot.measure(bench)
 
 
 def wrong(sql: str) -> int:
@@ -320,7 +323,7 @@ def main() -> None:
     django.setup()
     from django.db import connection
 
-    from benchmarks import ledger_peers
+    from benchmarks import ledger_hot, ledger_peers
     from benchmarks.harness import report
 
     build(DATABASE, accounts=1_000)
@@ -343,14 +346,14 @@ def main() -> None:
         "per_s_roll_up": round(rolled),
         "synchronous_commit": synchronous,
         "history_lines": HISTORY,
-    }
+    } | ledger_hot.figures()
     ratios = {
         "vs_seed_engine_batch1000": bench.ratio("ours_1000", "seed_1"),
         "vs_seed_engine_batch1": bench.ratio("ours_1", "seed_1"),
         "of_copy_batch10000": bench.ratio("ours_10000", "copy"),
         "writers4_vs_1": bench.ratio("ours_1000_writers4", "ours_1000"),
         "vs_hordak": bench.ratio("ours_1000", "hordak"),
-    }
+    } | ledger_hot.ratios(bench)
     if HISTORY:
         without, behind = history()
         figures |= {"batch1000_ms_no_history": round(without, 1), "batch1000_ms_history": round(behind, 1)}

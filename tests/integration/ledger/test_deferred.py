@@ -11,8 +11,22 @@ from apps.common.clock import uuid7
 from apps.ledger import public as ledger
 from apps.ledger.models import Account, Deferred, Transaction
 from apps.ledger.public import AccountRef
-from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, TODAY, fund, leg, line, money, move, post, post_batch
-from tests.integration.ledger.test_concurrency import while_open
+from tests.integration.ledger.conftest import (
+    ANA,
+    ANY,
+    BOB,
+    CLEARING,
+    NOW,
+    TODAY,
+    fund,
+    leg,
+    line,
+    money,
+    move,
+    post,
+    post_batch,
+)
+from tests.integration.ledger.test_concurrency import WAIT_S, in_threads, while_open
 
 FEES = AccountRef("0001", "FEES")
 YESTERDAY = TODAY - timedelta(days=1)
@@ -152,6 +166,32 @@ class TestAtOnce:
 
                 pool.submit(other).result(30)  # would never end, if it waited for the first one
         assert ledger.balance(FEES).posted == 3
+
+    @pytest.mark.parametrize("single", [True, False])
+    def test_eight_writers_are_inside_at_once(self, single: bool) -> None:
+        """Each has posted to the hot account and not committed when the others do: with a lock they would never meet."""
+        open_fees()
+        own = [AccountRef("0001", f"OWN-{n}") for n in range(8)]
+        with transaction.atomic():
+            for ref in own:
+                ledger.open_account(branch="0001", account=ref.account, min_balance=None, now=NOW)
+        inside = threading.Barrier(8)
+
+        def work(n: int) -> None:
+            with transaction.atomic():
+                ledger.post(line(FEES, "C", 1) if single else move(own[n], FEES, 1), now=NOW)
+                inside.wait(WAIT_S)
+
+        in_threads(work)
+        assert ledger.balance(FEES).posted == 8
+        assert ledger.check_balances() == []
+
+    def test_on_an_ordinary_account_the_second_one_waits(self) -> None:
+        fund(ANA, 1)
+        fund(BOB, 1)
+        first, second = move(ANA, CLEARING, 1), move(BOB, CLEARING, 1)
+        while_open(lambda: ledger.post(first, now=NOW), lambda: ledger.post(second, now=NOW))
+        assert ledger.balance(CLEARING).posted == 2
 
     def test_a_roll_up_that_waits_for_an_account_holds_none_of_its_lines(self) -> None:
         """Who closes a day has the accounts and waits for their lines: the two would wait for each other."""
