@@ -53,6 +53,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.fresh = 0  # tracekeys that are used once
         for n, account in enumerate(ACCOUNTS[:-1]):  # or most of what follows is refused
             self.post(uuid5(UUID(int=1), str(n)), [(account, Decimal(100))], self.day(7))
+        for key, account in (("a", ANA), ("b", BOB), ("c", CAPPED), ("d", CLEARING)):
+            self.hold_on(key, account, Decimal(15))
 
     def teardown(self) -> None:
         transaction.set_rollback(True)
@@ -93,11 +95,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def debit(self, tracekey: UUID, account: AccountRef, amount: Decimal, back: int | None) -> None:
         self.post(tracekey, [(account, -amount)], self.day(back))
 
-    @rule(account=st.sampled_from([ANA, BOB, CAPPED]), amount=amounts, is_up=st.booleans())
-    def uneven(self, account: AccountRef, amount: Decimal, is_up: bool) -> None:
-        """A day in the middle that is poorer, or richer, than those around it: what is dated before it must look there."""
-        signed = amount if is_up else -amount
-        for change, back in ((signed, 3), (-signed, 1)):
+    @rule(account=st.sampled_from([ANA, BOB, CAPPED]), amount=amounts, is_up=st.booleans(), then=amounts)
+    def uneven(self, account: AccountRef, amount: Decimal, is_up: bool, then: Decimal) -> None:
+        """A day in the middle is poorer, or richer, than those around it: what is then dated before it must look there."""
+        sign = 1 if is_up else -1
+        for change, back in ((sign * amount, 3), (-sign * amount, 1), (sign * then, 5)):
             self.fresh += 1
             self.post(uuid5(UUID(int=2), str(self.fresh)), [(account, change)], self.day(back))
 
@@ -196,9 +198,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(key=hold_keys, account=accounts, amount=amounts)
     def hold(self, key: str, account: AccountRef, amount: Decimal) -> None:
+        if account not in self.model.deferred:
+            self.hold_on(key, account, amount)
+
+    def hold_on(self, key: str, account: AccountRef, amount: Decimal) -> None:
         values = {"key": key, "branch": account.branch, "account": account.account, "amount": amount, "now": self.now}
-        if account in self.model.deferred:
-            return
         values["expires_at"] = self.now + timedelta(days=300)
         self.agree(self.model.hold(key, account, amount), lambda: ledger.hold(**values).status)
 
