@@ -9,7 +9,7 @@ from django.db.models import F, Q
 
 from apps.common.clock import uuid7
 from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
-from apps.ledger.care_models import Suspension as Suspension  # noqa: PLC0414  # Django looks for models here
+from apps.ledger.care_models import Check, Difference, Proof, Suspension  # noqa: F401  # Django looks for models here
 from apps.ledger.columns import KEY_COLLATION, key_column, sum_column
 from apps.ledger.rules import (
     BRANCH_PATTERN,

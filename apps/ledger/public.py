@@ -17,6 +17,16 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
+from apps.ledger.checks import (
+    CareNow,
+    CheckResult,
+    CheckRunning,
+    DifferenceGone,
+    DifferenceView,
+    acknowledge,
+    care_now,
+    run_check,
+)
 from apps.ledger.deferred import roll_up
 from apps.ledger.fold import (
     AccountClosed,
@@ -98,10 +108,15 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CareNow",
+    "CheckResult",
+    "CheckRunning",
     "DateRefused",
     "DayBalance",
     "DayClosed",
     "Difference",
+    "DifferenceGone",
+    "DifferenceView",
     "Entry",
     "EntryResult",
     "EventInactive",
@@ -135,8 +150,10 @@ __all__ = [
     "UnknownEvent",
     "UnknownHold",
     "WritersInside",
+    "acknowledge",
     "balance",
     "balance_on",
+    "care_now",
     "check_balances",
     "check_form",
     "close_account",
@@ -157,6 +174,7 @@ __all__ = [
     "resume",
     "reverse",
     "roll_up",
+    "run_check",
     "set_frozen",
     "set_limits",
     "statement",

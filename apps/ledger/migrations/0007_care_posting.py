@@ -26,6 +26,12 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What the lines of an account came to that are no longer in ledger_transaction: up to which day, and their last seq. Empty:
+-- nothing is archived. See Note [Increments] in apps/ledger/increments.py.
+CREATE VIEW ledger_opening AS
+SELECT branch, account, currency, NULL::date AS dateref, posteddebit AS debit, postedcredit AS credit, NULL::bigint AS seq
+FROM ledger_account WHERE false;
+
 CREATE OR REPLACE FUNCTION ledger_post_line(
     p_id uuid, p_tracekey uuid, p_bodyhash bytea, p_branch text, p_account text, p_currency text, p_amount numeric,
     p_debitcredit text, p_eventcode int, p_description text, p_details jsonb, p_dateref date, p_today date,
@@ -106,7 +112,7 @@ END $$;
 """
 
 BEFORE = importlib.import_module("apps.ledger.migrations.0006_post_line").FORWARD
-BACKWARD = "DROP FUNCTION ledger_await_resume;" + BEFORE.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+BACKWARD = "DROP VIEW ledger_opening; DROP FUNCTION ledger_await_resume;" + BEFORE.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
 
 
 class Migration(migrations.Migration):
