@@ -95,7 +95,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def debit(self, tracekey: UUID, account: AccountRef, amount: Decimal, back: int | None) -> None:
         self.post(tracekey, [(account, -amount)], self.day(back))
 
-    @rule(account=st.sampled_from([ANA, BOB, CAPPED]), amount=amounts, is_up=st.booleans(), then=amounts)
+    @rule(
+        account=st.sampled_from([ANA, CAPPED]),
+        amount=st.sampled_from([Decimal(30), Decimal(40)]),  # so that floor and ceiling are met in the middle alone
+        is_up=st.booleans(),
+        then=st.sampled_from([Decimal(15), Decimal(30), Decimal(45)]),
+    )
     def uneven(self, account: AccountRef, amount: Decimal, is_up: bool, then: Decimal) -> None:
         """A day in the middle is poorer, or richer, than those around it: what is then dated before it must look there."""
         sign = 1 if is_up else -1
@@ -145,6 +150,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.agree(outcomes, lambda: self.post_batch(entries, key=key, dry_run=is_dry))
         if is_dry:
             self.model = before
+
+    @rule(account=accounts, other=accounts, amount=amounts)
+    def broken_group(self, account: AccountRef, other: AccountRef, amount: Decimal) -> None:
+        """The last of a group is refused for lack of funds; behind it, its accounts are posted to in the same batch."""
+        values = []
+        for legs in (
+            [(other, -amount), (account, amount)],
+            [(ANA, Decimal(-10_000))],
+            [(account, amount)],
+            [(other, amount)],
+        ):
+            self.fresh += 1
+            values.append((uuid5(UUID(int=2), str(self.fresh)), legs, None))
+        entries = [self.entry(*one, group="g" if n < 2 else None) for n, one in enumerate(values)]
+        outcomes = self.model.post_group(values[:2]) + [self.model.post(*one) for one in values[2:]]
+        self.agree(outcomes, lambda: self.post_batch(entries))
 
     def post_batch(self, entries: list[Entry], **options: Any) -> list[str]:
         results = ledger.post_batch(entries, now=self.now, **options)
