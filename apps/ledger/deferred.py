@@ -3,8 +3,9 @@
 Note [Deferred]
     Everything posts to the account of fees or of clearing, and whoever posts would wait for whoever posted before. Such an
     account may be deferred: it has no floor and no ceiling, so its lines need no answer from it, and they are written
-    without a lock into ``ledger_deferred``. The roll-up takes lines out of that table (an explicit list of work, because a
-    watermark would pass over what commits late), locks the accounts, and writes lines, days and sums as the engine does.
+    without a lock into ``ledger_deferred``. The roll-up locks the accounts, takes their lines out of that table (an explicit
+    list of work, because a watermark would pass over what commits late), and writes lines, days and sums as the engine
+    does.
     The account's balance is its row plus the lines that still wait, read in one statement. Its statement has the lines that
     were rolled up. The answer to a posting has no balances for such a line, nor has the answer to a repeat.
 """
