@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +22,8 @@ from apps.messaging.envelope import Meta
 from apps.messaging.public import Received
 from tests.integration.ledger.conftest import ANA, ANY, BOB, CLEARING, LIMITED, NOW, TODAY, fund, line, money, move
 
+# The chain of hashes, where there is one.
+chain: Any = import_module("apps.ledger.chain") if find_spec("apps.ledger.chain") else None
 FEES, CAPPED, FICKLE = (AccountRef("0001", name) for name in ("FEES", "CAPPED", "FICKLE"))
 REFS = (ANA, BOB, LIMITED, CLEARING, CAPPED, FICKLE)
 OPENING = 300
@@ -79,6 +83,8 @@ class Thread:
             (self.roll_up, 2),
             (self.freeze, 2),
         ]
+        if chain:
+            self._deeds.append((self.chain, 2))
 
     def run(self) -> None:
         """All steps; a refusal is an outcome, and nothing else may be raised."""
@@ -190,6 +196,10 @@ class Thread:
         """A few waiting lines."""
         with transaction.atomic():
             return "SOME" if ledger.roll_up(now=NOW, limit=5) else "NONE"
+
+    def chain(self) -> str:
+        """Hash what is settled."""
+        return "SOME" if chain.chain(now=NOW) else "NONE"
 
     def freeze(self) -> str:
         """Freeze, or thaw."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from django.db import connection, transaction
@@ -12,7 +13,7 @@ from apps.ledger.reconciliation import CHECKS
 from apps.messaging.contracts.ledger import POSTING_EVENT
 from apps.messaging.models import Message
 from tests.integration.ledger.conftest import NOW
-from tests.integration.ledger.storm import Log, Thread, day_rows, open_accounts, others, told
+from tests.integration.ledger.storm import Log, Thread, chain, day_rows, open_accounts, others, told
 from tests.integration.ledger.test_concurrency import THREADS, in_threads
 
 STEPS = 30
@@ -131,6 +132,14 @@ def callbacks_missing_or_double(log: Log) -> Rows:
     return wrong
 
 
+def chain_incomplete(_log: Log) -> Rows:
+    while chain.chain(now=NOW):
+        pass
+    proof = import_module("apps.ledger.chain_proof").verify_chain()
+    (lines,) = rows("SELECT count(*) FROM ledger_transaction")
+    return [(str(damage),) for damage in proof.damages] + ([] if lines == (proof.lines,) else [(*lines, proof.lines)])
+
+
 INVARIANTS: dict[str, tuple[str, Callable[[Log], Rows]]] = {
     "I1": ("an entry's debits are its credits", of_checks("a balanced entry's debits are its credits")),
     "I2": ("no money is made or lost, nor what is pending", of_sql(_MADE_MONEY)),
@@ -152,6 +161,8 @@ INVARIANTS: dict[str, tuple[str, Callable[[Log], Rows]]] = {
     "I10": ("closed days never change", changed_closed_days),
     "I11": ("every posting has exactly one callback", callbacks_missing_or_double),
 }
+if chain:
+    INVARIANTS["I12"] = ("the chain of hashes, made while others wrote, has every line", chain_incomplete)
 
 
 def deadlocks() -> int:
@@ -176,7 +187,7 @@ class TestEverythingAtOnce:
         assert any(outcome.endswith("R103") for outcome in log.outcomes)
 
     def test_each_of_them_is_looked_at(self) -> None:
-        assert list(INVARIANTS) == [f"I{number}" for number in range(1, 12)]
+        assert list(INVARIANTS) == [f"I{number}" for number in range(1, 13 if chain else 12)]
 
 
 WANTED = {
