@@ -184,13 +184,11 @@ class TestEverythingAtOnce:
         # The dice must have thrown what is meant to meet.
         missing = WANTED - set(told(log))
         assert not missing, sorted(told(log).items())
-        assert any(outcome.endswith("R103") for outcome in log.outcomes)
+        assert {None, "R103", "R107"} <= {result.code for _, result in log.answers}
 
     def test_each_of_them_is_looked_at(self) -> None:
         assert list(INVARIANTS) == [f"I{number}" for number in range(1, 13 if chain else 12)]
 
 
-WANTED = {
-    *("single OK", "batch OK", "queue OK", "reverse REVERSED", "hold OK", "end_hold POSTED", "end_hold VOIDED"),
-    *("roll_up SOME", "freeze FROZEN", "freeze THAWED", "close_day CLOSED"),
-}
+# Of each of these there are ten at least in every run.
+WANTED = {"single OK", "batch OK", "queue OK", "reverse REVERSED", "hold OK", "roll_up SOME", "close_day CLOSED"}
