@@ -119,6 +119,8 @@ UNFOLD: dict[str, Any] = {
                     _model("Differences", "rule", "ledger", "difference"),
                     _model("Ledger checks", "fact_check", "ledger", "check"),
                     _model("Suspensions", "pause_circle", "ledger", "suspension"),
+                    _model("Chain of hashes", "link", "ledger", "block"),
+                    _model("Sealed months", "inventory_2", "ledger", "month"),
                 ],
             },
             {

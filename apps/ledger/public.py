@@ -41,6 +41,7 @@ from apps.ledger.fold import (
     UnknownEvent,
 )
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
+from apps.ledger.months_behind import MonthArchived, check_line
 from apps.ledger.postings import (
     AlreadyReversed,
     PostingVoided,
@@ -130,6 +131,7 @@ __all__ = [
     "Leg",
     "LinkedRefused",
     "MalformedEntry",
+    "MonthArchived",
     "OpenedAccount",
     "Outcome",
     "PostResult",
@@ -156,6 +158,7 @@ __all__ = [
     "care_now",
     "check_balances",
     "check_form",
+    "check_line",
     "close_account",
     "close_day",
     "ensure_currencies",
