@@ -231,7 +231,7 @@ class Bench:
         self._load.stdin.flush()
         found: dict[str, Any] = json.loads(self._load.stdout.readline())
         if not bare:
-            self._job["first"] += int(rate * seconds)  # type: ignore[operator]
+            self._job["first"] += int(rate * seconds)
             self.answered += found["requests"] - found["errors"]
         found["backlog_s"] = drain()
         self._processes.check()

@@ -8,7 +8,7 @@ by the seed's engine's on one connection; ``of_copy_batch10000``: by COPY's of t
 ``writers4_vs_1``: four writers of batches of 1,000 by one; ``vs_hordak``: batches of 1,000 by django-hordak.
 ``batch_with_history``: time of a batch of 1,000 behind BENCH_HISTORY lines by its time behind none. Figures: lines a
 second of each, the processor's time that a line takes (which says more on a busy machine), and how many day balances were
-wrong at the end, proved from the lines.
+wrong at the end, proved from the lines. ``hot8``: see ledger_hot.py.
 """
 
 import json
@@ -147,10 +147,11 @@ def _today() -> date:
 def _use(name: str) -> None:
     from django.db import connection
 
-    connection.close()
-    if connection.pool is not None:
-        connection.close_pool()
-    connection.settings_dict["NAME"] = name
+    ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
+    ours.close()
+    if ours.pool is not None:
+        ours.close_pool()
+    ours.settings_dict["NAME"] = name
 
 
 def build(name: str, *, accounts: int) -> None:
@@ -230,6 +231,8 @@ def no_checkpoint() -> Iterator[None]:
 
 def run_rounds(bench: Bench) -> None:
     """Everything in turn, so that a slow minute of the machine is everybody's. The first round warms up and is dropped."""
+    from benchmarks import ledger_hot
+
     for number in range(ROUNDS + 1):
         if number == 1:
             bench.forget()
@@ -245,11 +248,12 @@ def run_rounds(bench: Bench) -> None:
             bench.measure(f"ours_{batch}", "ours", count=BATCHES[batch], batch=batch)
         for batch in (1, 10, 100, 10_000):
             bench.measure(f"ours_{batch}_writers4", "ours", writers=WRITERS, count=BATCHES[batch], batch=batch)
-        hordak = {"database": HORDAK_DATABASE, "settings": "benchmarks.ledger_hordak_settings"}
+        hordak: dict[str, Any] = {"database": HORDAK_DATABASE, "settings": "benchmarks.ledger_hordak_settings"}
         bench.measure("hordak", "hordak", count=HORDAK_LINES, **hordak)
         for deferred in (False, True):
             name = "hot_deferred" if deferred else "hot"
             bench.measure(name, "hot", writers=WRITERS, count=HOT_COMMANDS, deferred=deferred)
+        ledger_hot.measure(bench)
 
 
 def wrong(sql: str) -> int:
@@ -293,7 +297,12 @@ def history(bench: Bench) -> None:
     with connection.cursor() as cursor:
         cursor.execute(ledger_peers.HISTORY_BEGIN)
         for n in range(HISTORY_DAYS):
-            values = {"day": first + timedelta(days=n), "first": n * each * 1_000, "each": each, "sum": each * (n + 1)}
+            values: dict[str, Any] = {
+                "day": first + timedelta(days=n),
+                "first": n * each * 1_000,
+                "each": each,
+                "sum": each * (n + 1),
+            }
             cursor.execute(ledger_peers.HISTORY_DAY, values)
             if n % 90 == 0:
                 print(f"  {each * 1_000 * n:,} lines of history", flush=True)
@@ -313,7 +322,7 @@ def main() -> None:
     django.setup()
     from django.db import connection
 
-    from benchmarks import ledger_peers
+    from benchmarks import ledger_hot, ledger_peers
     from benchmarks.harness import load, report
 
     build(DATABASE, accounts=1_000)
@@ -337,14 +346,14 @@ def main() -> None:
         "per_s_roll_up": round(rolled),
         "synchronous_commit": synchronous,
         "history_lines": HISTORY,
-    }
+    } | ledger_hot.figures(bench)
     ratios = {
         "vs_seed_engine_batch1000": bench.ratio("ours_1000", "seed_1"),
         "vs_seed_engine_batch1": bench.ratio("ours_1", "seed_1"),
         "of_copy_batch10000": bench.ratio("ours_10000", "copy"),
         "writers4_vs_1": bench.ratio("ours_1000_writers4", "ours_1000"),
         "vs_hordak": bench.ratio("ours_1000", "hordak"),
-    }
+    } | ledger_hot.ratios(bench)
     if HISTORY:
         history(bench)
         without, behind = f"ours_1000_{PRESENT_DATABASE}", f"ours_1000_{HISTORY_DATABASE}"

@@ -180,6 +180,28 @@ def hot(*, count: int, seed: int, today: date, deferred: bool) -> Callable[[], i
     return write
 
 
+def spot(*, count: int, seed: int, today: date, deferred: bool) -> Callable[[], int]:
+    """Transfers from an account of this writer's own into the one that all writers share."""
+    from django.db import transaction
+
+    from apps.common.clock import uuid7
+    from apps.ledger import public as ledger
+
+    now = datetime.now(UTC)
+    own = ledger.AccountRef(BRANCH, f"{seed % ACCOUNTS:09d}")
+    central = ledger.AccountRef(BRANCH, "hot-deferred" if deferred else "hot")
+
+    def write() -> int:
+        for _ in range(count):
+            amount = Decimal("1.00")
+            entry = ledger.Entry.transfer(tracekey=uuid7(), debit=own, credit=central, amount=amount, eventcode=EVENT)
+            with transaction.atomic(durable=True):
+                ledger.post(entry, now=now)
+        return count
+
+    return write
+
+
 def hordak(*, count: int, seed: int, today: date) -> Callable[[], int]:
     """django-hordak: the same postings, each against one other account, because its transactions have two legs."""
     from django.db import transaction
@@ -209,8 +231,15 @@ def main() -> None:
 
     connection.settings_dict["NAME"] = os.environ["BENCH_DATABASE"]
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    role = {"seed": seed, "copy": copy, "ours": ours, "hot": hot, "hordak": hordak}[name]
-    write = role(**{**arguments, "today": date.fromisoformat(arguments["today"])})
+    roles: dict[str, Callable[..., Callable[[], int]]] = {
+        "seed": seed,
+        "copy": copy,
+        "ours": ours,
+        "hot": hot,
+        "spot": spot,
+        "hordak": hordak,
+    }
+    write = roles[name](**{**arguments, "today": date.fromisoformat(arguments["today"])})
     if not _backends:
         connection.ensure_connection()
         _backends.append(connection.connection.info.backend_pid)

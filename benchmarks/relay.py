@@ -190,7 +190,9 @@ def consumers() -> tuple[list[float], list[float], list[float]]:
     from benchmarks.harness import say
     from benchmarks.relay_world import dsn
 
-    alone, shared, bare = [], [], []
+    alone: list[float] = []
+    shared: list[float] = []
+    bare: list[float] = []
     for round_ in range(ROUNDS):
         for rates, shares_commit in ((alone, False), (shared, True)):
             group = f"ours-{uuid4().hex[:8]}"

@@ -90,10 +90,11 @@ def use(name: str) -> None:
     """Make Django's connection one to this database."""
     from django.db import connection
 
-    connection.close()
-    if connection.pool is not None:
-        connection.close_pool()
-    connection.settings_dict["NAME"] = name
+    ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
+    ours.close()
+    if ours.pool is not None:
+        ours.close_pool()
+    ours.settings_dict["NAME"] = name
 
 
 def build(name: str, runs: int, *, now: datetime) -> None:
@@ -126,7 +127,7 @@ def build(name: str, runs: int, *, now: datetime) -> None:
             cursor.execute(_ATTEMPTS, span)
             say(f"{name}: {last:,} finished runs after {time.perf_counter() - began:.0f} s")
         for status, count, fails in OPEN:
-            given = {"status": status, "runs": count, "due": status != "STUCK", "fails": fails, "now": now}
+            given: dict[str, Any] = {"status": status, "runs": count, "due": status != "STUCK", "fails": fails, "now": now}
             cursor.execute(_OTHERS, given)
         span = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
         cursor.execute(_STEPS, span)
@@ -332,7 +333,7 @@ def main() -> None:
     from apps.saga import chains
     from benchmarks.harness import load, median, report, say
 
-    chains.wake_soon = lambda _run_id: None  # nobody would answer
+    chains.wake_soon = lambda run_id: None  # nobody would answer
     now = datetime.now(UTC)
     build(DATABASES["little"], RUNS_FEW, now=now)
     build(DATABASES["much"], RUNS, now=now)

@@ -84,7 +84,8 @@ class _Worker(threading.Thread):
 
     def _measure(self) -> None:
         work, clock = self._work, time.perf_counter
-        self.waits = waits = []
+        waits: list[float] = []
+        self.waits = waits
         now = clock()
         deadline = now + self.seconds
         while now < deadline and len(waits) < self.runs_max:

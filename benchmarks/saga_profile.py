@@ -193,7 +193,7 @@ def statements(work: Work) -> list[tuple[str, float]]:
     for number, trip in enumerate(trips[a_run : a_run * (RUNS + 1)]):
         times[number % a_run].append(trip.seconds * 1000)
     sites = iter(seen.asked[:one])
-    found = []
+    found: list[tuple[str, float]] = []
     for number, trip in enumerate(trips[:a_run]):
         milliseconds = statistics.median(times[number])
         for text in trip.texts:

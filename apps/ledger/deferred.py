@@ -3,8 +3,9 @@
 Note [Deferred]
     Everything posts to the account of fees or of clearing, and whoever posts would wait for whoever posted before. Such an
     account may be deferred: it has no floor and no ceiling, so its lines need no answer from it, and they are written
-    without a lock into ``ledger_deferred``. The roll-up takes lines out of that table (an explicit list of work, because a
-    watermark would pass over what commits late), locks the accounts, and writes lines, days and sums as the engine does.
+    without a lock into ``ledger_deferred``. The roll-up locks the accounts, takes their lines out of that table (an
+    explicit list of work, because a watermark would pass over what commits late), and writes lines, days and sums as the
+    engine does.
     The account's balance is its row plus the lines that still wait, read in one statement. Its statement has the lines that
     were rolled up. The answer to a posting has no balances for such a line, nor has the answer to a repeat.
 """
@@ -31,6 +32,11 @@ DELETE FROM ledger_deferred WHERE id IN (
 RETURNING id, branch, account, currency, debitcredit, amount, eventcode, dateref, tracekey, description, details::text,
     balanced
 """
+_OLDEST = f"""
+SELECT DISTINCT branch, account, currency
+FROM (SELECT branch, account, currency FROM ledger_deferred w WHERE {_MAY} ORDER BY id LIMIT %s) oldest
+"""  # noqa: S608 - a constant
+_OF_ACCOUNTS = "(branch, account, currency) IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]))"
 
 
 @transaction_required
@@ -39,7 +45,13 @@ def roll_up(*, now: datetime, limit: int = ROLL_UP_ROWS_MAX) -> int:
 
     Safe side by side, too: the second one takes what the first one has not taken.
     """
-    taken = rows.fetch(_TAKE.format(which=_MAY), [now, min(limit, ROLL_UP_ROWS_MAX)])
+    limit = min(limit, ROLL_UP_ROWS_MAX)
+    refs = [AccountRef(*row) for row in rows.fetch(_OLDEST, [now, limit])]
+    if not refs:
+        return 0
+    # Accounts before lines, as by who closes a day: the other way round, each of the two would wait for the other.
+    rows.lock_deferred(refs)
+    taken = rows.fetch(_TAKE.format(which=f"{_OF_ACCOUNTS} AND {_MAY}"), [*rows.columns(refs, 3), now, limit])
     _write(sorted(taken), now=now)
     return len(taken)
 

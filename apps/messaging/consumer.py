@@ -112,7 +112,7 @@ class Delivery:
         if first is None:
             return 1
         if isinstance(first, InvalidMessage):
-            bury_unreadable(records[0], group=self._group, error=first)
+            bury_unreadable(records[0], group=self._group, error=first, now=now)
             return 1
         if first.slot in self._waiting:
             self._queue(first, None, now=now)

@@ -3,11 +3,12 @@
 They are rows of the message log, so they are found there; replay.py sends them again.
 """
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from django.db.models import Exists, JSONField, OuterRef, Q, QuerySet
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
@@ -16,7 +17,7 @@ from django.db.models.functions import Cast
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
-from apps.messaging.envelope import DEAD_LETTER_BYTES_MAX
+from apps.messaging.envelope import DEAD_LETTER_BYTES_MAX, DERIVED
 from apps.messaging.inbox import groups, take
 from apps.messaging.models import DeadLetterReplay, Message, Redelivery
 from apps.messaging.outbox import is_key, publish_raw
@@ -50,8 +51,13 @@ def reason(error: Exception) -> dict[str, Any]:
 
 
 @transaction
-def bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError) -> None:
-    """A record that is no envelope still gets one, so that it can be looked at and nothing is lost."""
+def bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError, now: datetime) -> None:
+    """A record that is no envelope still gets one, so that it can be looked at and nothing is lost. Safe to repeat."""
+    # It is read again when the consumer dies between this commit and the offset. It has no id, so its place is one; and its
+    # bytes, because a topic that was made anew counts from zero.
+    place = f"{record.topic}\0{record.partition}\0{record.offset}\0{hashlib.sha256(record.value).hexdigest()}"
+    if not take(uuid5(DERIVED, place), group=group, now=now):
+        return
     meta = {
         "message-id": str(uuid7()),
         "schema": UNREADABLE,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 
 from config import env
 from config.services.certificates import Certificates

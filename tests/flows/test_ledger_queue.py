@@ -1,6 +1,7 @@
 """Entries taken over HTTP for later: from 202 through the topic to the posting, its answer, and whoever asks."""
 
 import base64
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,12 +10,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
+from apps.ledger.models import Account
 from apps.messaging.contracts.ledger import POSTING_EVENT, POSTING_IN, PostingDone, PostingRequested
 from apps.messaging.models import Message, Pending, Redelivery
 from apps.messaging.outbox import bucket_of, publish_raw
@@ -199,6 +201,59 @@ class TestPoison:
         pump_messages()
         assert told() == [(tracekey, "POSTED") for tracekey in tracekeys]
         assert balance() == 1006
+
+
+class TestBusy:
+    def test_account_is_waited_for_and_nothing_is_lost_or_posted_twice(self, client: Client) -> None:
+        """A lock that is not free in time is nobody's fault: what waited for it comes again, in order."""
+        tracekeys = queue(client, line("1.00"), line("2.00"), line("5000.00", "D"), line("4.00"))
+        with locked_account(), impatience():
+            pump_messages()
+        assert told() == []
+        assert Redelivery.objects.count() == len(tracekeys)
+        while Redelivery.objects.exists():
+            Redelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+            pump_messages()
+        assert told() == list(zip(tracekeys, ["POSTED", "POSTED", "R103", "POSTED"], strict=True))
+        assert not Message.objects.filter(topic=ERROR).exists()
+        assert balance() == 1007
+        assert_proved()
+
+
+@contextmanager
+def locked_account() -> Iterator[None]:
+    """Somebody else has the account."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                Account.objects.select_for_update().get(branch_id=BRANCH, account=ACCOUNT)
+                held.set()
+                done.wait(60)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join(30)
+
+
+@contextmanager
+def impatience() -> Iterator[None]:
+    """This process's connection waits for no lock, or nearly."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '20ms'")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("RESET lock_timeout")
 
 
 @contextmanager

@@ -57,6 +57,8 @@ class TestRun:
             wanted = {"name", "kind", "status", "attempts", "started_at", "finished_at"}
             assert all(wanted <= step.keys() for step in state["steps"])
             assert json.loads(first.manage("saga_state", state["run_id"], "--json")) == state
+            scenario = json.loads(first.manage("ledger_scenario", "--transactions", "100", "--json"))
+            assert (scenario["transactions"], scenario["unanswered"], scenario["differences"]) == (100, 0, [])
         finally:
             assert first.stop() == 0
         assert "Traceback" not in first.text, first.text

@@ -1,5 +1,6 @@
 """A ledger so simple that it is right: lists of lines and holds, every balance a sum over all of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -26,6 +27,11 @@ class Held:
     tracekey: UUID | None = None
 
 
+# A line as it was answered: account, signed amount, day; then posted, pending and the day's balance, unless it is deferred.
+Answer = tuple[AccountRef, Decimal, date, tuple[Decimal, Decimal, Decimal] | None]
+_STATUS_CODES = {"FROZEN": "R102", "CLOSED": "R121"}
+
+
 @dataclass
 class ModelLedger:
     floors: dict[AccountRef, Decimal | None]
@@ -39,6 +45,9 @@ class ModelLedger:
     buried: set[UUID] = field(default_factory=set)
     reversals: dict[UUID, UUID] = field(default_factory=dict)
     asked: dict[UUID, object] = field(default_factory=dict)
+    statuses: dict[AccountRef, str] = field(default_factory=dict)  # none: active
+    answers: dict[UUID, list[Answer]] = field(default_factory=dict)
+    batches: dict[str, tuple[object, list[str]]] = field(default_factory=dict)
 
     def balance(self, account: AccountRef, day: date | None = None) -> Decimal:
         day = day or date.max
@@ -76,7 +85,8 @@ class ModelLedger:
             asked = ((debit, -amount), (credit, amount))
             return "REPLAYED" if known[2] == mark and known[1] == day and self.asked[tracekey] == asked else "R107"
         since = day or self.today
-        if self.today - timedelta(days=BACKDATE_DAYS_MAX) <= since <= self.today and since > self.closed:
+        closed = since <= self.closed or self._barred([debit, credit])
+        if not closed and self.today - timedelta(days=BACKDATE_DAYS_MAX) <= since <= self.today:
             amount = min(amount, ZERO if debit in self.deferred else self.there(debit, since))
             if not amount:
                 return "R103"
@@ -93,6 +103,7 @@ class ModelLedger:
             outcomes[place] = self.post(*entry)
             if outcomes[place] not in ("POSTED", "REPLAYED"):
                 self.lines, self.entries = before
+                self.answers = {tracekey: self.answers[tracekey] for tracekey in self.entries}
                 return [
                     outcome if n == place or self._is_known(outcome, entries[n][0], before[1]) else "R123"
                     for n, outcome in enumerate(self._known(entries, outcomes, place))
@@ -126,8 +137,12 @@ class ModelLedger:
         day = dateref or self.today
         if not self.today - timedelta(days=BACKDATE_DAYS_MAX) <= day <= self.today:
             return "R109"
+        if barred := self._barred([legs[0][0]]):
+            return barred
         if day <= self.closed:
             return "R122"
+        if barred := self._barred([account for account, _ in legs]):
+            return barred
         new = [Line(account, signed, day) for account, signed in legs]
         self.lines += new
         for account in dict.fromkeys(account for account, _ in legs):
@@ -138,7 +153,58 @@ class ModelLedger:
                 del self.lines[-len(new) :]
                 return broken
         self.entries[tracekey] = (body, new)
+        self.answers[tracekey] = self._answer(new)
         return "POSTED"
+
+    def _barred(self, accounts: list[AccountRef]) -> str:
+        """The code of the first of them that takes nothing."""
+        return next((_STATUS_CODES[self.statuses[ref]] for ref in accounts if ref in self.statuses), "")
+
+    def _answer(self, new: list[Line]) -> list[Answer]:
+        """What is said of each line: the balances right after it, before the entry's next one."""
+        del self.lines[-len(new) :]
+        found: list[Answer] = []
+        for line in new:
+            self.lines.append(line)
+            ref = line.account
+            balances = (self.balance(ref), self.held(ref), self.balance(ref, line.dateref))
+            found.append((ref, line.signed, line.dateref, None if ref in self.deferred else balances))
+        return found
+
+    def keyed(self, key: str, wanted: object, post: Callable[[], list[str]]) -> list[str] | str:
+        """A batch under a key: the same batch again has the same answer, another one is refused."""
+        if key not in self.batches:
+            self.batches[key] = (wanted, post())
+            return self.batches[key][1]
+        known, outcomes = self.batches[key]
+        if known != wanted:
+            return "R126"
+        return ["REPLAYED" if outcome == "POSTED" else outcome for outcome in outcomes]
+
+    def set_frozen(self, account: AccountRef, frozen: bool) -> str:
+        if self.statuses.get(account) == "CLOSED":
+            return "R121"
+        self.statuses.pop(account, None)
+        if frozen:
+            self.statuses[account] = "FROZEN"
+        return "DONE"
+
+    def close_account(self, account: AccountRef) -> str:
+        if self.balance(account) or self.held(account):
+            return "R125"
+        self.statuses[account] = "CLOSED"
+        return "DONE"
+
+    def set_limits(self, account: AccountRef, floor: Decimal | None, ceiling: Decimal | None) -> str:
+        if floor is not None and self.balance(account) - self.held(account) < floor:
+            return "R103"
+        if ceiling is not None and self.balance(account) > ceiling:
+            return "R120"
+        self.floors[account] = floor
+        self.ceilings.pop(account, None)
+        if ceiling is not None:
+            self.ceilings[account] = ceiling
+        return "DONE"
 
     def hold(self, key: str, account: AccountRef, amount: Decimal) -> str:
         known = self.holds.get(key)
@@ -146,6 +212,8 @@ class ModelLedger:
             if known.status in ("VOIDED", "EXPIRED"):
                 return "R114"
             return known.status if (known.account, known.amount) == (account, amount) else "R115"
+        if barred := self._barred([account]):
+            return barred
         if self.floors[account] is not None and self.balance(account) - self.held(account) < amount:
             return "R103"
         self.holds[key] = Held(account, amount, self.today)

@@ -9,9 +9,24 @@ from django.db import connections, transaction
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
-from apps.ledger.models import Deferred, Transaction
+from apps.ledger.models import Account, Deferred, Transaction
 from apps.ledger.public import AccountRef
-from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, TODAY, fund, leg, line, money, move, post, post_batch
+from tests.integration.ledger.conftest import (
+    ANA,
+    ANY,
+    BOB,
+    CLEARING,
+    NOW,
+    TODAY,
+    fund,
+    leg,
+    line,
+    money,
+    move,
+    post,
+    post_batch,
+)
+from tests.integration.ledger.test_concurrency import WAIT_S, in_threads, while_open
 
 FEES = AccountRef("0001", "FEES")
 YESTERDAY = TODAY - timedelta(days=1)
@@ -151,6 +166,50 @@ class TestAtOnce:
 
                 pool.submit(other).result(30)  # would never end, if it waited for the first one
         assert ledger.balance(FEES).posted == 3
+
+    @pytest.mark.parametrize("single", [True, False])
+    def test_eight_writers_are_inside_at_once(self, single: bool) -> None:
+        """Each has posted to the hot account and not committed when the others do: with a lock they would never meet."""
+        open_fees()
+        own = [AccountRef("0001", f"OWN-{n}") for n in range(8)]
+        with transaction.atomic():
+            for ref in own:
+                ledger.open_account(branch="0001", account=ref.account, min_balance=None, now=NOW)
+        inside = threading.Barrier(8)
+
+        def work(n: int) -> None:
+            with transaction.atomic():
+                ledger.post(line(FEES, "C", 1) if single else move(own[n], FEES, 1), now=NOW)
+                inside.wait(WAIT_S)
+
+        in_threads(work)
+        assert ledger.balance(FEES).posted == 8
+        assert ledger.check_balances() == []
+
+    def test_on_an_ordinary_account_the_second_one_waits(self) -> None:
+        fund(ANA, 1)
+        fund(BOB, 1)
+        first, second = move(ANA, CLEARING, 1), move(BOB, CLEARING, 1)
+        while_open(lambda: ledger.post(first, now=NOW), lambda: ledger.post(second, now=NOW))
+        assert ledger.balance(CLEARING).posted == 2
+
+    def test_a_roll_up_that_waits_for_an_account_holds_none_of_its_lines(self) -> None:
+        """Who closes a day has the accounts and waits for their lines: the two would wait for each other."""
+        open_fees()
+        post(line(FEES, "C", 1, dateref=YESTERDAY))
+        while_open(
+            lambda: Account.objects.select_for_update().get(account="FEES"),
+            lambda: ledger.roll_up(now=NOW),
+            meanwhile=lambda: Deferred.objects.select_for_update(nowait=True).get(),
+        )
+        assert ledger.balance_on(FEES, YESTERDAY).balance == 1
+
+    def test_a_day_is_closed_while_its_lines_are_rolled_up(self) -> None:
+        open_fees()
+        post(line(FEES, "C", 1, dateref=YESTERDAY))
+        while_open(lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW))
+        assert (ledger.balance_on(FEES, YESTERDAY).balance, Deferred.objects.count()) == (1, 0)
+        assert ledger.check_balances() == []
 
 
 def test_legs_of_deferred_accounts_balance_too(bank: None) -> None:
