@@ -18,6 +18,7 @@ def execute(statement: str, values: Mapping[str, Any] | Sequence[Any], *, using:
         cursor = connection.cursor()  # whoever counts or tells statements is told of this one too
         cursor.execute(statement, values)
         return cursor
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
