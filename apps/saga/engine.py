@@ -13,6 +13,7 @@ kept, and the failing one is put off. A segment ends at the pivot, because what 
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -32,8 +33,10 @@ from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition
 from apps.saga.failing import class_of, declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
 from apps.saga.models import Run as RunModel
+from apps.saga.progress import RunProgress, progress_of
 from apps.saga.session import Session
 from apps.saga.shapes import ChildrenStep, WaitingStep
+from apps.saga.step_keys import parse_key
 from apps.saga.terms import ErrorClass
 
 logger = logging.getLogger(__name__)
@@ -67,10 +70,15 @@ def start(
     run_inline_for_ms: int = 0,
     global_id: UUID | None = None,
     idempotency_key: str = "",
+    run_id: UUID | None = None,
+    known: dict[str, Any] | None = None,
+    told: Callable[[RunProgress], None] | None = None,
 ) -> UUID:
     """Begin a run in the caller's commit, do what can be done now, and hand the rest to workers after the commit.
 
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
+    ``run_id``: what the run shall be called, a UUID of version 7. ``known``: what this transaction has read or written, for
+    the steps that are done here (``Run.known``). ``told`` is called with how far the run has come here.
     A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status. A run of a use
     case that is paused waits, or UseCasePaused is raised and nothing was written. So does one whose key another run holds
     (``Definition.locks``), or KeyHeld is raised.
@@ -83,7 +91,9 @@ def start(
         now=now,
         global_id=global_id,
         idempotency_key=idempotency_key,
+        run_id=run_id,
     )
+    session.known.update(known or {})
     if definition.is_choreographed:
         choreography.begin(session)
         return session.run.id
@@ -93,6 +103,8 @@ def start(
     else:
         session.flush()
     wake(session)
+    if told is not None:
+        told(progress_of(session))
     return session.run.id
 
 
@@ -121,7 +133,7 @@ def is_past(run_id: UUID, position: int) -> bool:
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, redone, undo = _parse_key(step_key)
+    run_id, position, redone, undo = parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
@@ -146,19 +158,6 @@ def _expects(session: Session, position: int, redone: int, *, undo: bool) -> boo
     # UNKNOWN: the deadline passed and it will be asked again; the answer to the first question is as good.
     asked = session.row.status in (StepStatus.WAITING, StepStatus.UNKNOWN)
     return asked and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING)
-
-
-def _parse_key(step_key: str) -> tuple[UUID | None, int, int, bool]:
-    """The run, the step's position, how often it has begun anew, and whether it is of an undo."""
-    run_text, _, rest = step_key.partition(":")
-    place = rest.removesuffix(":undo")
-    position, _, redone = place.partition("~")
-    try:
-        if position.isascii() and position.isdigit() and (place == position or (redone.isascii() and redone.isdigit())):
-            return UUID(run_text), int(position), int(redone or 0), rest != place
-    except ValueError:
-        pass  # not an id of ours, or thousands of digits
-    return None, 0, 0, False
 
 
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:

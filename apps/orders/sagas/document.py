@@ -5,10 +5,9 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal
-from apps.orders import queries
 from apps.orders.models import PaymentMethod
+from apps.orders.sagas.subject import customer_of, order_of
 from apps.saga import public as saga
 
 # Two questions to the authority (was it authorised? please authorise) with their timeouts, and some air.
@@ -20,10 +19,8 @@ AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
 
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
     """The order in the words of a fiscal document."""
-    order = queries.order(run.subject_id)
-    if order is None:
-        raise LookupError(f"run {run.id} has no order {run.subject_id}")
-    customer = customers.customer(order.customer_id)
+    order = order_of(run)
+    customer = customer_of(run, order.customer_id)
     by_card = order.payment_method == PaymentMethod.CARD
     return fiscal.SaleToDocument(
         order_id=order.id,
