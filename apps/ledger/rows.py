@@ -13,6 +13,7 @@ Note [Fences]
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -95,13 +96,15 @@ FOR NO KEY UPDATE OF a
 _EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
 _CLOSED = "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL"
 
+_HELD = "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])"
+
 
 def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
     """Lock accounts in key order and read their totals. See Note [Fences], 2.
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
-    return _books(fetch(_LOCK, columns(refs, 3)))
+    return _books(fetch_hot(_LOCK, columns(refs, 3)))
 
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
@@ -119,10 +122,11 @@ class Locked(NamedTuple):
     days: dict[AccountRef, list[StoredDay]]
     events: dict[int, EventRule]
     closed: dict[str, int]  # branch to the ordinal of its last closed day
+    holds: dict[UUID, HeldRow]
 
 
-def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
-    """Lock accounts, then read their day rows from a date on, their branches' closed days, and events.
+def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int], holds: Sequence[UUID] = ()) -> Locked:
+    """Lock accounts, then read their day rows from a date on, their branches' closed days, events, and their holds.
 
     The statements are sent together and run one after the other, each with a snapshot of its own: the later ones see what
     the former owners of the locks committed.
@@ -130,14 +134,16 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> L
     refs = list(since)
     keys = columns(refs, 3)
     branches = array_text(list({ref.branch for ref in refs}))
-    locked, days, events, closed = fetch_all(
+    locked, days, events, closed, *held = fetch_all(
         (_LOCK, keys),
         (_DAYS, [*keys, array_text(list(since.values()))]),
         (_EVENTS, [array_text(list(codes))]),
         (_CLOSED, [branches]),
+        *([(_HELD, [array_text(list(holds))])] if holds else []),
     )
     rules = {code: EventRule(*rule) for code, *rule in events}
-    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed})
+    found = {row[0]: HeldRow(*row) for row in chain(*held)}
+    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed}, found)
 
 
 def lock_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
@@ -246,11 +252,3 @@ def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date,
     ):
         found.setdefault(AccountRef(branch, account, currency), []).append((dateref, amount))
     return found
-
-
-def read_holds(hold_ids: Collection[UUID]) -> dict[UUID, HeldRow]:
-    """Holds by id; their accounts are locked."""
-    rows = fetch(
-        "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])", [list(hold_ids)]
-    )
-    return {row[0]: HeldRow(*row) for row in rows}
