@@ -50,7 +50,6 @@ def take(session: Session, *, undo: bool) -> Claim | None:
     token = uuid7()
     session.touch().status = StepStatus.UNDOING if undo else StepStatus.RUNNING
     session.own(token, session.now + step.lease)
-    session.known = {}  # the call is made outside of this transaction
     return Claim(step=step, run=session.view(undo=undo), token=token, undo=undo)
 
 
