@@ -15,7 +15,7 @@ from tests import shop
 from tests.saga_driver import finish
 
 # As Django counts them: without credentials, and those of the ledger that are sent together as none.
-HEAD_STATEMENTS, TAIL_STATEMENTS = 18, 36
+HEAD_STATEMENTS, TAIL_STATEMENTS = 18, 37
 
 
 class TestPaid:
@@ -47,8 +47,8 @@ class TestPaid:
         finish(shop.run_of(first).pk)
         with CaptureQueriesContext(connection) as head:
             order_id = shop.post_order(client, shop.by_balance(), Prefer="wait=5").json()["id"]
+        run_id = shop.run_of(order_id).pk
         with CaptureQueriesContext(connection) as tail:
-            run_id = shop.run_of(order_id).pk
             while engine.advance(run_id, on=True) is engine.Progress.MOVED:
                 pass
         assert shop.run_of(order_id).status == "COMPLETED"
