@@ -75,8 +75,7 @@ def prepare_issue(*, step_key: str, sale: SaleToDocument, now: datetime) -> dict
 
     Raises what check_can_issue raises, DocumentInvalid, and IssueUndone when the undo came first.
     """
-    journal.one_at_a_time(step_key)
-    document = journal.find(step_key)
+    document = journal.find_alone(step_key)
     if document is None:
         document = _number_and_sign(step_key, sale, now)
     elif document.access_key is None or journal.has(document, Fact.UNDO_ASKED):
@@ -154,8 +153,7 @@ def begin_sending(*, step_key: str, now: datetime) -> Sending:
 
     A document that is already authorised gets no attempt (0). An undo that was asked for fences later sends off.
     """
-    document = journal.locked(step_key)
-    known = journal.facts(document)
+    document, known = journal.locked_with_facts(step_key)
     current = fold(known)
     if current.state is State.AUTHORISED:
         return Sending(document, 0)
@@ -181,7 +179,7 @@ def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) ->
 
     Raises DocumentRejected for an outcome that is no authorisation, AnswerForOtherBytes when the answer is not ours.
     """
-    document = journal.locked(step_key)
+    document, known = journal.locked_with_facts(step_key)
     if document.state in ISSUED:
         return summary(document)
     status = str(outcome["status"])
@@ -194,5 +192,5 @@ def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) ->
     document.authorised_at = datetime.fromisoformat(outcome["at"])
     event = Event(fact=Fact.AUTHORISED, status=status, reason=str(outcome["reason"]), protocol=str(outcome["protocol"]))
     keep = [(BlobKind.ANSWER, answer), (BlobKind.PROC, archive.nfe_proc(signed, answer))]
-    journal.append(document, event, now=now, keep=keep)
+    journal.append(document, event, now=now, keep=keep, known=known)
     return summary(document)

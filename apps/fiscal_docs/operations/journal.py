@@ -25,23 +25,29 @@ class NothingPrepared(DomainError):
     code, status = "R411", 404
 
 
-def one_at_a_time(step_key: str) -> None:
-    """A do and an undo of one step may meet before there is a row to lock: the second waits for the first one's commit."""
-    prepared.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 4))", [f"fiscal_docs:{step_key}"])
-
-
 # --- Reading ------------------------------------------------------------------------------------------------------------
 _FIELDS = [field.attname for field in Document._meta.concrete_fields]
 _FIND = f"SELECT {', '.join(_FIELDS)} FROM fiscal_docs_document WHERE step_key = %(step_key)s"  # noqa: S608  # columns
 
 
+_LOCK = f"{_FIND} FOR UPDATE"
+_FACTS = "SELECT fact, seq, status, reason, protocol FROM fiscal_docs_documentevent WHERE document_id = %(id)s"
+_FACTS_BY_KEY = _FACTS.replace("%(id)s", "(SELECT id FROM fiscal_docs_document WHERE step_key = %(step_key)s)")
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 4))"
+
+
 def find(step_key: str) -> Document | None:
-    return _document(_FIND, step_key)
+    return _document(prepared.execute(_FIND, {"step_key": step_key}).fetchall())
 
 
-def _document(statement: str, step_key: str) -> Document | None:
-    found = prepared.execute(statement, {"step_key": step_key}).fetchone()
-    return None if found is None else Document.from_db("default", _FIELDS, found)
+def find_alone(step_key: str) -> Document | None:
+    """A do and an undo of one step may meet before there is a row to lock: the second waits for the first one's commit."""
+    _, found = prepared.fetch_each((_ALONE, {"key": f"fiscal_docs:{step_key}"}), (_FIND, {"step_key": step_key}))
+    return _document(found)
+
+
+def _document(found: list[tuple[Any, ...]]) -> Document | None:
+    return Document.from_db("default", _FIELDS, found[0]) if found else None
 
 
 def read(step_key: str) -> Document:
@@ -51,7 +57,14 @@ def read(step_key: str) -> Document:
 
 def locked(step_key: str) -> Document:
     """The document, its row locked: facts about one document are written one after another. Raises NothingPrepared."""
-    return _there(_document(f"{_FIND} FOR UPDATE", step_key), step_key)
+    return _there(_document(prepared.execute(_LOCK, {"step_key": step_key}).fetchall()), step_key)
+
+
+def locked_with_facts(step_key: str) -> tuple[Document, list[Event]]:
+    """The same, and all that happened to it. Raises NothingPrepared."""
+    key = {"step_key": step_key}
+    found, happened = prepared.fetch_each((_LOCK, key), (_FACTS_BY_KEY, key))
+    return _there(_document(found), step_key), _events_of(happened)
 
 
 def _there(document: Document | None, step_key: str) -> Document:
@@ -60,14 +73,15 @@ def _there(document: Document | None, step_key: str) -> Document:
     return document
 
 
-_FACTS = "SELECT fact, seq, status, reason, protocol FROM fiscal_docs_documentevent WHERE document_id = %(id)s"
-
-
 def facts(document: Document) -> list[Event]:
     """All that happened to it."""
+    return _events_of(prepared.execute(_FACTS, {"id": document.id}).fetchall())
+
+
+def _events_of(rows: list[tuple[Any, ...]]) -> list[Event]:
     return [
         Event(fact=Fact(fact), seq=seq, status=status, reason=reason, protocol=protocol)
-        for fact, seq, status, reason, protocol in prepared.execute(_FACTS, {"id": document.id}).fetchall()
+        for fact, seq, status, reason, protocol in rows
     ]
 
 
