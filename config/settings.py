@@ -24,8 +24,9 @@ PORT = env.whole("PORT", 8080, least=1)
 # Of the web server as a process of its own (config/web.py): where it listens, and how many processes share the port.
 WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
 WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
-# Requests that a web process works on at a time. Each holds a thread and a connection (PostgreSQL's own limit is 100).
-WEB_THREADS = env.whole("WEB_THREADS", 24, least=1)
+# Requests that a web process works on at a time: each holds a thread and a connection (PostgreSQL's own limit is 100), also
+# while it waits for an outcome (Prefer: wait). More would only wait for the one interpreter.
+WEB_THREADS = env.whole("WEB_THREADS", 16, least=1)
 DEBUG = False
 
 # Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
