@@ -89,7 +89,7 @@ def tail() -> Work:
 
     def work() -> None:
         run_id = next(waiting)
-        while advance(run_id) is Progress.MOVED:
+        while advance(run_id, on=True) is Progress.MOVED:
             pass
 
     return work
@@ -211,10 +211,36 @@ def _short(text: str) -> str:
     return text if len(text) <= SQL_CHARACTERS else text[: SQL_CHARACTERS - 1] + "…"
 
 
+class Server:
+    """What our one connection costs the server from now on. Its helpers (the WAL's writer, autovacuum) are not counted."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, int, int]:
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+            cursor.execute(
+                "SELECT pg_backend_pid(), pg_current_wal_insert_lsn() - '0/0', "
+                "(SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())"
+            )
+            pid, written, commits = cursor.fetchone()
+        cpu_ns = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        return cpu_ns / 1e6, int(written), int(commits)
+
+    def spent(self, runs: int) -> str:
+        """The same for each run, in words."""
+        cpu, written, commits = ((now - then) / runs for now, then in zip(self._now(), self._before, strict=True))
+        return f"{cpu:.2f} ms of CPU, {written / 1024:.1f} kB of WAL, {commits:.1f} commits (single questions count as one)"
+
+
 # --- Python -------------------------------------------------------------------------------------------------------------
 def python_share(work: Work, waited_ms: float) -> None:
     """The whole run against what it waits for the server, and cProfile's own time by package and by function."""
     took = []
+    server = Server()
     cpu = time.process_time()
     for _ in range(RUNS):
         began = time.perf_counter()
@@ -223,6 +249,7 @@ def python_share(work: Work, waited_ms: float) -> None:
     cpu = (time.process_time() - cpu) / RUNS * 1000
     whole = statistics.median(took)
     print(f"\na run: {whole:.2f} ms, of which {waited_ms:.2f} wait for the server; this process's CPU: {cpu:.2f} ms")
+    print(f"the server for a run: {server.spent(RUNS)}")
     profile = cProfile.Profile(time.thread_time)  # the CPU's time: neither waits nor a busy machine count
     profile.enable()
     for _ in range(RUNS):

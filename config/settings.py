@@ -24,6 +24,9 @@ PORT = env.whole("PORT", 8080, least=1)
 # Of the web server as a process of its own (config/web.py): where it listens, and how many processes share the port.
 WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
 WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
+# Requests that a web process works on at a time: each holds a thread and a connection (PostgreSQL's own limit is 100), also
+# while it waits for an outcome (Prefer: wait). More would only wait for the one interpreter.
+WEB_THREADS = env.whole("WEB_THREADS", 16, least=1)
 DEBUG = False
 
 # Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
@@ -58,8 +61,8 @@ VAULT_KEYS = [
 ]
 
 # --- Database -------------------------------------------------------------------------------------------------------
-# Connections of one process: web threads, workers, relay and consumers share the pool (PostgreSQL's own limit is 100).
-# 0: no pool, a connection per thread. A prefork Celery worker wants that: it closes the pool around every task.
+# Connections of one process: its threads share the pool (PostgreSQL's own limit is 100). 0: no pool, a connection per
+# thread: what config/web.py takes, and a prefork Celery worker, which closes the pool around every task.
 DATABASE_POOL_MAX = env.whole("DATABASE_POOL_MAX", 24)
 DATABASE_POOL_TIMEOUT_S = env.whole("DATABASE_POOL_TIMEOUT_S", 10, least=1)
 # How long a statement waits for a row that somebody else has locked, in milliseconds: then it is a technical failure, which

@@ -6,9 +6,14 @@ algorithm on: every second answer on a kept connection then waits 40 ms for the 
 
 import os
 import socket
+from functools import partial
+from typing import Any
 
 import uvicorn
+from uvicorn.importer import import_from_string
 from uvicorn.supervisors import Multiprocess
+
+from apps.common.processes import settle_down
 
 BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
 
@@ -16,10 +21,13 @@ BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
 def serve(application: str = "config.asgi:application") -> None:
     """Serve until SIGTERM or SIGINT."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    # Its threads stay, and each keeps a connection: nothing is lent and given back for every request.
+    os.environ.setdefault("DATABASE_POOL_MAX", "0")
     from django.conf import settings
 
     config = uvicorn.Config(
-        application,
+        partial(_load, application),
+        factory=True,
         host=settings.WEB_HOST,
         port=settings.PORT,
         workers=settings.WEB_PROCESSES,
@@ -32,6 +40,16 @@ def serve(application: str = "config.asgi:application") -> None:
         return
     with _listen(config.host, config.port) as shared:
         Multiprocess(config, sockets=[shared]).run()
+
+
+def _load(application: str) -> Any:
+    """What a process does before it serves: everything that the first request would wait for."""
+    loaded = import_from_string(application)
+    from django.urls import get_resolver
+
+    _ = get_resolver().url_patterns  # imports every view
+    settle_down()
+    return loaded
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -6,8 +6,10 @@ from typing import Any
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 
+Values = Mapping[str, Any] | Sequence[Any]
 
-def execute(statement: str, values: Mapping[str, Any] | Sequence[Any], *, using: str = DEFAULT_DB_ALIAS) -> Any:
+
+def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) -> Any:
     """Execute a statement with its values, as Django's cursor would, and give the cursor. Raises Django's own errors.
 
     Only for statements whose text is always the same: each text is kept on the server. The setting DATABASE_PREPARE turns
@@ -15,14 +17,39 @@ def execute(statement: str, values: Mapping[str, Any] | Sequence[Any], *, using:
     """
     connection: Any = connections[using]
     if connection.execute_wrappers or connection.queries_logged:
-        cursor = connection.cursor()  # whoever counts or tells statements is told of this one too
-        cursor.execute(statement, values)
-        return cursor
-    connection.ensure_connection()
-    connection.validate_no_broken_transaction()
+        return _told(connection, statement, values)
+    _ready(connection)
     with connection.wrap_database_errors:
         # Not Django's class of cursor, which writes the values into the statement's text.
         return psycopg.Cursor(connection.connection).execute(statement, values, prepare=True)
+
+
+def fetch_each(*statements: tuple[str, Values], using: str = DEFAULT_DB_ALIAS) -> list[list[tuple[Any, ...]]]:
+    """Execute statements that give rows one after the other, in one round trip, with the BEGIN that is still to be said.
+
+    Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock.
+    """
+    connection: Any = connections[using]
+    if connection.execute_wrappers or connection.queries_logged:
+        return [_told(connection, statement, values).fetchall() for statement, values in statements]
+    _ready(connection)
+    wrapped = connection.connection
+    with connection.wrap_database_errors, wrapped.pipeline():
+        cursors = [psycopg.Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
+        return [cursor.fetchall() for cursor in cursors]
+
+
+def _told(connection: Any, statement: str, values: Values) -> Any:
+    """Whoever counts or tells statements is told of this one too."""
+    cursor = connection.cursor()
+    cursor.execute(statement, values)
+    return cursor
+
+
+def _ready(connection: Any) -> None:
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
 
 
 def first_row(statement: str, values: Sequence[Any]) -> Any:
@@ -33,8 +60,7 @@ def first_row(statement: str, values: Sequence[Any]) -> Any:
     wrapper: Any = connections[DEFAULT_DB_ALIAS]
     if wrapper.execute_wrappers or wrapper.queries_logged:
         return execute(statement, values).fetchone()
-    wrapper.ensure_connection()
-    wrapper.validate_no_broken_transaction()
+    _ready(wrapper)
     connection = wrapper.connection
     cursor = getattr(connection, "_first_row_cursor", None)
     if cursor is None:

@@ -116,15 +116,3 @@ def identity(certificate_id: UUID) -> Identity:
     row = Certificate.objects.get(pk=certificate_id)
     key, certificate = _read(bytes(row.pkcs12), _unseal(bytes(row.sealed_password), row.fingerprint))
     return Identity(row.cnpj, row.fingerprint, key, certificate)
-
-
-def usable(issuer: Issuer, now: datetime) -> Certificate:
-    """The issuer's active certificate. Raises CertificateUnusable when there is none or it is not valid now."""
-    row = issuer.certificate
-    if row is None:
-        raise CertificateUnusable(f"{issuer.name} has no certificate.")
-    if not row.not_before <= now < row.not_after:
-        raise CertificateUnusable(
-            f"The certificate of {issuer.name} is valid from {row.not_before:%F} to {row.not_after:%F}."
-        )
-    return row

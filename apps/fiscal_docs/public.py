@@ -5,6 +5,7 @@ same key. Every verb may be repeated, and an undo may come before its do.
 
     check_can_issue     transaction   looks only
     prepare_issue       transaction   number, key, signature, exact bytes stored
+    begin_sending       transaction   notes the attempt that transmit then makes; transmit does it itself otherwise
     transmit            network       sends; a rejection is kept, then raised
     ask_authority       network       before a repeat: was it authorised?
     record_issue        transaction   protocol, legal file
@@ -38,6 +39,8 @@ from apps.fiscal_docs.operations.issue import (
     DocumentRejected,
     IssueUndone,
     NumberConflict,
+    Sending,
+    begin_sending,
     check_can_issue,
     prepare_issue,
     record_issue,
@@ -86,9 +89,11 @@ __all__ = [
     "SaleItem",
     "SaleNotDocumentable",
     "SaleToDocument",
+    "Sending",
     "StateNotSupported",
     "ask_authority",
     "ask_cancelled",
+    "begin_sending",
     "cancel",
     "check_can_issue",
     "create_issuer_with_test_certificate",

@@ -32,6 +32,7 @@ from apps.fiscal_docs.models import BlobKind, Document
 from apps.fiscal_docs.operations import cancel as cancelling
 from apps.fiscal_docs.operations import issue, journal
 from apps.fiscal_docs.operations.cancel import Undo
+from apps.fiscal_docs.operations.issue import Sending
 
 logger = logging.getLogger(__name__)
 
@@ -92,18 +93,20 @@ def _already(document: Document) -> dict[str, Any]:
 
 
 @durable
-def transmit(*, step_key: str, now: datetime) -> dict[str, Any]:
+def transmit(*, step_key: str, now: datetime, sending: Sending | None = None) -> dict[str, Any]:
     """Send the stored bytes and give the outcome to record. Safe to repeat: the authority knows the key.
 
+    ``sending``: what ``begin_sending`` gave in an earlier commit of the caller's; without it the attempt is noted here.
     Raises DocumentRejected or NumberConflict (kept before they are raised), IssueUndone, UnknownOutcome when no answer
     came, ConnectionError when nothing was sent or the authority decides nothing now.
     """
-    document, attempt = _commit(issue.begin_sending, step_key=step_key, now=now)
-    if not attempt:
+    begun = sending or _commit(issue.begin_sending, step_key=step_key, now=now)
+    document = begun.document
+    if not begun.attempt:
         return _already(document)
-    noted = _noter(step_key, attempt, now)
+    noted = _noter(step_key, begun.attempt, now)
     try:
-        answer = authority.authorise(signed=_bytes(document, BlobKind.SIGNED), certificate_id=_certificate(document))
+        answer = authority.authorise(signed=begun.signed, certificate_id=_certificate(document))
         return _decided(document, answer, noted)
     except UnknownOutcome:
         noted(Fact.UNKNOWN)

@@ -94,16 +94,15 @@ def hold(
     _check_key(key)
     check_account(ref)
     book = suspensions.lock_to_write([ref], now=now).get(ref)
+    refusal = _refusal(ref, book, amount)
+    if book is not None and refusal is None:
+        # From here on the hold must succeed, unless its key is taken.
+        placed = _place(key, book, amount, expires_at, now=now)
+        if placed is not None:
+            return placed
     stored = _find(key)
-    if stored is None:
-        if book is None:
-            raise UnknownAccount(f"There is no account {'/'.join(ref)}.", field="account")
-        _check_available(book, amount)
-        # From here on the hold must succeed, unless its key is taken at this very moment.
-        if _place(key, ref, amount, expires_at, now=now):
-            _add_pending(book, amount, now=now)
-            return _result(key, book)
-        stored = _find(key)
+    if stored is None and refusal is not None:
+        raise refusal
     return _repeated(key, stored, ref, amount, book)
 
 
@@ -113,25 +112,42 @@ def _check_key(key: str) -> None:
         raise MalformedEntry("key is a text of one line.", field="key")
 
 
-def _check_available(book: AccountBook, amount: Decimal) -> None:
+def _refusal(ref: AccountRef, book: AccountBook | None, amount: Decimal) -> DomainError | None:
+    """What speaks against a new hold."""
+    if book is None:
+        return UnknownAccount(f"There is no account {'/'.join(ref)}.", field="account")
     if book.status == "CLOSED":
-        raise AccountClosed(f"Account {'/'.join(book.ref)} is closed.", field="account")
+        return AccountClosed(f"Account {'/'.join(book.ref)} is closed.", field="account")
     if book.status != "ACTIVE":
-        raise AccountFrozen(f"Account {'/'.join(book.ref)} is frozen.", field="account")
+        return AccountFrozen(f"Account {'/'.join(book.ref)} is frozen.", field="account")
     # The floor may be a credit limit; a hold never draws on it, so that voiding one can't leave a wrong debt behind.
     if book.min_balance is not None and book.available - amount < ZERO:
-        raise InsufficientFunds(f"Account {book.ref.branch}/{book.ref.account} has {book.available} available.")
+        return InsufficientFunds(f"Account {book.ref.branch}/{book.ref.account} has {book.available} available.")
+    return None
 
 
-def _place(key: str, ref: AccountRef, amount: Decimal, expires_at: datetime | None, *, now: datetime) -> bool:
-    """Insert the hold. False: the key was taken meanwhile, for another account or by a void that came first."""
-    return bool(
-        rows.fetch(
-            "INSERT INTO ledger_hold (id, key, status, branch, account, currency, amount, dateref, expiresat, createdat) "
-            "VALUES (%s, %s, 'OPEN', %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING RETURNING id",
-            [uuid7(), key, *ref, amount, business_date(now), expires_at, now],
-        )
-    )
+# The hold and what its account has pending, if the key is free. The account is locked, so an absolute value is right.
+_PLACE = """
+WITH placed AS (
+    INSERT INTO ledger_hold (id, key, status, branch, account, currency, amount, dateref, expiresat, createdat)
+    VALUES (%s, %s, 'OPEN', %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING RETURNING id
+)
+UPDATE ledger_account SET pendingdebit = %s, updatedat = %s FROM placed WHERE ledger_account.id = %s
+RETURNING placed.id
+"""
+
+
+def _place(
+    key: str, book: AccountBook, amount: Decimal, expires_at: datetime | None, *, now: datetime
+) -> HoldResult | None:
+    """Insert the hold. None: the key was taken, for another account or by a void that came first."""
+    hold_id, ref, pending = uuid7(), book.ref, book.pending_debit + amount
+    values = [hold_id, key, *ref, amount, business_date(now), expires_at, now, pending, now, book.id]
+    if not rows.fetch_hot(_PLACE, values):
+        return None
+    book.pending_debit = pending
+    balances = Balances(book.posted, book.pending_debit, book.available)
+    return HoldResult(hold_id, key, "OPEN", ref, amount, expires_at, None, balances)
 
 
 def _add_pending(book: AccountBook, amount: Decimal, *, now: datetime) -> None:
@@ -163,7 +179,7 @@ def _stored(row: tuple[Any, ...]) -> _Stored:
 
 
 def _find(key: str) -> _Stored | None:
-    found = rows.fetch(f"SELECT {_HOLD_COLUMNS} FROM ledger_hold WHERE key = %s", [key])  # noqa: S608 - a constant
+    found = rows.fetch_hot(f"SELECT {_HOLD_COLUMNS} FROM ledger_hold WHERE key = %s", [key])  # noqa: S608 - a constant
     return _stored(found[0]) if found else None
 
 
@@ -226,14 +242,17 @@ def post_hold(
     return posting
 
 
+_END_POSTED = """
+UPDATE ledger_hold SET status = 'POSTED', endedat = %s, tracekey = %s, creditbranch = %s, creditaccount = %s,
+    eventcode = %s, postedamount = %s
+WHERE id = %s AND status = 'OPEN' RETURNING id
+"""
+
+
 def _end_posted(
     hold_id: UUID, tracekey: UUID, credit: AccountRef, eventcode: int, amount: Decimal, *, now: datetime
 ) -> None:
-    ended = rows.fetch(
-        "UPDATE ledger_hold SET status = 'POSTED', endedat = %s, tracekey = %s, creditbranch = %s, creditaccount = %s, "
-        "eventcode = %s, postedamount = %s WHERE id = %s AND status = 'OPEN' RETURNING id",
-        [now, tracekey, credit.branch, credit.account, eventcode, amount, hold_id],
-    )
+    ended = rows.fetch_hot(_END_POSTED, [now, tracekey, credit.branch, credit.account, eventcode, amount, hold_id])
     if not ended:
         raise RuntimeError("A hold ended without its account's lock.")
 

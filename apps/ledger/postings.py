@@ -243,8 +243,8 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> Non
         return
     if settings.LEDGER_OPEN_ON_FIRST_USE:
         fold.opened = rows.open_missing(since, now=fold.now)
-    locked = rows.lock_and_read(since, codes)
-    fold.books, fold.events, fold.closed = locked.books, locked.events, locked.closed
+    locked = rows.lock_and_read(since, codes, [command.hold_id for command in commands if command.hold_id])
+    fold.books, fold.events, fold.closed, fold.holds = locked.books, locked.events, locked.closed, locked.holds
     found = locked.suspended
     if len(fold.books) < len(since):
         others = rows.read_deferred([ref for ref in since if ref not in fold.books])
@@ -258,8 +258,6 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> Non
     last = today.toordinal()
     for ref, book in fold.books.items():
         book.load_days(locked.days[ref], today=last, since=since[ref].toordinal(), held=held.get(ref, ()))
-    if hold_ids := [command.hold_id for command in commands if command.hold_id]:
-        fold.holds = rows.read_holds(hold_ids)
 
 
 def _heed(fold: Fold, refused: suspensions.Refused) -> None:

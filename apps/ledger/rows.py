@@ -110,6 +110,8 @@ FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL
 UNION ALL SELECT NULL, s.* FROM ({_SUSPENDED}) s
 """  # noqa: S608 - a constant
 
+_HELD = "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])"
+
 
 class Accounts(NamedTuple):
     """Locked accounts, and the suspensions there are."""
@@ -157,10 +159,11 @@ class Locked(NamedTuple):
     events: dict[int, EventRule]
     closed: dict[str, int]  # branch to the ordinal of its last closed day
     suspended: list[Suspended]
+    holds: dict[UUID, HeldRow]
 
 
-def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
-    """Lock accounts, then read their day rows from a date on, their branches' closed days, and events.
+def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int], holds: Sequence[UUID] = ()) -> Locked:
+    """Lock accounts, then read their day rows from a date on, their branches' closed days, events, and their holds.
 
     The statements are sent together and run one after the other, each with a snapshot of its own: the later ones see what
     the former owners of the locks committed.
@@ -170,15 +173,19 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> L
     branches = array_text(list({ref.branch for ref in refs}))
     # See Note [Convoy].
     head = [(_LOCK, columns(nsmallest(CONVOY_HEAD, refs), 3))] if len(refs) >= CONVOY_ACCOUNTS_MIN else []
-    *_, locked, days, events, closed = fetch_all(
+    found = fetch_all(
         *head,
         (_LOCK, keys),
         (_DAYS, [*keys, array_text(list(since.values()))]),
         (_EVENTS, [array_text(list(codes))]),
         (_CLOSED, [branches]),
+        *([(_HELD, [array_text(list(holds))])] if holds else []),
     )
+    held = found.pop() if holds else []
+    *_, locked, days, events, closed = found
     rules = {code: EventRule(*rule) for code, *rule in events}
-    return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed))
+    by_id = {row[0]: HeldRow(*row) for row in held}
+    return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed), by_id)
 
 
 def lock_deferred(refs: Collection[AccountRef]) -> Accounts:
@@ -303,11 +310,3 @@ def read_held(refs: Collection[AccountRef]) -> dict[AccountRef, list[tuple[date,
     ):
         found.setdefault(AccountRef(branch, account, currency), []).append((dateref, amount))
     return found
-
-
-def read_holds(hold_ids: Collection[UUID]) -> dict[UUID, HeldRow]:
-    """Holds by id; their accounts are locked."""
-    rows = fetch(
-        "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])", [list(hold_ids)]
-    )
-    return {row[0]: HeldRow(*row) for row in rows}

@@ -10,8 +10,9 @@ from django.db.models import Q
 
 from apps.common import prepared
 from apps.common.errors import DomainError
+from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
-from apps.orders.models import Item, Order, OrderStatus, Reservation, ReservationStatus, Ticket
+from apps.orders.models import Order, OrderStatus, Reservation, ReservationStatus, Ticket
 
 # A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
 ITEMS_MAX = 50
@@ -68,45 +69,58 @@ class CreateOrder:
     amount: Decimal
     payment_method: str
     card_token: str
+    run_id: UUID  # of the run that will carry it
     lines: tuple[OrderLine, ...]
+
+
+# One statement: the lines whose ticket is there are written, and counted.
+_CREATE = """
+WITH line AS (
+    SELECT k.* FROM unnest(%(tickets)s::uuid[], %(names)s::text[], %(amounts)s::numeric[], %(quantities)s::int[])
+        WITH ORDINALITY AS k (ticket_id, name, amount, quantity, place)
+    JOIN orders_ticket t ON t.id = k.ticket_id
+), made AS (
+    INSERT INTO orders_order (id, account_id, customer_id, amount, currency, payment_method, card_token, status, error_code,
+        error_detail, run_id, created_at)
+    VALUES (%(id)s, %(account_id)s, %(customer_id)s, %(amount)s, %(currency)s, %(payment_method)s, %(card_token)s,
+        %(status)s, '', '', %(run_id)s, %(now)s)
+), item AS (
+    INSERT INTO orders_item (order_id, ticket_id, name, amount, quantity)
+    SELECT %(id)s, ticket_id, name, amount, quantity FROM line ORDER BY place
+)
+SELECT place FROM line
+"""
 
 
 @transaction_required
 def create_order(command: CreateOrder, *, now: datetime) -> UUID:
-    """Write the order. Raises UnknownItem or DuplicateItem, which name the line."""
-    ids = [line.ticket_id for line in command.lines]
-    known = set(Ticket.objects.filter(pk__in=ids).values_list("pk", flat=True))
+    """Write the order. Raises UnknownItem or DuplicateItem, which name the line: the caller's commit is off then."""
+    lines = command.lines
+    ids = [line.ticket_id for line in lines]
     for index, ticket_id in enumerate(ids):
-        if ticket_id not in known:
-            raise UnknownItem(f"There is no ticket {ticket_id}.", field=f"items[{index}].id")
         if ticket_id in ids[:index]:
             raise DuplicateItem(field=f"items[{index}].id")
-    Order.objects.create(
-        id=command.order_id,
-        account_id=command.account_id,
-        customer_id=command.customer_id,
-        amount=command.amount,
-        payment_method=command.payment_method,
-        card_token=command.card_token,
-        created_at=now,
-    )
-    Item.objects.bulk_create(
-        Item(
-            order_id=command.order_id,
-            ticket_id=line.ticket_id,
-            name=line.name,
-            amount=line.amount,
-            quantity=line.quantity,
-        )
-        for line in command.lines
-    )
+    values = {
+        "id": command.order_id,
+        "account_id": command.account_id,
+        "customer_id": command.customer_id,
+        "amount": command.amount,
+        "currency": CURRENCY,
+        "payment_method": command.payment_method,
+        "card_token": command.card_token,
+        "status": OrderStatus.PENDING.value,
+        "run_id": command.run_id,
+        "now": now,
+        "tickets": ids,
+        "names": [line.name for line in lines],
+        "amounts": [line.amount for line in lines],
+        "quantities": [line.quantity for line in lines],
+    }
+    known = {place - 1 for (place,) in prepared.execute(_CREATE, values).fetchall()}
+    for index, ticket_id in enumerate(ids):
+        if index not in known:
+            raise UnknownItem(f"There is no ticket {ticket_id}.", field=f"items[{index}].id")
     return command.order_id
-
-
-@transaction_required
-def note_run(*, order_id: UUID, run_id: UUID) -> None:
-    """Remember which run carries the order."""
-    Order.objects.filter(pk=order_id).update(run_id=run_id)
 
 
 @transaction_required
@@ -117,25 +131,44 @@ def stock_tickets(*, ticket_id: UUID, name: str, price: Decimal, available: int,
 
 
 # --- Stock ----------------------------------------------------------------------------------------------------------
+# Note [Taking tickets]
+#     The tickets are locked in the order of their ids, so two buyers never wait for each other in a circle. The condition
+#     is in the update that takes them: two buyers of the last ticket meet at its row, and the second one's update sees what
+#     the first one left (READ COMMITTED looks at a row again when it had to wait for it).
+_RESERVE = """
+WITH made AS (
+    INSERT INTO orders_reservation (step_key, order_id, status, created_at, changed_at)
+    VALUES (%(key)s, %(id)s, 'RESERVED', %(now)s, NULL) ON CONFLICT DO NOTHING RETURNING order_id
+), wanted AS MATERIALIZED (
+    SELECT t.id, i.quantity FROM made
+    JOIN orders_item i ON i.order_id = made.order_id JOIN orders_ticket t ON t.id = i.ticket_id
+    ORDER BY t.id FOR NO KEY UPDATE OF t
+), taken AS (
+    UPDATE orders_ticket t SET available = t.available - wanted.quantity FROM wanted
+    WHERE t.id = wanted.id AND t.available >= wanted.quantity
+    RETURNING t.id
+), marked AS (
+    UPDATE orders_order o SET status = 'RESERVED' FROM made WHERE o.id = made.order_id AND o.status = 'PENDING'
+)
+SELECT (SELECT count(*) FROM made),
+    (SELECT id FROM wanted WHERE NOT EXISTS (SELECT FROM taken WHERE taken.id = wanted.id) ORDER BY id LIMIT 1)
+"""
+
+
 @transaction_required
 def reserve(*, order_id: UUID, step_key: str, now: datetime) -> None:
     """Take the order's tickets out of stock. Safe to repeat by step_key.
 
-    Raises SoldOut when there are too few of any of them (and takes none), ReservationReleased after its release.
+    Raises SoldOut when there are too few of any of them (what was taken is the caller's to roll back, as every refusal's),
+    ReservationReleased after its release.
     """
-    inserted = _insert_reservation(step_key, order_id, ReservationStatus.RESERVED, now)
-    if not inserted:
-        if _locked(step_key).status == ReservationStatus.RELEASED:
-            raise ReservationReleased
-        return
-    for ticket_id, quantity in _quantities(order_id):
-        # The condition is in the statement that takes them: two buyers of the last ticket meet at its row lock, and the
-        # second one sees what the first one left.
-        taken = Ticket.objects.filter(pk=ticket_id, available__gte=quantity)
-        if not _add_available(taken, -quantity):
-            name = Ticket.objects.values_list("name", flat=True).get(pk=ticket_id)
-            raise SoldOut(f"There are not {quantity} tickets left for {name}.")
-    _mark(order_id, OrderStatus.RESERVED, frm=(OrderStatus.PENDING,))
+    made, missing = prepared.execute(_RESERVE, {"key": step_key, "id": order_id, "now": now}).fetchone()
+    if not made and _locked(step_key).status == ReservationStatus.RELEASED:
+        raise ReservationReleased
+    if missing is not None:
+        name = Ticket.objects.values_list("name", flat=True).get(pk=missing)
+        quantity = dict(_quantities(order_id))[missing]
+        raise SoldOut(f"There are not {quantity} tickets left for {name}.")
 
 
 @transaction_required
@@ -198,14 +231,18 @@ def mark_paid(*, order_id: UUID, now: datetime) -> None:
     _mark(order_id, OrderStatus.PAID, frm=before, paid_at=now)
 
 
+_CONFIRM = """
+WITH sold AS (
+    UPDATE orders_reservation SET status = 'SOLD', changed_at = %(now)s WHERE order_id = %(id)s AND status = 'RESERVED'
+)
+UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
+"""
+
+
 @transaction_required
 def confirm(*, order_id: UUID, now: datetime) -> None:
     """The order is complete, and its tickets are sold. Safe to repeat."""
-    for reservation in Reservation.objects.select_for_update(no_key=True).filter(
-        order_id=order_id, status=ReservationStatus.RESERVED
-    ):
-        _set_reservation(reservation, ReservationStatus.SOLD, now)
-    _mark(order_id, OrderStatus.COMPLETED, frm=(OrderStatus.PAID, OrderStatus.STUCK), finished_at=now)
+    prepared.execute(_CONFIRM, {"id": order_id, "now": now})
 
 
 @transaction_required

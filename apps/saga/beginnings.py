@@ -38,6 +38,7 @@ def new_run(
     global_id: UUID | None = None,
     idempotency_key: str = "",
     parent: Parent | None = None,
+    run_id: UUID | None = None,
 ) -> Session:
     """A run in the caller's commit. ``flush`` of what is returned writes it; until then only its keys are taken.
 
@@ -48,7 +49,7 @@ def new_run(
         raise InvalidDefinition(f"{definition.use_case}: {definition.first_problem}")
     attributes.check(definition.attributes, data)
     pause = pauses.check_start(definition.use_case)
-    run_id = uuid7()
+    run_id = run_id or uuid7()
     run = RunRow(
         id=run_id,
         global_id=global_id or run_id,

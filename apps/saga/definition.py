@@ -49,6 +49,9 @@ class Run:
     now: datetime
     renamed: Mapping[str, str] = field(default_factory=dict)  # of steps that a newer version renamed: what they began as
     redone: Mapping[str, int] = field(default_factory=dict)  # of steps that begin anew after their undo: how often
+    # What the steps of this transaction have read already, by names of their own: never older than the transaction is, so
+    # only for what no step changes. A call is handed what its preparation has left here.
+    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def tracekey(self) -> UUID:

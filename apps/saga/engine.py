@@ -4,15 +4,11 @@ Note [One owner]
 Local work is fenced by the row lock: a second owner finds the row locked and leaves. A call holds no lock while it
 talks, so it takes a token under the lock first, and only the holder of the token may record an outcome. When the
 token's time is over, another owner takes a new one and asks "did it happen?" before it repeats.
-
-Note [Optimistic segment]
-Consecutive local steps run in one transaction under one savepoint. A refusal rolls the savepoint back: nothing was
-visible, so nothing is compensated. A technical error rolls back too, then the steps that worked are done again and
-kept, and the failing one is put off. A segment ends at the pivot, because what follows it must not take it back.
 """
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -28,13 +24,14 @@ from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, t
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.choreography import settle as choreography
-from apps.saga.definition import PIVOT, RETRIABLE, AskStep, CallStep, Definition, LocalStep
-from apps.saga.failing import class_of, declared_class, failed, undo_failed
+from apps.saga.definition import AskStep, CallStep, Definition, LocalStep
+from apps.saga.failing import declared_class, failed, undo_failed
 from apps.saga.models import LIVE, AttemptOutcome, RunStatus, StepStatus
-from apps.saga.models import Run as RunModel
+from apps.saga.progress import RunProgress, progress_of
+from apps.saga.segments import run_segments
 from apps.saga.session import Session
 from apps.saga.shapes import ChildrenStep, WaitingStep
-from apps.saga.terms import ErrorClass
+from apps.saga.step_keys import parse_key
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +64,15 @@ def start(
     run_inline_for_ms: int = 0,
     global_id: UUID | None = None,
     idempotency_key: str = "",
+    run_id: UUID | None = None,
+    known: dict[str, Any] | None = None,
+    told: Callable[[RunProgress], None] | None = None,
 ) -> UUID:
     """Begin a run in the caller's commit, do what can be done now, and hand the rest to workers after the commit.
 
     ``run_inline_for_ms``: the time that local steps may take here; the first one that must wait ends it earlier.
+    ``run_id``: what the run shall be called, a UUID of version 7. ``known``: what this transaction has read or written, for
+    the steps that are done here (``Run.known``). ``told`` is called with how far the run has come here.
     A refusal in this head rolls its effects back and ends the run in the same commit: see the run's status. A run of a use
     case that is paused waits, or UseCasePaused is raised and nothing was written. So does one whose key another run holds
     (``Definition.locks``), or KeyHeld is raised.
@@ -83,45 +85,58 @@ def start(
         now=now,
         global_id=global_id,
         idempotency_key=idempotency_key,
+        run_id=run_id,
     )
+    session.known.update(known or {})
     if definition.is_choreographed:
         choreography.begin(session)
         return session.run.id
     if run_inline_for_ms > 0 and may_begin(session):
         with session.at_work():
-            _segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
+            run_segments(session, until=time.monotonic() + run_inline_for_ms / 1000)
     else:
         session.flush()
     wake(session)
+    if told is not None:
+        told(progress_of(session))
     return session.run.id
 
 
 @durable
 def advance(
-    run_id: UUID, *, undo: bool = False, calls: bool = True, wait: bool = False, now: datetime | None = None
+    run_id: UUID,
+    *,
+    undo: bool = False,
+    calls: bool = True,
+    wait: bool = False,
+    on: bool = False,
+    past: int | None = None,
+    now: datetime | None = None,
 ) -> Progress:
     """Do the next unit of work of a run: its due local steps, or one call; with ``undo``, one undo. Safe to repeat.
 
     Without ``calls`` a call is not made here but handed to a worker of its own. With ``wait``, another owner's commit is
-    waited for, and what he left is looked at.
+    waited for, and what he left is looked at. With ``on``, the local steps after a call are done in the commit that records
+    it. ``past``: nothing is done when the run has gone beyond this step.
     """
-    found = _work(run_id, undo=undo, calls=calls, wait=wait, now=now or clock.now())
+    found = _work(run_id, undo=undo, calls=calls, wait=wait, past=past, now=now or clock.now())
     if not isinstance(found, Claim):
         return found
     outcome = talk(found)
-    return _settle(found, outcome, now=clock.now())
-
-
-def is_past(run_id: UUID, position: int) -> bool:
-    """Has the run gone beyond this step? Read without a lock: a hint about a hint."""
-    run = RunModel.objects.filter(pk=run_id).values_list("status", "cursor").first()
-    return run is not None and run[0] in (RunStatus.RUNNING, RunStatus.WAITING) and run[1] > position
+    try:
+        return _settle(found, outcome, on=on, now=clock.now())
+    except Exception:
+        if not on:
+            raise
+        # What came of the call must not be lost because of what follows it. If it was written, its token is over.
+        logger.warning("run %s does not go on with its call's record", run_id, exc_info=True)
+        return _settle(found, outcome, now=clock.now())
 
 
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, redone, undo = _parse_key(step_key)
+    run_id, position, redone, undo = parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
@@ -146,19 +161,6 @@ def _expects(session: Session, position: int, redone: int, *, undo: bool) -> boo
     # UNKNOWN: the deadline passed and it will be asked again; the answer to the first question is as good.
     asked = session.row.status in (StepStatus.WAITING, StepStatus.UNKNOWN)
     return asked and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING)
-
-
-def _parse_key(step_key: str) -> tuple[UUID | None, int, int, bool]:
-    """The run, the step's position, how often it has begun anew, and whether it is of an undo."""
-    run_text, _, rest = step_key.partition(":")
-    place = rest.removesuffix(":undo")
-    position, _, redone = place.partition("~")
-    try:
-        if position.isascii() and position.isdigit() and (place == position or (redone.isascii() and redone.isdigit())):
-            return UUID(run_text), int(position), int(redone or 0), rest != place
-    except ValueError:
-        pass  # not an id of ours, or thousands of digits
-    return None, 0, 0, False
 
 
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:
@@ -204,10 +206,12 @@ def wake(session: Session) -> None:
 
 # --- One unit of work -----------------------------------------------------------------------------------------------
 @transaction
-def _work(run_id: UUID, *, undo: bool, calls: bool, wait: bool, now: datetime) -> Progress | Claim:
+def _work(run_id: UUID, *, undo: bool, calls: bool, wait: bool, past: int | None, now: datetime) -> Progress | Claim:
     session = Session.lock(run_id, now=now, wait=wait)
     if session is None:
         return Progress.PARKED  # another owner has the row, and whatever it leaves will be due again
+    if past is not None and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING) and session.position > past:
+        return Progress.MOVED
     with session.at_work():
         return _next(session, undo=undo, calls=calls)
 
@@ -272,70 +276,12 @@ def _do(session: Session, *, calls: bool) -> Progress | Claim:
             chains.wake_after_commit(session.run.id, session.position, len(session.steps))
             return Progress.PARKED
         return claims.take(session, undo=False) or _progress(session)
-    _segments(session, until=None)
-    return _progress(session)
-
-
-def _segments(session: Session, *, until: float | None) -> None:
-    """Do local steps, and the ask that ends them, up to the pivot or the next call."""
-    first = session.position
-    failure = _segment(session, until=until, before=None)
-    while failure is not None:
-        failing = session.position
-        if class_of(session.step, failure) is ErrorClass.BUSINESS and session.step.kind is not RETRIABLE:
-            session.roll_back(first, failing)
-            failed(session, failure)
-            return
-        session.forget(first, failing)
-        # What worked is done again. The world may have changed meanwhile: then an earlier step is the one that fails.
-        sooner = _segment(session, until=None, before=failing) if failing > first else None
-        if sooner is None:
-            if session.at_end or session.position != failing:
-                return  # this time they revised what follows them in another way
-            session.begin_attempt()
-            failed(session, failure)
-            return
-        failure = sooner
-
-
-def _segment(session: Session, *, until: float | None, before: int | None) -> Exception | None:
-    """Do local steps under one savepoint; the error of the one that failed, with which all of them are rolled back."""
-    try:
-        with kept_savepoint():
-            _do_local(session, until=until, before=before)
-    except DatabaseError as error:
-        if not connection.is_usable():
-            raise
-        return error
-    except Exception as error:
-        return error
-    return None
-
-
-def _do_local(session: Session, *, until: float | None, before: int | None) -> None:
-    first = session.position
-    while not session.at_end and session.position != before:
-        step = session.step
-        if isinstance(step, CallStep) or (until is not None and time.monotonic() >= until):
-            return
-        if session.position > first and pauses.is_known(session.run.use_case, step.name):
-            return  # the next unit of work begins with it, and looks whether it is paused
-        session.begin_attempt()
-        if isinstance(step, AskStep):
-            step.ask(session.view())
-            session.end_attempt(AttemptOutcome.ASKED)
-            session.wait(session.now + step.answer_within)
-            return
-        if isinstance(step, WaitingStep):
-            if parking.begin(session):
-                return
-        else:
-            assert isinstance(step, LocalStep)  # noqa: S101  # the last of the shapes
-            output = step.handle(session.view())
-            session.end_attempt(AttemptOutcome.DONE)
-            session.done(output)
-        if step.kind is PIVOT:
-            return
+    run_segments(session, until=None)
+    progress = _progress(session)
+    if progress is Progress.MOVED and not calls and isinstance(session.step, CallStep):
+        wake(session)  # without a look of its own
+        return Progress.PARKED
+    return progress
 
 
 # --- Back -----------------------------------------------------------------------------------------------------------
@@ -386,7 +332,7 @@ def _undo_progress(session: Session) -> Progress:
 
 # --- After a call -------------------------------------------------------------------------------------------------
 @transaction
-def _settle(claim: Claim, outcome: Outcome, *, now: datetime) -> Progress:
+def _settle(claim: Claim, outcome: Outcome, *, now: datetime, on: bool = False) -> Progress:
     session = Session.lock(claim.run.id, now=now, wait=True)
     if session is None:
         return Progress.OVER
@@ -397,4 +343,17 @@ def _settle(claim: Claim, outcome: Outcome, *, now: datetime) -> Progress:
         return Progress.PARKED
     with session.at_work():
         claims.record(session, claim, outcome)
+        if on and not claim.undo:
+            _go_on(session)
     return _undo_progress(session) if claim.undo else _progress(session)
+
+
+def _go_on(session: Session) -> None:
+    """Do the local steps that follow a call, unless the next unit of work has to look at something first."""
+    run = session.run
+    if run.status != RunStatus.RUNNING or session.at_end or isinstance(session.step, CallStep):
+        return
+    if run.held_by is not None or session.row.retry_at is not None or pauses.is_known(run.use_case, session.step.name):
+        return
+    if not turning.turned(session):
+        run_segments(session, until=None)

@@ -1,12 +1,14 @@
 """How far a run has come, in one statement: for an answer that somebody waits for. queries.py tells everything."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from apps.common import prepared
+from apps.saga.session import Session
 
 _PROGRESS = """
 SELECT r.use_case, r.version, r.status, s.name, s.kind, s.status, s.attempts, s.started_at, s.finished_at, s.undone_at,
@@ -41,6 +43,21 @@ class RunProgress:
     version: int
     status: str
     steps: tuple[StepProgress, ...]
+
+
+_of_step = attrgetter(*[field.name for field in fields(StepProgress)])
+
+
+def progress_of(session: Session) -> RunProgress:
+    """How far a run has come that this transaction works on: what ``run_progress`` will say when it has committed."""
+    run = session.run
+    return RunProgress(
+        run_id=run.id,
+        use_case=run.use_case,
+        version=run.version,
+        status=str(run.status),
+        steps=tuple(StepProgress(*_of_step(step)) for step in session.steps),
+    )
 
 
 def run_progress(run_id: UUID) -> RunProgress | None:

@@ -1,6 +1,6 @@
 """What the engine holds while it works: a locked run with its steps, changed in memory and written once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -37,6 +37,10 @@ class InvalidRevision(RuntimeError):
     """A step has revised what follows it into a list that its definition does not allow: a bug."""
 
 
+def _new_rows(steps: Iterable[Step], *, first: int) -> list[StepRow]:
+    return [StepRow(position=at, name=step.name, kind=step.kind, shape=step.shape) for at, step in enumerate(steps, first)]
+
+
 class Session:
     """One run under its row lock. Every change goes through here and is written by ``flush``."""
 
@@ -50,15 +54,12 @@ class Session:
         self._before_revision: list[StepRow] | None = None  # the steps in the database, once a step revised them
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
         self._occurred: dict[UUID, incidents.Occurred] = {}
+        self.known: dict[str, object] = {}
 
     @classmethod
     def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
         """A run that is not in the database yet: ``flush`` inserts it with all its steps."""
-        steps = [
-            StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)
-            for position, step in enumerate(definition.steps)
-        ]
-        return cls(run, steps, definition, now=now, new=True)
+        return cls(run, _new_rows(definition.steps, first=0), definition, now=now, new=True)
 
     @classmethod
     def lock(cls, run_id: UUID, *, now: datetime, wait: bool = False) -> "Session | None":
@@ -109,6 +110,7 @@ class Session:
             now=self.now,
             renamed=run.renamed,
             redone={step.name: step.redone for step in self.steps if step.redone},
+            known=self.known,
         )
 
     @contextmanager
@@ -213,10 +215,7 @@ class Session:
         if self._before_revision is None:
             self._before_revision = self.steps
         named = [self.definition.by_name[name] for name in then]
-        self.steps = kept + [
-            StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)
-            for position, step in enumerate(named, start=len(kept))
-        ]
+        self.steps = kept + _new_rows(named, first=len(kept))
         if not self._new:
             chains.wake_soon_after_commit(self.run.id)  # its chain has as many links as it had steps
 

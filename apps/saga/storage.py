@@ -38,13 +38,15 @@ _STEPS = f"SELECT {', '.join(_STEP)} FROM saga_step WHERE run_id = %(id)s ORDER 
 def lock(run_id: UUID, *, wait: bool) -> tuple[RunRow, list[StepRow]] | None:
     """Lock a run and read its steps. None when there is no such run, or (without ``wait``) another owner has it."""
     # The lock in one statement, the steps in the next: a statement that waits for a lock keeps its old snapshot.
-    found = prepared.execute(_LOCK if wait else f"{_LOCK} SKIP LOCKED", {"id": run_id}).fetchone()
-    if found is None:
+    key = {"id": run_id}
+    runs, steps = prepared.fetch_each((_LOCK if wait else f"{_LOCK} SKIP LOCKED", key), (_STEPS, key))
+    if not runs:
         return None
+    found = runs[0]
     run = RunRow(**dict(zip(_RUN, found, strict=True)))
     for name in _JSON:
         setattr(run, name, json.loads(found[_RUN.index(name)]))
-    return run, [_step(values) for values in prepared.execute(_STEPS, {"id": run_id}).fetchall()]
+    return run, [_step(values) for values in steps]
 
 
 def _step(values: Sequence[Any]) -> StepRow:

@@ -60,9 +60,7 @@ def look(*, run_id: str, **_newer_args: Any) -> None:
 @shared_task(name="saga.do_step", throws=(TurnedAround,))
 def do_step(*, run_id: str, position: int, **_newer_args: Any) -> None:
     """Do the step at this position if the run has come to it. Ends the chain when the run must wait or is over."""
-    if engine.is_past(UUID(run_id), position):
-        return
-    progress = engine.advance(UUID(run_id))
+    progress = engine.advance(UUID(run_id), on=True, past=position)
     if progress is Progress.UNDOING:
         raise TurnedAround(run_id)
     if progress is not Progress.MOVED:

@@ -14,8 +14,8 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.common.errors import DomainError, UnknownOutcome
-from apps.saga import engine
 from apps.saga import public as saga
+from apps.saga import segments
 from apps.saga.definition import CallStep
 from apps.saga.models import Run as RunRow
 from apps.saga.models import Step as StepRow
@@ -220,7 +220,7 @@ def _do_one_by_one(run_id: Any, steps: int) -> None:
             if session.step.shape != "local" or session.step.kind is not saga.COMPENSABLE:
                 return
             with session.ids():
-                engine._do_local(session, until=None, before=session.position + 1)
+                segments.do_local(session, until=None, before=session.position + 1)
             session.flush()
 
 

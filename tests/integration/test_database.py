@@ -86,3 +86,29 @@ class TestLimits:
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')")
             assert cursor.fetchone() == ("10s", "30s")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestHealthCheck:
+    def test_lets_go_of_a_connection_that_the_server_has_ended_and_asks_the_server_nothing(
+        self, django_assert_num_queries: object
+    ) -> None:
+        Group.objects.create(name="before")
+        connection.health_check_enabled, connection.health_check_done = True, False
+        with django_assert_num_queries(1):  # type: ignore[operator]
+            Group.objects.count()  # of a healthy one, which stays
+        own = connection.connection
+        end_from_outside(own.info.backend_pid)
+        connection.health_check_done = False
+        try:
+            assert Group.objects.count() == 1
+            assert connection.connection is not own
+        finally:
+            connection.health_check_enabled = False
+
+
+def end_from_outside(backend: int) -> None:
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [backend])  # and wait until it is gone
+    other.close()

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
-from apps.saga import claims, engine, storage
+from apps.saga import claims, engine, segments, storage
 from apps.saga.definition import RETRIABLE
 from apps.saga.hooks import UNDOABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
@@ -119,7 +119,10 @@ class TestBroken:
             self._is_found("undone in the order")
 
     def test_an_engine_that_goes_back_after_the_pivot(self) -> None:
-        with replaced(engine, "failed", lambda _: lambda session, error, **_more: _give_up(session, error)):
+        def gives_up(_: Any) -> Any:
+            return lambda session, error, **_more: _give_up(session, error)
+
+        with replaced(engine, "failed", gives_up), replaced(segments, "failed", gives_up):
             self._is_found("")
 
     def test_an_outbox_whose_messages_are_no_part_of_the_commit(self) -> None:

@@ -158,8 +158,7 @@ def undo_prepare(*, step_key: str, now: datetime, order_id: UUID | None = None) 
     refused; what is authorised gets its cancellation signed; what was signed and never sent gets the voiding of its number
     signed; what was sent and is not known to be authorised is asked about first, over the network.
     """
-    journal.one_at_a_time(step_key)
-    if journal.find(step_key) is None:
+    if journal.find_alone(step_key) is None:
         return _tombstone(step_key, order_id, now)
     document = journal.locked(step_key)
     journal.append(document, Event(fact=Fact.UNDO_ASKED), now=now)

@@ -4,6 +4,7 @@ Every verb is a part of the caller's commit, is keyed by ``step_key`` and may be
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +15,10 @@ from apps.fiscal_docs.documents import archive, draft, sale
 from apps.fiscal_docs.documents.consumer_urls import urls_of
 from apps.fiscal_docs.documents.sale import SaleToDocument
 from apps.fiscal_docs.keys import AccessKey, new_key
-from apps.fiscal_docs.lifecycle import Event, Fact, Outcome, State, outcome_of
-from apps.fiscal_docs.models import BlobKind, Certificate, Document, DocumentKind, Issuer
+from apps.fiscal_docs.lifecycle import Event, Fact, Outcome, State, fold, outcome_of
+from apps.fiscal_docs.models import BlobKind, Document, DocumentKind
 from apps.fiscal_docs.operations import journal
-from apps.fiscal_docs.operations.issuers import active_issuer, number_range, take_number
+from apps.fiscal_docs.operations.issuers import Ready, ready, take_number
 from apps.fiscal_docs.signature import digest_value, sign
 
 ISSUED = frozenset({State.AUTHORISED, State.CANCELLED})
@@ -60,14 +61,12 @@ def check_can_issue(*, sale: SaleToDocument, now: datetime) -> None:
     _ready(sale, now)
 
 
-def _ready(sold: SaleToDocument, now: datetime) -> tuple[Issuer, Certificate]:
+def _ready(sold: SaleToDocument, now: datetime) -> Ready:
     sale.check(sold)
-    issuer = active_issuer(sold.issuer_cnpj)
-    certificate = certificates.usable(issuer, now)
-    number_range(issuer, sold.kind)
+    issuer = ready(sold.issuer_cnpj, sold.kind, now)
     if sold.kind == DocumentKind.NFCE:
-        urls_of(issuer.uf_code, issuer.environment)
-    return issuer, certificate
+        urls_of(issuer.printed.uf_code, issuer.environment)
+    return issuer
 
 
 @transaction_required
@@ -76,8 +75,7 @@ def prepare_issue(*, step_key: str, sale: SaleToDocument, now: datetime) -> dict
 
     Raises what check_can_issue raises, DocumentInvalid, and IssueUndone when the undo came first.
     """
-    journal.one_at_a_time(step_key)
-    document = journal.find(step_key)
+    document = journal.find_alone(step_key)
     if document is None:
         document = _number_and_sign(step_key, sale, now)
     elif document.access_key is None or journal.has(document, Fact.UNDO_ASKED):
@@ -86,49 +84,32 @@ def prepare_issue(*, step_key: str, sale: SaleToDocument, now: datetime) -> dict
 
 
 def _number_and_sign(step_key: str, sold: SaleToDocument, now: datetime) -> Document:
-    issuer, certificate = _ready(sold, now)
+    issuer = _ready(sold, now)
     draft.warm_up()  # before the number's row is locked: the first import takes 0.3 s
-    identity = certificates.identity(certificate.id)
+    identity, printed = certificates.identity(issuer.certificate_id), issuer.printed
     series, number = take_number(issuer, sold.kind)
-    key = new_key(uf_code=issuer.uf_code, issued_at=now, cnpj=issuer.cnpj, kind=sold.kind, series=series, number=number)
-    planned = draft.Draft(issuer=_printed(issuer), sale=sold, key=key, issued_at=now, environment=issuer.environment)
+    key = new_key(uf_code=printed.uf_code, issued_at=now, cnpj=printed.cnpj, kind=sold.kind, series=series, number=number)
+    planned = draft.Draft(issuer=printed, sale=sold, key=key, issued_at=now, environment=issuer.environment)
     signed = sign(draft.build(planned).encode(), reference=f"NFe{key}", key=identity.key, certificate=identity.certificate)
     wrong = schemas.errors(signed, schemas.NFE)
     if wrong:
         raise DocumentInvalid(wrong[0])
-    document = _create(step_key, planned, issuer, certificate, now)
-    journal.store(document, BlobKind.SIGNED, signed, now=now)
-    journal.append(document, Event(fact=Fact.NUMBERED), Event(fact=Fact.SIGNED), now=now)
+    document = _document(step_key, planned, issuer, now)
+    facts = Event(fact=Fact.NUMBERED), Event(fact=Fact.SIGNED)
+    journal.create(document, *facts, now=now, keep=[(BlobKind.SIGNED, signed)])
     return document
 
 
-def _printed(issuer: Issuer) -> draft.IssuerData:
-    return draft.IssuerData(
-        cnpj=issuer.cnpj,
-        name=issuer.name,
-        state_registration=issuer.state_registration,
-        tax_regime=issuer.tax_regime,
-        street=issuer.street,
-        street_number=issuer.street_number,
-        district=issuer.district,
-        city_code=issuer.city_code,
-        city=issuer.city,
-        uf=issuer.uf,
-        uf_code=issuer.uf_code,
-        postal_code=issuer.postal_code,
-    )
-
-
-def _create(step_key: str, planned: draft.Draft, issuer: Issuer, certificate: Certificate, now: datetime) -> Document:
+def _document(step_key: str, planned: draft.Draft, issuer: Ready, now: datetime) -> Document:
     key: AccessKey = planned.key
-    return Document.objects.create(
+    return Document(
         step_key=step_key,
         kind=key.kind,
         environment=planned.environment,
         access_key=str(key),
-        issuer=issuer,
-        certificate=certificate,
-        issuer_cnpj=issuer.cnpj,
+        issuer_id=issuer.id,
+        certificate_id=issuer.certificate_id,
+        issuer_cnpj=issuer.printed.cnpj,
         recipient=planned.sale.buyer_document,
         series=key.series,
         number=key.number,
@@ -157,21 +138,33 @@ def summary(document: Document) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """An attempt to send that was noted: who keeps it may make it, once. ``attempt`` 0: there is nothing to send."""
+
+    document: Document
+    attempt: int
+    signed: bytes = b""
+
+
 @transaction_required
-def begin_sending(*, step_key: str, now: datetime) -> tuple[Document, int]:
-    """Note an attempt before it is made, so that a crash in the middle is seen as one. Raises IssueUndone.
+def begin_sending(*, step_key: str, now: datetime) -> Sending:
+    """Note an attempt before it is made, so that a crash in the middle is seen as one. Raises IssueUndone, NothingPrepared.
 
     A document that is already authorised gets no attempt (0). An undo that was asked for fences later sends off.
     """
-    document = journal.locked(step_key)
-    current = journal.life(document)
+    document, known = journal.locked_with_facts(step_key)
+    current = fold(known)
     if current.state is State.AUTHORISED:
-        return document, 0
+        return Sending(document, 0)
     if current.undo_asked or document.access_key is None or current.state in (State.CANCELLED, State.NUMBER_VOIDED):
         raise IssueUndone
+    signed = journal.content(document, BlobKind.SIGNED)
+    if signed is None:
+        raise journal.NothingPrepared(f"Document {document.id} has no signed document.")
     attempt = current.attempts + 1
-    journal.append(document, Event(fact=Fact.SENT, seq=attempt), now=now)
-    return document, attempt
+    journal.append(document, Event(fact=Fact.SENT, seq=attempt), now=now, known=known)
+    return Sending(document, attempt, signed)
 
 
 @transaction_required
@@ -186,7 +179,7 @@ def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) ->
 
     Raises DocumentRejected for an outcome that is no authorisation, AnswerForOtherBytes when the answer is not ours.
     """
-    document = journal.locked(step_key)
+    document, known = journal.locked_with_facts(step_key)
     if document.state in ISSUED:
         return summary(document)
     status = str(outcome["status"])
@@ -196,9 +189,8 @@ def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) ->
     if signed is None or outcome["access_key"] != document.access_key or outcome["digest"] != digest_value(signed):
         raise AnswerForOtherBytes(f"document {document.id}")
     answer = str(outcome["answer_xml"]).encode()
-    journal.store(document, BlobKind.ANSWER, answer, now=now)
-    journal.store(document, BlobKind.PROC, archive.nfe_proc(signed, answer), now=now)
     document.authorised_at = datetime.fromisoformat(outcome["at"])
     event = Event(fact=Fact.AUTHORISED, status=status, reason=str(outcome["reason"]), protocol=str(outcome["protocol"]))
-    journal.append(document, event, now=now)
+    keep = [(BlobKind.ANSWER, answer), (BlobKind.PROC, archive.nfe_proc(signed, answer))]
+    journal.append(document, event, now=now, keep=keep, known=known)
     return summary(document)

@@ -1,14 +1,17 @@
 """Verbs on issuers: who issues, with which series, and demo issuers with a certificate of the sandbox's making."""
 
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from apps.common import prepared
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
-from apps.fiscal_docs.certificates import import_certificate
+from apps.fiscal_docs.certificates import CertificateUnusable, import_certificate
+from apps.fiscal_docs.documents.draft import IssuerData
 from apps.fiscal_docs.keys import NUMBER_MAX, cnpj_is_valid
 from apps.fiscal_docs.models import DocumentKind, Environment, Issuer, NumberRange
 from apps.fiscal_docs.sandbox.certificates import make_test_a1
@@ -26,35 +29,69 @@ class NoNumberLeft(DomainError):
     code = "R403"
 
 
-def active_issuer(cnpj: str = "") -> Issuer:
-    """The issuer of this CNPJ, or the first one registered when none is named. Raises NoIssuer."""
-    issuers = Issuer.objects.select_related("certificate").filter(is_active=True).order_by("id")
-    found = issuers.filter(cnpj=cnpj).first() if cnpj else issuers.first()
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An issuer who can issue now: as it is printed, with its certificate."""
+
+    id: UUID
+    environment: str
+    printed: IssuerData
+    certificate_id: UUID
+
+
+_PRINTED = [column.name for column in fields(IssuerData)]
+# The issuer of this CNPJ, or the first one registered; its certificate; the series in use: the lowest with numbers left.
+_READY = f"""
+SELECT i.id, i.environment, c.id, c.not_before, c.not_after, r.series, {", ".join(f"i.{name}" for name in _PRINTED)}
+FROM fiscal_docs_issuer i
+LEFT JOIN fiscal_docs_certificate c ON c.id = i.certificate_id
+LEFT JOIN LATERAL (
+    SELECT n.series FROM fiscal_docs_numberrange n
+    WHERE n.issuer_id = i.id AND n.environment = i.environment AND n.kind = %(kind)s AND n.next_number <= %(number_max)s
+    ORDER BY n.series LIMIT 1
+) r ON true
+WHERE i.is_active AND (i.cnpj = %(cnpj)s OR %(cnpj)s = '')
+ORDER BY i.id LIMIT 1
+"""  # noqa: S608  # names of columns
+
+
+def ready(cnpj: str, kind: str, now: datetime) -> Ready:
+    """Who issues this kind of document, ready to. Raises NoIssuer, CertificateUnusable, NoNumberLeft."""
+    found = prepared.execute(_READY, {"cnpj": cnpj, "kind": kind, "number_max": NUMBER_MAX}).fetchone()
     if found is None:
         raise NoIssuer(f"{cnpj} issues no documents here." if cnpj else None)
-    return found
+    issuer_id, environment, certificate_id, not_before, not_after, series, *texts = found
+    printed = IssuerData(**dict(zip(_PRINTED, texts, strict=True)))
+    if certificate_id is None:
+        raise CertificateUnusable(f"{printed.name} has no certificate.")
+    if not not_before <= now < not_after:
+        raise CertificateUnusable(f"The certificate of {printed.name} is valid from {not_before:%F} to {not_after:%F}.")
+    if series is None:
+        raise NoNumberLeft(f"{printed.name} has no numbers left for model {kind}.")
+    return Ready(issuer_id, environment, printed, certificate_id)
 
 
-def number_range(issuer: Issuer, kind: str) -> NumberRange:
-    """The series in use: the lowest with numbers left. Raises NoNumberLeft."""
-    ranges = NumberRange.objects.filter(issuer=issuer, environment=issuer.environment, kind=kind)
-    found = ranges.filter(next_number__lte=NUMBER_MAX).order_by("series").first()
-    if found is None:
-        raise NoNumberLeft(f"{issuer.name} has no numbers left for model {kind}.")
-    return found
+# Two issues meet at the row: the second waits for the first one's commit, and looks at it again then.
+_TAKE = """
+UPDATE fiscal_docs_numberrange SET next_number = next_number + 1
+WHERE next_number <= %(number_max)s AND id = (
+    SELECT n.id FROM fiscal_docs_numberrange n
+    WHERE n.issuer_id = %(issuer)s AND n.environment = %(environment)s AND n.kind = %(kind)s
+      AND n.next_number <= %(number_max)s
+    ORDER BY n.series LIMIT 1
+)
+RETURNING series, next_number - 1
+"""
 
 
-def take_number(issuer: Issuer, kind: str) -> tuple[int, int]:
+def take_number(issuer: Ready, kind: str) -> tuple[int, int]:
     """Series and number. Raises NoNumberLeft. The row stays locked until the caller's commit, which takes the number."""
-    chosen = number_range(issuer, kind)
-    # Two issues meet here: the second waits for the first one's commit, or gets the number that its rollback gave back.
-    row = NumberRange.objects.select_for_update().get(pk=chosen.pk)
-    if row.next_number > NUMBER_MAX:
-        raise NoNumberLeft(f"Series {row.series} of model {kind} is used up.")
-    number = row.next_number
-    row.next_number = number + 1
-    row.save(update_fields=["next_number"])
-    return row.series, number
+    values = {"issuer": issuer.id, "environment": issuer.environment, "kind": kind, "number_max": NUMBER_MAX}
+    found = prepared.execute(_TAKE, values).fetchone()
+    if found is None:
+        raise NoNumberLeft(f"A series of model {kind} is used up.")
+    series, number = found
+    return series, number
 
 
 @transaction_required

@@ -120,9 +120,10 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     links = OrderLinksSerializer()
 
 
-def order_body(order: OrderView) -> dict[str, Any]:
+def order_body(order: OrderView, run: saga.RunProgress | None = None) -> dict[str, Any]:
     """The JSON of an order: its state, the steps of its run with their times, links to what came of them."""
-    run = saga.run_progress(order.run_id) if order.run_id else None
+    if run is None and order.run_id:
+        run = saga.run_progress(order.run_id)
     return {
         "id": str(order.id),
         "status": order.status,

@@ -121,15 +121,14 @@ def _command(request: Request) -> PlaceOrder:
 
 
 def _answer(placed: Placed, preference: Preference, *, spent_s: float) -> Response:
-    assert placed.order_id is not None  # noqa: S101  # it is None only for a replay
-    order = queries.order(placed.order_id)
-    assert order is not None  # noqa: S101  # orders are never deleted
+    order, run = placed.order, placed.progress
+    assert order is not None  # noqa: S101  # it is None only for a replay
     if preference.wait_s > 0 and not order.decided:
-        queries.wait_until_decided(placed.order_id, timeout_s=max(preference.wait_s - spent_s, 0.0))
-        order = queries.order(placed.order_id)
-        assert order is not None  # noqa: S101
+        queries.wait_until_decided(order.id, timeout_s=max(preference.wait_s - spent_s, 0.0))
+        order, run = queries.order(order.id), None
+        assert order is not None  # noqa: S101  # orders are never deleted
     decided = preference.wait_s > 0 and order.decided
-    status, body, headers = (201 if decided else 202), order_body(order), {"Location": f"/orders/{order.id}"}
+    status, body, headers = (201 if decided else 202), order_body(order, run), {"Location": f"/orders/{order.id}"}
     if preference.applied:
         headers["Preference-Applied"] = preference.applied
     if placed.begun is not None:

@@ -5,25 +5,23 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal
-from apps.orders import queries
 from apps.orders.models import PaymentMethod
+from apps.orders.sagas.subject import customer_of, order_of
 from apps.saga import public as saga
 
 # Two questions to the authority (was it authorised? please authorise) with their timeouts, and some air.
 LEASE = timedelta(seconds=30)
 AUTHORITY = "tax authority"
+SENDING = "sending"  # in Run.known: the attempt that is noted and to be made
 # So many failures in a row are no accident: no single run can try as often by itself.
 AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
 
 
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
     """The order in the words of a fiscal document."""
-    order = queries.order(run.subject_id)
-    if order is None:
-        raise LookupError(f"run {run.id} has no order {run.subject_id}")
-    customer = customers.customer(order.customer_id)
+    order = order_of(run)
+    customer = customer_of(run, order.customer_id)
     by_card = order.payment_method == PaymentMethod.CARD
     return fiscal.SaleToDocument(
         order_id=order.id,
@@ -40,6 +38,12 @@ def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
     )
 
 
+def _begin_sending(run: saga.Run, step_key: str) -> None:
+    """Note the first attempt in the commit that hands the call to its owner. A later one first asks what came of it."""
+    if run.attempt == 1:
+        run.known[SENDING] = fiscal.begin_sending(step_key=step_key, now=run.now)
+
+
 class IssueDocument(saga.CallStep):
     """Number, sign, store and transmit the document; undoing it cancels the document, or voids its number."""
 
@@ -50,9 +54,10 @@ class IssueDocument(saga.CallStep):
 
     def prepare(self, run: saga.Run) -> None:
         fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
+        _begin_sending(run, run.step_key)
 
     def call(self, run: saga.Run) -> dict[str, Any]:
-        return fiscal.transmit(step_key=run.step_key, now=run.now)
+        return fiscal.transmit(step_key=run.step_key, now=run.now, sending=run.known.get(SENDING))
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         return fiscal.ask_authority(step_key=run.step_key, now=run.now)
@@ -107,8 +112,11 @@ class TransmitDocument(saga.CallStep):
     def _key(self, run: saga.Run) -> str:
         return str(run.outputs[SignDocument.name]["document_key"])
 
+    def prepare(self, run: saga.Run) -> None:
+        _begin_sending(run, self._key(run))
+
     def call(self, run: saga.Run) -> dict[str, Any]:
-        return fiscal.transmit(step_key=self._key(run), now=run.now)
+        return fiscal.transmit(step_key=self._key(run), now=run.now, sending=run.known.get(SENDING))
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         return fiscal.ask_authority(step_key=self._key(run), now=run.now)

@@ -11,10 +11,11 @@ from apps.common.clock import uuid7
 from apps.common.transactions import transaction
 from apps.customers import public as customers
 from apps.idempotency import public as idempotency
-from apps.orders import operations
+from apps.orders import operations, queries
 from apps.orders.models import PaymentMethod
 from apps.orders.operations import CreateOrder, NoSavedMethod, OrderLine
 from apps.orders.sagas.purchase import PURCHASE_BY_BALANCE, PURCHASE_BY_CARD
+from apps.orders.sagas.subject import CUSTOMER
 from apps.payments import public as payments
 from apps.saga import public as saga
 
@@ -35,9 +36,11 @@ class PlaceOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """The order that was written, or the answer that the same request got before."""
+    """The order that was written, as it is with this commit, or the answer that the same request got before."""
 
     order_id: UUID | None
+    order: queries.OrderView | None = None
+    progress: saga.RunProgress | None = None
     begun: idempotency.Begun | None = None
     replay: idempotency.Replay | None = None
 
@@ -55,8 +58,9 @@ def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed
     begun = _begin(command, now=now)
     if isinstance(begun, idempotency.Replay):
         return Placed(order_id=None, replay=begun)
-    method, card_token = _method(command)
-    order_id = uuid7()
+    customer = customers.customer(command.customer_id)
+    method, card_token = _method(command, customer)
+    order_id, run_id = uuid7(), uuid7()
     operations.create_order(
         CreateOrder(
             order_id=order_id,
@@ -65,11 +69,13 @@ def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed
             amount=command.amount,
             payment_method=method,
             card_token=card_token,
+            run_id=run_id,
             lines=command.lines,
         ),
         now=now,
     )
-    run_id = saga.start(
+    came_to: list[saga.RunProgress] = []
+    saga.start(
         PURCHASE_BY_BALANCE if method == PaymentMethod.BALANCE else PURCHASE_BY_CARD,
         subject_id=order_id,
         business_key=str(order_id),
@@ -81,13 +87,15 @@ def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed
         now=now,
         run_inline_for_ms=inline_ms,
         idempotency_key=command.idempotency_key or "",
+        run_id=run_id,
+        known={CUSTOMER: customer},
+        told=came_to.append,
     )
-    operations.note_run(order_id=order_id, run_id=run_id)
     if begun is not None:
         location = f"/orders/{order_id}"
         body = {"id": str(order_id), "status": "PENDING", "links": {"self": location}}
         idempotency.provisional(begun, status=202, body=body, headers={"Location": location})
-    return Placed(order_id=order_id, begun=begun)
+    return Placed(order_id=order_id, begun=begun, order=queries.order(order_id), progress=came_to[0])
 
 
 def _begin(command: PlaceOrder, *, now: datetime) -> idempotency.Begun | idempotency.Replay | None:
@@ -98,9 +106,8 @@ def _begin(command: PlaceOrder, *, now: datetime) -> idempotency.Begun | idempot
     )
 
 
-def _method(command: PlaceOrder) -> tuple[str, str]:
+def _method(command: PlaceOrder, customer: customers.CustomerView) -> tuple[str, str]:
     """The payment method and the card token, given or saved."""
-    customer = customers.customer(command.customer_id)
     method = command.method or customer.default_method
     if method == PaymentMethod.BALANCE:
         if customer.ledger_account is None:

@@ -4,12 +4,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from apps.customers import public as customers
 from apps.ledger import public as ledger
-from apps.orders import operations, queries
+from apps.orders import operations
 from apps.orders.models import OrderStatus
 from apps.orders.sagas import money
 from apps.orders.sagas.document import CheckDocument, IssueDocument, SignDocument, TransmitDocument
+from apps.orders.sagas.subject import customer_of, order_of
 from apps.payments import public as payments
 from apps.saga import public as saga
 
@@ -28,14 +28,6 @@ SEARCHED = (
 PROCESSOR = "payment processor"
 # So many unanswered questions in a row are no accident: no single run can ask as often by itself.
 PROCESSOR_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
-
-
-def order_of(run: saga.Run) -> queries.OrderView:
-    """The order that a run is about."""
-    order = queries.order(run.subject_id)
-    if order is None:
-        raise LookupError(f"run {run.id} has no order {run.subject_id}")
-    return order
 
 
 class ReserveTickets(saga.LocalStep):
@@ -138,7 +130,7 @@ class HoldAmount(saga.LocalStep):
 
     def handle(self, run: saga.Run) -> dict[str, Any]:
         order = order_of(run)
-        customer = customers.customer(order.customer_id)
+        customer = customer_of(run, order.customer_id)
         if customer.ledger_branch is None or customer.ledger_account is None:
             raise operations.NoSavedMethod("The customer has no ledger account.")
         ledger.hold(

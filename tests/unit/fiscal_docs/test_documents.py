@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apps.common.money import CENT
 from apps.fiscal_docs import schemas, signature
-from apps.fiscal_docs.documents import draft, sale
+from apps.fiscal_docs.documents import draft, sale, serial
 from apps.fiscal_docs.documents.archive import NAMESPACE, cut, nfe_proc
 from apps.fiscal_docs.documents.sale import BuyerAddress, SaleItem, SaleNotDocumentable, SaleToDocument
 from apps.fiscal_docs.documents.totals import spread
@@ -70,25 +70,42 @@ def values(xml: bytes, tag: str) -> list[str]:
     return [node.text or "" for node in signature.read_xml(xml).iter(f"{{{NAMESPACE}}}{tag}")]
 
 
+CHANGES = pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"total": Decimal("200.00")},
+        {"total": Decimal("230.01")},
+        {"payment_code": sale.PAYMENT_ACCOUNT_BALANCE},
+        {"payment_code": "17"},
+        {"buyer_document": "52998224725", "buyer_name": "Maria"},
+        {"buyer_document": "12ABC34501DE35"},
+        {"kind": "55", "buyer_document": "52998224725", "buyer_name": "Maria", "buyer_address": ADDRESS},
+        {"items": (ITEM,) * 40, "total": Decimal("7999.99")},
+        {"items": (replace(ITEM, quantity=7, unit_amount=Decimal("0.01")),), "total": Decimal("0.01")},
+    ],
+    ids=["seed", "exact", "charges", "balance", "pix", "cpf", "cnpj", "nfe", "many items", "cents"],
+)
+
+
 class TestBuild:
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            {},
-            {"total": Decimal("200.00")},
-            {"total": Decimal("230.01")},
-            {"payment_code": sale.PAYMENT_ACCOUNT_BALANCE},
-            {"payment_code": "17"},
-            {"buyer_document": "52998224725", "buyer_name": "Maria"},
-            {"buyer_document": "12ABC34501DE35"},
-            {"kind": "55", "buyer_document": "52998224725", "buyer_name": "Maria", "buyer_address": ADDRESS},
-            {"items": (ITEM,) * 40, "total": Decimal("7999.99")},
-            {"items": (replace(ITEM, quantity=7, unit_amount=Decimal("0.01")),), "total": Decimal("0.01")},
-        ],
-        ids=["seed", "exact", "charges", "balance", "pix", "cpf", "cnpj", "nfe", "many items", "cents"],
-    )
+    @CHANGES
     def test_makes_a_document_that_passes_the_official_schema(self, signer: Signer, changes: dict[str, Any]) -> None:
         assert schemas.errors(made(replace(SEED, **changes), signer), schemas.NFE) == []
+
+    @CHANGES
+    @pytest.mark.parametrize("name", ["day-one", "R&B <ao vivo> > tudo", 'Copo d\'Água "grande"', "ção"])
+    def test_is_written_to_the_byte_as_the_library_writes_it(
+        self, changes: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Any] = []
+        written = serial._written
+        monkeypatch.setattr(serial, "_written", lambda tag, value, *more: seen.append(value) or written(tag, value, *more))
+        sold = replace(SEED, **changes)
+        sold = replace(sold, items=tuple(replace(item, name=name) for item in sold.items))
+        key = new_key(uf_code="35", issued_at=NOW, cnpj=ISSUER.cnpj, kind=sold.kind, series=1, number=1)
+        xml = draft.build(draft.Draft(issuer=ISSUER, sale=sold, key=key, issued_at=NOW, environment="2"))
+        assert xml == serial.by_xsdata(seen[0])
 
     def test_says_the_seeds_example_as_a_discount(self, signer: Signer) -> None:
         xml = made(SEED, signer)
