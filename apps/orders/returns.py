@@ -110,7 +110,9 @@ def check_returnable(order_id: UUID, *, asked_at: datetime) -> None:
         raise NotReturnable(f"Only a completed order can be returned; this one is {order.status}.")
     since = order.finished_at or order.created_at
     if asked_at > since + timedelta(days=settings.ORDERS_RETURN_DAYS):
-        raise ReturnTooLate(f"It was completed on {since:%Y-%m-%d}: it could be returned for {settings.ORDERS_RETURN_DAYS} days.")
+        raise ReturnTooLate(
+            f"It was completed on {since:%Y-%m-%d}: it could be returned for {settings.ORDERS_RETURN_DAYS} days."
+        )
 
 
 @transaction_required

@@ -101,8 +101,8 @@ class Approvals:
 def decide(approval_id: UUID, *, approve: bool, by: Decider, reason: str, now: datetime) -> ApprovalState:
     """Approve, and the run goes on; or refuse, and what it did is undone. One commit, with its audit row.
 
-    Raises NotFound, NotYours, YourOwn, AlreadyDecided, ApprovalOver, InvalidRequest for a reason that says nothing, and what the
-    step's ``on_decision`` refuses as a refusal of the step, not of this call. Repeating it finds it decided.
+    Raises NotFound, NotYours, YourOwn, AlreadyDecided, ApprovalOver, InvalidRequest for a reason that says nothing. What
+    the step's ``on_decision`` refuses is a refusal of the step, not of this call. Repeating it finds it decided.
     """
     why = audit.check_reason(reason)
     # The run before its approval, as everywhere. Which run that is never changes.

@@ -122,6 +122,16 @@ def test_it_completes_when_nothing_fails(opened: demo.Demo, definition: saga.Def
     trial.assert_done()
 
 
+@pytest.mark.parametrize("definition", [pytest.param(each, id=each.use_case) for each in saga.registered()])
+def test_it_completes_when_every_step_is_done_twice(opened: demo.Demo, definition: saga.Definition) -> None:
+    trial = trial_of(definition.use_case)
+    with ExitStack() as stack:
+        for step in definition.steps:
+            stack.enter_context(changed(step, method_of(step, DO), twice))
+        assert finish(trial.begin(), meanwhile=trial.people).status == "COMPLETED"
+    trial.assert_done()
+
+
 class TestTheGenerator:
     def test_says_what_a_new_use_case_needs(self) -> None:
         with pytest.raises(AssertionError, match=r"orders.lottery is registered and nobody tries it: add its Trial"):

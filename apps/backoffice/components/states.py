@@ -145,6 +145,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),
         "SOLD": _ok("Sold"),
+        "RETURNED": _undo("Returned"),
     },
 }
 

@@ -73,7 +73,7 @@ class ReturnsView(APIView):
         responses={202: ReturnSerializer, **PROBLEMS},
     )
     def post(self, request: Request, order_id: UUID) -> Response:
-        """The whole order: money, tickets and fiscal document. A large amount waits for a person's approval: follow Location.
+        """The whole order: money, tickets and fiscal document. A large amount waits for a person: follow Location.
 
         409 when the order is not complete, too old, or being returned already (R538).
         """
@@ -109,9 +109,7 @@ class ReturnView(APIView):
 
     permission_classes = [OrdersMayBeAnonymous]
 
-    @extend_schema(
-        operation_id="getReturn", summary="Look at a return", responses={200: ReturnSerializer, **_LOOK_REFUSED}
-    )
+    @extend_schema(operation_id="getReturn", summary="Look at a return", responses={200: ReturnSerializer, **_LOOK_REFUSED})
     def get(self, request: Request, order_id: UUID, return_id: UUID) -> Response:
         """Its state; its run (GET /sagas/{runId}) has every step."""
         _check_mine(request, order_id)

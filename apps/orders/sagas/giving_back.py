@@ -23,7 +23,7 @@ from apps.saga import public as saga
 
 # What a customer is told when he asks, and by when the law's patience ends.
 SLA = saga.Sla(target=timedelta(days=1), deadline=timedelta(days=4))
-# Longer than an approval with its delegates and the cooling-off may take: who has no answer by then is refused with a reason.
+# Longer than an approval with its delegates and the cooling-off: whoever has no answer by then is refused with a reason.
 DEADLINE = timedelta(days=5)
 SEARCHED = (
     saga.Attribute("customer_id", str, "who gives it back"),
