@@ -322,14 +322,8 @@ class Session:
 
     def occurred(self, error: Exception, found: ErrorClass, *, step: str = "") -> None:
         """Count an error of the current step, or of another one; once in a commit."""
-        each = incidents.Occurred(
-            use_case=self.run.use_case,
-            step=step or self.row.name,
-            error_code=error_code(error)[:50],
-            error_class=found,
-            detail=error_detail(error),
-            at=self.now,
-        )
+        where = {"use_case": self.run.use_case, "step": step or self.row.name}
+        each = incidents.occurred_of(error, found, at=self.now, **where)
         self._occurred.setdefault(each.incident_id, each)
 
     def finish(self, status: RunStatus) -> None:
