@@ -82,8 +82,9 @@ class World:
         self.runs: list[UUID] = []
         self.calls: list[tuple[str, str, int]] = []  # every call that was made: do or undo, step key, attempt
         self.seen: list[str] = []  # what was wrong within a step, where an error would only be one more failure
-        self.posted: dict[UUID, tuple[UUID, int, str]] = {}  # tracekey: run, position, do or undo; rolled back ones too
+        self.posted: dict[UUID, tuple[UUID, str, str]] = {}  # tracekey: run, place, do or undo; rolled back ones too
         self.published: list[tuple[int, dict[str, Any]]] = []  # what was committed to the outbox: its number, its body
+        self.has_skipped = False  # maybe: somebody wanted to
         self.has_published = False  # maybe: it may have been rolled back
         self.sleepers: list[tuple[Claim, Outcome | None]] = []  # owners of calls that stall: before they talk, or after
 
