@@ -24,7 +24,7 @@ from django.db import connection
 from apps.common import clock
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
+from apps.saga import answers, chains, circuits, claims, hooks, locks, parking, pauses, turning
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.choreography import settle as choreography
@@ -121,7 +121,7 @@ def is_past(run_id: UUID, position: int) -> bool:
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, redone, undo = _parse_key(step_key)
+    run_id, position, redone, undo = answers.parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
@@ -148,22 +148,10 @@ def _expects(session: Session, position: int, redone: int, *, undo: bool) -> boo
     return asked and session.run.status in (RunStatus.RUNNING, RunStatus.WAITING)
 
 
-def _parse_key(step_key: str) -> tuple[UUID | None, int, int, bool]:
-    """The run, the step's position, how often it has begun anew, and whether it is of an undo."""
-    run_text, _, rest = step_key.partition(":")
-    place = rest.removesuffix(":undo")
-    position, _, redone = place.partition("~")
-    try:
-        if position.isascii() and position.isdigit() and (place == position or (redone.isascii() and redone.isdigit())):
-            return UUID(run_text), int(position), int(redone or 0), rest != place
-    except ValueError:
-        pass  # not an id of ours, or thousands of digits
-    return None, 0, 0, False
-
-
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:
     step = session.step
     assert isinstance(step, AskStep)  # noqa: S101  # only an ask waits
+    session.answered = answers.answered_attempt(session, undo=undo)
     try:
         with kept_savepoint():
             output = None

@@ -46,6 +46,7 @@ class Session:
         self._run_before = None if new else storage.changes(run)
         self._was_over = run.finished_at is not None
         self._collected: Collected | None = None
+        self.answered: int | None = None  # the number of the attempt whose answer has come, if it is not the newest
         self._touched: set[int] = set()
         self._before_revision: list[StepRow] | None = None  # the steps in the database, once a step revised them
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
@@ -177,9 +178,9 @@ class Session:
         self._attempts[row.position, undo, number] = attempt
 
     def end_attempt(self, outcome: AttemptOutcome, *, undo: bool = False, error: Exception | None = None) -> None:
-        """Close the newest try of the current step, whether it was begun in this session or in an earlier one."""
+        """Close the newest try of the current step, or the one that was answered, in whatever session it was begun."""
         row = self.row
-        key = (row.position, undo, row.undo_attempts if undo else row.attempts)
+        key = (row.position, undo, self.answered or (row.undo_attempts if undo else row.attempts))
         attempt = self._attempts.get(key)
         if attempt is None:  # begun in an earlier one, so it is only ended here
             attempt = self._attempts[key] = AttemptRow(position=key[0], undo=undo, number=key[2])
