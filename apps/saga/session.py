@@ -213,6 +213,8 @@ class Session:
             raise InvalidRevision(f"{self.row.name} revises what follows it, and {problem}")
         if self._before_revision is None:
             self._before_revision = self.steps
+        # Done again, a step may leave out one that had begun the first time.
+        self._touched = {position for position in self._touched if position < len(kept)}
         named = [self.definition.by_name[name] for name in then]
         self.steps = kept + [
             StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)

@@ -204,7 +204,8 @@ def _nothing_back_after_the_pivot(facts: Facts) -> None:
     for step in facts.steps:
         if step.kind == PIVOT and _succeeded(facts, step.position, undo=False):
             _demand(facts.run.status == "COMPLETED", f"its pivot was done, and it ended {facts.run.status}")
-            _demand(not any(undo for _, undo in facts.tries), "its pivot was done, and something was undone")
+            undone = any(undo for _, undo in facts.tries) and not facts.again  # before it began anew
+            _demand(not undone, "its pivot was done, and something was undone")
 
 
 def _attempts_are_numbered(facts: Facts) -> None:
