@@ -133,7 +133,7 @@ class People:
         """Somebody answers a question, whether it is his to answer or not."""
         asked = self._questions()
         if asked:
-            by = self.world.chance.choices(DECIDERS, (6, 3, 1))[0]
+            by = self.world.chance.choices(DECIDERS, (5, 3, 2))[0]
             self._decide(self.world.chance.choice(asked), by, approve=self.world.happens(0.7))
 
     def _decide_all(self) -> None:

@@ -14,15 +14,16 @@ import pytest
 from django.utils import timezone
 
 from apps.saga import approvals, claims, endings, engine, locks, resets, storage
-from apps.saga.definition import RETRIABLE
+from apps.saga.definition import COMPENSABLE, RETRIABLE
 from apps.saga.hooks import UNDOABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
 from apps.saga.session import Session
 from tests.simulation import scheduler, world
+from tests.simulation.journeys import Reopening, SimApproval
 from tests.simulation.partner import Forgetful
 from tests.simulation.scheduler import Schedule, prepare
 from tests.simulation.seeds import search, simulate
-from tests.simulation.steps import SimCall, SimLocal
+from tests.simulation.steps import SimAsk, SimCall, SimLocal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,7 +105,7 @@ class TestBroken:
             schedule._actions = lambda: often  # type: ignore[method-assign]
 
         sleeps = replaced(world, "SLEEPS", lambda _: {"sleeps before": 0.1, "sleeps after": 0.5})
-        longer = replaced(scheduler, "ACTIONS", lambda _: (40, 60))
+        longer = replaced(scheduler, "QUICK_ACTIONS", lambda _: (40, 60))
         more = replaced(world, "FAULTS_MAX", lambda _: 40)
         with sleeps, longer, more, replaced(claims, "uuid7", lambda _: lambda: UUID(int=7)):
             self._is_found("was recorded as that of", change=sleepy)
@@ -141,8 +142,20 @@ class TestBroken:
             self._is_found("and these keys are not")
 
     def test_a_question_that_stays_open(self) -> None:
+        """A journey that asks somebody, and is undone by an operator."""
+
+        def asking(schedule: Schedule) -> None:
+            steps = (SimApproval(schedule.world, 0, COMPENSABLE), *schedule.definition.steps[1:])
+            schedule.definition = dataclasses.replace(schedule.definition, steps=steps)
+            schedule.has_questions = True
+            schedule._actions = lambda: [  # type: ignore[method-assign]
+                (schedule.deliver_wake_up, 6),
+                (schedule.compensate, 1),
+                (schedule.sweep, 2),
+            ]
+
         with replaced(approvals, "close", lambda _: lambda _session: None):
-            self._is_found("somebody is still asked")
+            self._is_found("somebody is still asked", change=asking)
 
     def test_a_reset_that_keeps_the_old_keys(self) -> None:
         def forgets(original: Callable[..., None]) -> Callable[..., None]:
@@ -153,8 +166,21 @@ class TestBroken:
 
             return begin_anew
 
-        with replaced(resets, "_begin_anew", forgets):
-            self._is_found("after its undo")
+        def resetting(schedule: Schedule) -> None:
+            steps = tuple(SimAsk(schedule.world, position, COMPENSABLE) for position in range(3))
+            schedule.definition = dataclasses.replace(schedule.definition, steps=steps, hooks=Reopening(), locks=None)
+            schedule._actions = lambda: [  # type: ignore[method-assign]
+                (schedule.deliver_wake_up, 4),
+                (schedule.deliver_request, 2),
+                (schedule.deliver_answer, 2),
+                (schedule.compensate, 1),
+                (schedule.reset, 2),
+                (schedule.sweep, 1),
+            ]
+
+        longer = replaced(scheduler, "QUICK_ACTIONS", lambda _: (30, 40))
+        with longer, replaced(resets, "_begin_anew", forgets):
+            self._is_found("after its undo", change=resetting)
 
     def test_a_sweeper_that_sleeps(self) -> None:
         def change(schedule: Schedule) -> None:

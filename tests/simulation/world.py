@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.common import clock
+from apps.common import clock, prepared
 from apps.common.clock import uuid7
 from apps.messaging import wakeup
 from apps.saga import calls, chains, engine, pauses
@@ -30,6 +30,10 @@ SLEEPS = {"sleeps before": 0.1, "sleeps after": 0.1}
 STATEMENTS_MAX = 12  # a process dies at one of its first statements: a unit of work has few
 
 
+TAKE = """
+WITH sent AS (DELETE FROM messaging_pending RETURNING seq, message_id)
+SELECT sent.seq, m.payload FROM sent JOIN messaging_message m ON m.id = sent.message_id ORDER BY sent.seq
+"""
 TRANSPORTS = (
     *((chains, name) for name in ("wake", "wake_soon", "wake_undo", "look", "wake_group")),
     (wakeup, "relay_after_commit"),
@@ -132,14 +136,7 @@ class World:
         if not self.has_published:
             return
         self.has_published = False
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "WITH sent AS (DELETE FROM messaging_pending RETURNING seq, message_id) "
-                "SELECT sent.seq, m.payload FROM sent JOIN messaging_message m ON m.id = sent.message_id "
-                "ORDER BY sent.seq"
-            )
-            rows = cursor.fetchall()
-        for seq, payload in rows:
+        for seq, payload in prepared.execute(TAKE, {}).fetchall():
             body = json.loads(payload)["body"]
             if body.get("world") == self.id:
                 self.published.append((seq, body))
