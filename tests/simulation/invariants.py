@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -263,7 +264,19 @@ def _branches_are_as_their_step(facts: Facts) -> None:
         _demand(step.status != "DONE" or len(newest) >= branches, f"{step.name} is done without its branches: {newest}")
 
 
+AIR = timedelta(seconds=1)  # work that has begun before the deadline ends
+
+
+def _deadline_is_kept(facts: Facts) -> None:
+    """When its deadline has passed, no run goes beyond the point from which it cannot go back."""
+    beyond = next((step for step in facts.steps if step.kind != COMPENSABLE), None)
+    tries = facts.tries[beyond.position, False] if beyond is not None else []
+    if facts.run.deadline_at is not None and tries and not facts.again:
+        _demand(tries[0].started_at <= facts.run.deadline_at + AIR, f"{beyond} was begun after the deadline")
+
+
 CHECKS = (
+    _deadline_is_kept,
     _branches_are_as_their_step,
     _is_over,
     _every_effect_once,

@@ -7,13 +7,14 @@ trace and repeats alone: ``make simulate SEED=123``. ``make simulate SEEDS=20000
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
-from apps.saga import approvals, claims, endings, engine, locks, resets, storage
+from apps.saga import approvals, claims, endings, engine, locks, resets, storage, turning
 from apps.saga.definition import COMPENSABLE, RETRIABLE
 from apps.saga.hooks import UNDOABLE
 from apps.saga.models import AttemptOutcome, RunStatus, StepStatus
@@ -140,6 +141,13 @@ class TestBroken:
     def test_a_run_that_keeps_its_keys(self) -> None:
         with replaced(endings, "_free", lambda _: lambda *_given, **_more: None):
             self._is_found("and these keys are not")
+
+    def test_an_engine_that_forgets_the_deadline(self) -> None:
+        def soon(schedule: Schedule) -> None:
+            schedule.definition = dataclasses.replace(schedule.definition, deadline=timedelta(seconds=3))
+
+        with replaced(turning, "turned", lambda _: lambda _session: False):
+            self._is_found("was begun after the deadline", change=soon)
 
     def test_a_question_that_stays_open(self) -> None:
         """A journey that asks somebody, and is undone by an operator."""
