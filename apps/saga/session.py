@@ -8,7 +8,7 @@ from uuid import UUID
 from apps.common import clock
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import attributes, budgets, chains, endings, hooks, incidents, storage
+from apps.saga import attributes, budgets, chains, endings, hooks, incidents, lives, storage
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -216,10 +216,7 @@ class Session:
         # Done again, a step may leave out one that had begun the first time.
         self._touched = {position for position in self._touched if position < len(kept)}
         named = [self.definition.by_name[name] for name in then]
-        self.steps = kept + [
-            StepRow(position=position, name=step.name, kind=step.kind, shape=step.shape)
-            for position, step in enumerate(named, start=len(kept))
-        ]
+        self.steps = kept + lives.rows_of(self.run.id, named, first=len(kept), is_new=self._new)
         if not self._new:
             chains.wake_soon_after_commit(self.run.id)  # its chain has as many links as it had steps
 

@@ -62,8 +62,13 @@ class Facts:
 
     @property
     def again(self) -> bool:
-        """Did a step of it begin anew after its undo?"""
-        return any(step.redone for step in self.steps)
+        """Did a step of it begin anew after its undo, or was another one put into its place then?"""
+        return any(step.redone for step in self.steps) or any(at >= len(self.steps) for at, _ in self.tries)
+
+    @property
+    def chose_again(self) -> bool:
+        """May other steps have stood where its steps stand now?"""
+        return self.again and any(getattr(step, "revises", False) for step in self.definition.steps)
 
     def took(self, step: Step) -> list[tuple[int, int]]:
         """How often a step took effect and how often its undo, for each time that it began anew."""
@@ -203,7 +208,8 @@ def _nothing_after_its_undo(facts: Facts) -> None:
 
 def _nothing_back_after_the_pivot(facts: Facts) -> None:
     for step in facts.steps:
-        if step.kind == PIVOT and _succeeded(facts, step.position, undo=False):
+        done = step.status == "DONE" if facts.chose_again else _succeeded(facts, step.position, undo=False)
+        if step.kind == PIVOT and done:
             _demand(facts.run.status == "COMPLETED", f"its pivot was done, and it ended {facts.run.status}")
             undone = any(undo for _, undo in facts.tries) and not facts.again  # before it began anew
             _demand(not undone, "its pivot was done, and something was undone")
@@ -218,6 +224,8 @@ def _attempts_are_numbered(facts: Facts) -> None:
 
 def _outbox_is_what_was_committed(facts: Facts) -> None:
     """Each commit that says of a step that it was done, or asked for, has its message in the outbox, and no other has."""
+    if facts.chose_again:
+        return  # an attempt does not say which step it was of
     committed = Counter[tuple[int, str, int]]()
     for (position, undo), attempts in facts.tries.items():
         if facts.steps[position].shape not in TELLING:
