@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.db import transaction
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.fiscal_docs.models import Document
@@ -148,6 +149,22 @@ class TestLarge:
         assert finish(run_id).status == "COMPENSATED"
         assert told(order_id)["error"]["code"] == "R530"
         assert find_approvals(limit=10).total == 0
+
+
+class TestPages:
+    def test_show_a_return_that_waits_and_let_it_be_decided(self, opened: demo.Demo, admin_client: Client) -> None:
+        order_id = bought(shop.by_balance(amount=LARGE))
+        run_id = asked(order_id)
+        (question,) = find_approvals(limit=10).rows
+        page = reverse("admin:backoffice_approval", args=[question.id])
+        for address in (reverse("admin:backoffice_approvals"), page, reverse("admin:backoffice_run", args=[run_id])):
+            assert "Give back 250.00 BRL?" in admin_client.get(address).content.decode() or address.endswith(f"{run_id}/")
+        assert "It does not fit." in admin_client.get(reverse("admin:orders_orderreturn_changelist")).content.decode()
+        detail = admin_client.get(reverse("admin:orders_orderreturn_change", args=[told(order_id)["id"]]))
+        assert (detail.status_code, order_id in detail.content.decode()) == (200, True)
+        admin_client.post(page, {"decision": "approve", "reason": "as agreed"})
+        assert finish(run_id).status == "COMPLETED"
+        assert "Returned" in admin_client.get(reverse("admin:orders_order_change", args=[order_id])).content.decode()
 
 
 class TestRefused:
