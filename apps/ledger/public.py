@@ -17,6 +17,16 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
+from apps.ledger.checks import (
+    CareNow,
+    CheckResult,
+    CheckRunning,
+    DifferenceGone,
+    DifferenceView,
+    acknowledge,
+    care_now,
+    run_check,
+)
 from apps.ledger.deferred import roll_up
 from apps.ledger.fold import (
     AccountClosed,
@@ -31,6 +41,7 @@ from apps.ledger.fold import (
     UnknownEvent,
 )
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
+from apps.ledger.months_behind import MonthArchived, check_line
 from apps.ledger.postings import (
     AlreadyReversed,
     PostingVoided,
@@ -74,6 +85,15 @@ from apps.ledger.rules import (
     UnbalancedEntry,
     check_form,
 )
+from apps.ledger.suspensions import (
+    LedgerSuspended,
+    SuspensionView,
+    TooManySuspensions,
+    WritersInside,
+    resume,
+    suspend,
+    suspended,
+)
 
 __all__ = [
     "BACKDATE_DAYS_MAX",
@@ -89,10 +109,15 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CareNow",
+    "CheckResult",
+    "CheckRunning",
     "DateRefused",
     "DayBalance",
     "DayClosed",
     "Difference",
+    "DifferenceGone",
+    "DifferenceView",
     "Entry",
     "EntryResult",
     "EventInactive",
@@ -102,9 +127,11 @@ __all__ = [
     "HoldResult",
     "HoldView",
     "InsufficientFunds",
+    "LedgerSuspended",
     "Leg",
     "LinkedRefused",
     "MalformedEntry",
+    "MonthArchived",
     "OpenedAccount",
     "Outcome",
     "PostResult",
@@ -114,6 +141,8 @@ __all__ = [
     "Statement",
     "StatementLine",
     "SumTooLarge",
+    "SuspensionView",
+    "TooManySuspensions",
     "TracekeyReused",
     "TransactionLine",
     "UnbalancedEntry",
@@ -122,10 +151,14 @@ __all__ = [
     "UnknownCurrency",
     "UnknownEvent",
     "UnknownHold",
+    "WritersInside",
+    "acknowledge",
     "balance",
     "balance_on",
+    "care_now",
     "check_balances",
     "check_form",
+    "check_line",
     "close_account",
     "close_day",
     "ensure_currencies",
@@ -141,11 +174,15 @@ __all__ = [
     "post_batch",
     "post_hold",
     "request_postings",
+    "resume",
     "reverse",
     "roll_up",
+    "run_check",
     "set_frozen",
     "set_limits",
     "statement",
+    "suspend",
+    "suspended",
     "transaction_by_id",
     "transactions_by_tracekey",
     "void_hold",
