@@ -77,12 +77,12 @@ def _build_template() -> str:
 
 _AHEAD = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE c.relname ~ '_[0-9]{6}$' AND right(c.relname, 6) > %s
+WHERE c.relname ~ '^saga_[a-z]+_[0-9]{6}$' AND right(c.relname, 6) > %s
 """
 
 
 def _close_ahead() -> None:
-    """Drop the partitions of months to which no test comes: every statement on these tables opens each of them."""
+    """Drop the saga's partitions of months to which no test comes: every statement on these tables opens each of them."""
     with connections["default"].cursor() as cursor:
         cursor.execute(_AHEAD, [_month()])
         for (name,) in cursor.fetchall():
