@@ -1,6 +1,8 @@
 """Read settings from the environment, with one clear error for a value that cannot be used."""
 
 import os
+import re
+from decimal import Decimal
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -31,3 +33,10 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
 
 def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def amount(name: str, default: str) -> Decimal:
+    value = text(name, default)
+    if not re.fullmatch(r"[0-9]{1,13}[.][0-9]{2}", value):
+        raise ImproperlyConfigured(f"{name} is an amount with two decimals, such as 200.00, not {value!r}.")
+    return Decimal(value)

@@ -189,6 +189,11 @@ TOPICS_COMPACTED = env.words("TOPICS_COMPACTED")  # of these Kafka keeps the new
 # --- What the API lets in -------------------------------------------------------------------------------------------
 # Orders without credentials: the seed's curl has none. Never on by default outside the embedded mode.
 ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
+# Returns of orders. A customer may give a purchase back within so many days (seven by Brazilian law); one above this amount
+# needs a person's approval, and then so many seconds pass, in which it can still be stopped, before it is accepted.
+ORDERS_RETURN_DAYS = env.whole("ORDERS_RETURN_DAYS", 7)
+ORDERS_RETURN_APPROVAL_ABOVE = env.amount("ORDERS_RETURN_APPROVAL_ABOVE", "200.00")
+ORDERS_RETURN_COOLING_OFF_S = env.whole("ORDERS_RETURN_COOLING_OFF_S", 60)
 REQUEST_BODY_BYTES_MAX = 64 * 1024
 # Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, 800 with details. It takes 50 MB of
 # memory while it is posted, and the worst that can be said in so much JSON 260 MB; its caller is known by then.

@@ -105,6 +105,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Orders",
                 "items": [
                     _model("Orders", "receipt_long", "orders", "order"),
+                    _model("Returns", "assignment_return", "orders", "orderreturn"),
                     _model("Tickets", "confirmation_number", "orders", "ticket"),
                 ],
             },

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE_LOCK = 7_241_115  # any fixed number: builders of the template wait for each other on it
+
+
+def _month() -> str:
+    return datetime.now(UTC).strftime("%Y%m")
 
 
 def _migrations_digest() -> str:
@@ -45,7 +50,7 @@ def _build_template() -> str:
     """Migrate one database; every test database is a copy of it (a copy costs 0.1 s, the migrations several)."""
     from django.core.management import call_command
 
-    name = f"lastro_template_{_migrations_digest()}"
+    name = f"lastro_template_{_migrations_digest()}_{_month()}"
     with _admin_connection() as admin:
         admin.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
         if admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
@@ -62,11 +67,26 @@ def _build_template() -> str:
         connections["default"].settings_dict["NAME"] = building
         try:
             call_command("migrate", verbosity=0, interactive=False)
+            _close_ahead()
         finally:
             connections["default"].close()
             connections["default"].settings_dict["NAME"] = original
         admin.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(building), sql.Identifier(name)))
     return name
+
+
+_AHEAD = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE c.relname ~ '^saga_[a-z]+_[0-9]{6}$' AND right(c.relname, 6) > %s
+"""
+
+
+def _close_ahead() -> None:
+    """Drop the saga's partitions of months to which no test comes: every statement on these tables opens each of them."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(_AHEAD, [_month()])
+        for (name,) in cursor.fetchall():
+            cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

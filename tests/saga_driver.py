@@ -4,7 +4,7 @@ Celery's tasks only call ``engine.advance``; here the test calls it, in whatever
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -108,12 +108,20 @@ def work(run_id: UUID, *, now: datetime | None = None) -> Run:
     raise AssertionError("the run never comes to rest")
 
 
-def finish(run_id: UUID) -> Run:
-    """Work, and let time pass, until the run is over."""
+def finish(run_id: UUID, *, meanwhile: Callable[[], object] = lambda: None) -> Run:
+    """Work, and let time pass, until the run is over, and its branches with it. ``meanwhile``: what people do."""
     pump_messages()
     for _ in range(ROUNDS_MAX):
+        for branch in _live_branches(run_id):
+            work(branch)
         run = work(run_id)
+        meanwhile()
         if run.status not in LIVE:
             return run
-        let_time_pass(run_id)
+        for each in (run_id, *_live_branches(run_id)):
+            let_time_pass(each)
     raise AssertionError(f"the run never ends: {run.status} at {run.cursor}")
+
+
+def _live_branches(run_id: UUID) -> list[UUID]:
+    return list(Run.objects.filter(parent_id=run_id, status__in=LIVE).order_by("pk").values_list("pk", flat=True))

@@ -17,7 +17,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
 from apps.ledger.reconciliation import check_balances
 from apps.messaging.models import Pending, Redelivery
-from apps.orders.models import Order, Ticket
+from apps.orders.models import Order, OrderReturn, Ticket
 from apps.orders.sagas import money
 from apps.payments.models import Payment
 from apps.payments.processor.models import ProcessorTransaction
@@ -58,6 +58,13 @@ def post_order(client: Client, content: Any = None, **headers: str) -> Any:
     """POST /orders; by default it answers at once, because in tests nobody works in the background."""
     data = content if isinstance(content, str | bytes) else json.dumps(SEED_BODY if content is None else content)
     return client.post("/orders", data, content_type="application/json", headers={"Prefer": "respond-async", **headers})
+
+
+def post_return(client: Client, order_id: UUID | str, reason: str = "It does not fit.", **headers: str) -> Any:
+    """POST /orders/{id}/returns."""
+    return client.post(
+        f"/orders/{order_id}/returns", json.dumps({"reason": reason}), content_type="application/json", headers=headers
+    )
 
 
 def run_of(order_id: UUID | str) -> Run:
@@ -138,6 +145,18 @@ def _assert_documents(sold: "QuerySet[Order]") -> None:
     assert sorted(valid) == sorted(ours.values_list("access_key", flat=True))
     assert sorted(ours.values_list("order_id", flat=True)) == sorted(sold.values_list("pk", flat=True))
     assert not Document.objects.filter(state__in=["SENT", "UNKNOWN", "SIGNED", "NUMBERED"]).exists()
+
+
+def assert_returned() -> None:
+    """Every order was given back: stock, cards and documents say so, and no message waits."""
+    assert set(Order.objects.values_list("status", flat=True)) == {"RETURNED"}
+    assert set(OrderReturn.objects.exclude(status="REFUSED").values_list("status", flat=True)) == {"COMPLETED"}
+    assert stock() == demo.STOCK
+    assert not Payment.objects.exclude(state="REFUNDED").exists()
+    assert set(Document.objects.values_list("state", flat=True)) == {"CANCELLED"}
+    kept = SandboxDocument.objects.exclude(access_key__in=SandboxEvent.objects.values("access_key"))
+    assert not kept.exists(), "a valid fiscal document is left at the authority"
+    assert_nothing_left_over()
 
 
 def assert_nothing_left_over() -> None:

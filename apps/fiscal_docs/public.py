@@ -52,7 +52,7 @@ from apps.fiscal_docs.operations.issuers import (
     register_issuer,
 )
 from apps.fiscal_docs.operations.journal import NothingPrepared
-from apps.fiscal_docs.queries import DocumentView, document_of, document_of_order, documents_of_order
+from apps.fiscal_docs.queries import DocumentView, authorised_of_order, document_of, document_of_order, documents_of_order
 from apps.fiscal_docs.sandbox.server import Running as RunningSandbox
 from apps.fiscal_docs.sandbox.server import start as start_sandbox
 from apps.fiscal_docs.transmission import (
@@ -93,6 +93,7 @@ __all__ = [
     "StateNotSupported",
     "ask_authority",
     "ask_cancelled",
+    "authorised_of_order",
     "begin_sending",
     "cancel",
     "check_can_issue",

@@ -84,6 +84,12 @@ def document_of_order(order_id: UUID) -> DocumentView | None:
     return found[0] if found else None
 
 
+def authorised_of_order(order_id: UUID) -> str | None:
+    """The step key of the document under which an order was sold; None when it has no authorised one."""
+    rows = Document.objects.filter(order_id=order_id, state=State.AUTHORISED).order_by("-id")
+    return rows.values_list("step_key", flat=True).first()
+
+
 def _readable(account_id: str) -> QuerySet[Document]:
     """What an account may read: documents of its own orders, and those of orders placed without an account."""
     return Document.objects.filter(Q(account_id=account_id) | Q(account_id=""))

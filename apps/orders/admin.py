@@ -15,7 +15,7 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.common.admin import CreatedFilter
-from apps.orders.models import Item, Order, Reservation, ReservationStatus, Ticket
+from apps.orders.models import Item, Order, OrderReturn, Reservation, ReservationStatus, Ticket
 
 
 class ReadOnly:
@@ -141,6 +141,68 @@ class OrderAdmin(ReadOnly, ModelAdmin):
             format_html_join(" ", "{}", ((_component("chip", kind="reservation", state=each.status),) for each in found))
             or "—"
         )
+
+
+@admin.register(OrderReturn)
+class ReturnAdmin(ReadOnly, ModelAdmin):
+    list_display = ("state", "id", "shown_amount", "order_link", "reason", "asked", "document", "error_code")
+    list_display_links = ("id",)
+    list_filter = (CreatedFilter, "status", "document")
+    list_per_page = 50
+    ordering = ("-id",)
+    paginator = InfinitePaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
+    search_fields = ("id",)  # shows the field; get_search_results decides
+    search_help_text = "A whole return id or order id"
+    fields = readonly_fields = (
+        *("state", "shown_amount", "order_link", "reason", "account_id", "document", "error", "run"),
+        *("asked", "accepted", "finished"),
+    )
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[OrderReturn], search_term: str
+    ) -> tuple[QuerySet[OrderReturn], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            wanted = UUID(term)
+        except ValueError:
+            return queryset.none(), False
+        return queryset.filter(Q(pk=wanted) | Q(order_id=wanted)), False
+
+    @admin.display(description="State", ordering="status")
+    def state(self, row: OrderReturn) -> SafeString:
+        return _component("chip", kind="return", state=row.status)
+
+    @admin.display(description="Amount", ordering="amount")
+    def shown_amount(self, row: OrderReturn) -> SafeString:
+        return _component("money", amount=row.amount, currency="BRL")
+
+    @admin.display(description="Order")
+    def order_link(self, row: OrderReturn) -> str:
+        return _link("orders_order_change", str(row.order_id), row.order_id)
+
+    @admin.display(description="Asked for", ordering="created_at")
+    def asked(self, row: OrderReturn) -> SafeString:
+        return _component("moment", at=row.created_at)
+
+    @admin.display(description="Accepted")
+    def accepted(self, row: OrderReturn) -> SafeString:
+        return _component("moment", at=row.accepted_at)
+
+    @admin.display(description="Finished")
+    def finished(self, row: OrderReturn) -> SafeString:
+        return _component("moment", at=row.finished_at)
+
+    @admin.display(description="Error")
+    def error(self, row: OrderReturn) -> str:
+        return f"{row.error_code}: {row.error_detail}" if row.error_code else "—"
+
+    @admin.display(description="Run")
+    def run(self, row: OrderReturn) -> str:
+        return _link("backoffice_run", "Its timeline", row.run_id)
 
 
 @admin.register(Ticket)

@@ -18,6 +18,7 @@ class OrderStatus(models.TextChoices):
     PAYMENT_NOT_COMPLETED = "PAYMENT_NOT_COMPLETED", "Payment not completed"
     CANCELLED = "CANCELLED", "Cancelled"
     STUCK = "STUCK", "Stuck: needs a person"
+    RETURNED = "RETURNED", "Returned: the money is given back"
 
 
 # The outcome is known: the pivot is passed, or the order has ended.
@@ -27,6 +28,7 @@ DECIDED = (
     OrderStatus.REJECTED,
     OrderStatus.PAYMENT_NOT_COMPLETED,
     OrderStatus.CANCELLED,
+    OrderStatus.RETURNED,
 )
 
 
@@ -107,6 +109,7 @@ class ReservationStatus(models.TextChoices):
     RESERVED = "RESERVED", "Reserved"
     RELEASED = "RELEASED", "Released"
     SOLD = "SOLD", "Sold"
+    RETURNED = "RETURNED", "Returned"
 
 
 class Reservation(models.Model):
@@ -125,3 +128,48 @@ class Reservation(models.Model):
                 condition=Q(changed_at__isnull=True) | Q(changed_at__gte=F("created_at")),
             )
         ]
+
+
+class ReturnStatus(models.TextChoices):
+    """Where a return is."""
+
+    REQUESTED = "REQUESTED", "Requested"
+    ACCEPTED = "ACCEPTED", "Accepted: the money goes back"
+    COMPLETED = "COMPLETED", "Completed"
+    REFUSED = "REFUSED", "Refused"
+    STUCK = "STUCK", "Stuck: needs a person"
+
+
+class OrderReturn(models.Model):
+    """A customer wants to give an order back, all of it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="returns")
+    account_id = models.CharField(max_length=64, blank=True, help_text="Who asked for it; empty when anonymous.")
+    reason = models.CharField(max_length=200)
+    amount = models.DecimalField(max_digits=15, decimal_places=2, help_text="What the customer gets back.")
+    status = models.CharField(max_length=9, choices=ReturnStatus, default=ReturnStatus.REQUESTED)
+    error_code = models.CharField(max_length=50, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="")
+    document = models.CharField(
+        max_length=200, blank=True, default="", help_text="What became of the order's fiscal document; empty: nothing yet."
+    )
+    run_id = models.UUIDField()
+    created_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = "return"
+        permissions = [("approve_return", "Can approve the return of an order")]
+        constraints = [
+            models.CheckConstraint(name="orders_return_amount", condition=Q(amount__gt=0)),
+            models.UniqueConstraint(
+                fields=["order"],
+                name="orders_return_once",
+                condition=~Q(status="REFUSED"),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -167,7 +167,7 @@ def reserve(*, order_id: UUID, step_key: str, now: datetime) -> None:
         raise ReservationReleased
     if missing is not None:
         name = Ticket.objects.values_list("name", flat=True).get(pk=missing)
-        quantity = dict(_quantities(order_id))[missing]
+        quantity = dict(quantities(order_id))[missing]
         raise SoldOut(f"There are not {quantity} tickets left for {name}.")
 
 
@@ -179,8 +179,8 @@ def release(*, order_id: UUID, step_key: str, now: datetime) -> None:
     reservation = _locked(step_key)
     if reservation.status != ReservationStatus.RESERVED:
         return
-    for ticket_id, quantity in _quantities(order_id):
-        _add_available(Ticket.objects.filter(pk=ticket_id), quantity)
+    for ticket_id, quantity in quantities(order_id):
+        add_available(Ticket.objects.filter(pk=ticket_id), quantity)
     _set_reservation(reservation, ReservationStatus.RELEASED, now)
 
 
@@ -207,12 +207,14 @@ def _set_reservation(reservation: Reservation, status: ReservationStatus, now: d
 _QUANTITIES = "SELECT ticket_id, quantity FROM orders_item WHERE order_id = %(id)s ORDER BY ticket_id"
 
 
-def _quantities(order_id: UUID) -> list[tuple[UUID, int]]:
+def quantities(order_id: UUID) -> list[tuple[UUID, int]]:
+    """The tickets of an order, and how many of each."""
     # Sorted: every buyer locks the tickets in the same order, so two of them never wait for each other in a circle.
     return prepared.execute(_QUANTITIES, {"id": order_id}).fetchall()  # type: ignore[no-any-return]
 
 
-def _add_available(tickets: "models.QuerySet[Ticket]", quantity: int) -> bool:
+def add_available(tickets: "models.QuerySet[Ticket]", quantity: int) -> bool:
+    """Put so many into the stock of one kind of ticket, or take them out of it. Was there such a kind?"""
     changed: int = tickets.update(available=models.F("available") + quantity)
     return changed == 1
 

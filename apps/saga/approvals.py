@@ -34,6 +34,7 @@ def begin(session: Session, step: ApprovalStep) -> None:
         facts=_facts(question),
         deciders=list(step.deciders),
         delegates=list(step.delegates),
+        asked_by=question.asked_by,
         asked_at=session.now,
         until=until,
     )

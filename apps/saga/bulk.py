@@ -16,7 +16,7 @@ from django.db import connection
 from django.db import transaction as django_transaction
 
 from apps.common.errors import DomainError
-from apps.common.transactions import durable, transaction
+from apps.common.transactions import durable, transaction, transaction_required
 from apps.saga import audit, incidents, triage
 from apps.saga.attributes import amount_of
 from apps.saga.models import BulkAction, BulkItem, Incident, Run, Step
@@ -57,8 +57,8 @@ class ApprovalExpired(DomainError):
 
 
 # --- Asking -------------------------------------------------------------------------------------------------------------
-@transaction
-def request(
+@transaction_required
+def ask(
     which: Selection,
     what: Wanted,
     *,
@@ -72,7 +72,7 @@ def request(
 
     The runs are frozen now, each with its trouble; ``expected`` (``token_of``, for one run) demands its exact state.
     ``runs_max``: only the first ones. Raises NoRuns, TooManyRuns, UnknownIncident, Stale, InvalidRequest and the errors of
-    filters. Not safe to repeat, but harmless: the runs have moved on by then.
+    filters. Not safe to repeat, but harmless: the runs have moved on by then. With an Idempotency-Key: ``asking.py``.
     """
     why = audit.check_reason(reason)
     runs, told = runs_of(which, runs_max=runs_max, now=now)
@@ -101,6 +101,9 @@ def request(
     elif len(runs) > INLINE_RUNS:
         _wake_after_commit(action.id)
     return action.id
+
+
+request = transaction(ask)  # the same as a commit of its own
 
 
 def _check_not_stale(run: Run, expected: str, *, now: datetime) -> None:

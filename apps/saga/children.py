@@ -26,7 +26,7 @@ from apps.saga import chains
 from apps.saga.beginnings import Parent, new_run
 from apps.saga.definition import CallStep
 from apps.saga.failing import failed
-from apps.saga.models import AttemptOutcome, Run, RunStatus, Step
+from apps.saga.models import Attempt, AttemptOutcome, Run, RunStatus, Step
 from apps.saga.rows import RunRow
 from apps.saga.session import Session
 from apps.saga.shapes import BRANCHES_MAX, Child, ChildrenStep
@@ -42,6 +42,7 @@ class BranchFailed(DomainError):
     """A branch of the step has failed, and is undone."""
 
     code = "R536"
+    was_counted = False  # by the branch: see Note [Counted where it happened] in incidents.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,15 @@ def _error(name: str, branch: _Branch) -> BranchFailed:
     """The refusal, under the code of what went wrong in the branch: that is what people look for."""
     error = BranchFailed(f"{name}: {branch.error_code} {branch.error_detail}".removeprefix(": "))
     error.code = branch.error_code or BranchFailed.code  # type: ignore[misc]  # of this occurrence
+    error.was_counted = _was_counted(branch)
     return error
+
+
+def _was_counted(branch: _Branch) -> bool:
+    """Did the branch count its error? What failed for technical reasons, or made it stuck; a refusal it does not count."""
+    same = Attempt.objects.filter(run_id=branch.id, error_code=branch.error_code).exclude(error_code="")
+    # A refusal ends the run at once; one that was asked for again was taken for technical.
+    return same.exclude(outcome=AttemptOutcome.REFUSED, number=1).exists()
 
 
 def _outputs(names: Mapping[UUID, str]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -42,6 +42,12 @@ class Disapproved(DomainError):
     code = "R534"
 
 
+class YourOwn(DomainError):
+    """Whoever asks for something does not decide it: somebody else has to."""
+
+    code, status = "R580", 403
+
+
 @dataclass(frozen=True, slots=True)
 class Decider:
     """Who decides. ``may``: what he is and may do, as group:…, permission:… and scope:…"""
@@ -64,6 +70,7 @@ class ApprovalState:
     status: str
     who: tuple[str, ...]
     delegated: bool
+    asked_by: str
     asked_at: datetime
     until: datetime
     decided_at: datetime | None
@@ -72,7 +79,11 @@ class ApprovalState:
 
     def may(self, by: Decider) -> bool:
         """Is it his to decide?"""
-        return not by.may.isdisjoint(self.who)
+        return not by.may.isdisjoint(self.who) and not self.is_own(by)
+
+    def is_own(self, by: Decider) -> bool:
+        """Is it he who wants it?"""
+        return bool(self.asked_by) and by.name == self.asked_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +101,8 @@ class Approvals:
 def decide(approval_id: UUID, *, approve: bool, by: Decider, reason: str, now: datetime) -> ApprovalState:
     """Approve, and the run goes on; or refuse, and what it did is undone. One commit, with its audit row.
 
-    Raises NotFound, NotYours, AlreadyDecided, ApprovalOver, InvalidRequest for a reason that says nothing, and what the
-    step's ``on_decision`` refuses as a refusal of the step, not of this call. Repeating it finds it decided.
+    Raises NotFound, NotYours, YourOwn, AlreadyDecided, ApprovalOver, InvalidRequest for a reason that says nothing. What
+    the step's ``on_decision`` refuses is a refusal of the step, not of this call. Repeating it finds it decided.
     """
     why = audit.check_reason(reason)
     # The run before its approval, as everywhere. Which run that is never changes.
@@ -121,8 +132,11 @@ def decide(approval_id: UUID, *, approve: bool, by: Decider, reason: str, now: d
 
 
 def _check(session: Session | None, approval: Approval, by: Decider) -> None:
-    if not _state(approval).may(by):
-        raise NotYours(f"{' or '.join(_state(approval).who)} decides this.")
+    state = _state(approval)
+    if state.is_own(by):
+        raise YourOwn
+    if not state.may(by):
+        raise NotYours(f"{' or '.join(state.who)} decides this.")
     if approval.status in (ApprovalStatus.APPROVED, ApprovalStatus.REFUSED):
         raise AlreadyDecided(f"{approval.decided_by} has decided: {ApprovalStatus(approval.status).label.lower()}.")
     waits = (
@@ -188,7 +202,7 @@ def _matching(*, use_case: str, may: Decider | None, open_only: bool) -> "QueryS
         mine = sorted(may.may)
         rows = rows.filter(
             Q(delegated_at__isnull=True, deciders__overlap=mine) | Q(delegated_at__isnull=False, delegates__overlap=mine)
-        )
+        ).exclude(asked_by=may.name)
     return rows
 
 
@@ -205,6 +219,7 @@ def _state(row: Approval) -> ApprovalState:
         status=row.status,
         who=tuple(row.delegates if delegated else row.deciders),
         delegated=delegated,
+        asked_by=row.asked_by,
         asked_at=row.asked_at,
         until=row.until,
         decided_at=row.decided_at,

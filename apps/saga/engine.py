@@ -20,7 +20,7 @@ from django.db import connection
 from apps.common import clock
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint, transaction, transaction_required
-from apps.saga import chains, circuits, claims, hooks, locks, parking, pauses, turning
+from apps.saga import answers, chains, circuits, claims, hooks, locks, parking, pauses, turning
 from apps.saga.beginnings import may_begin, new_run
 from apps.saga.calls import Claim, Outcome, talk
 from apps.saga.choreography import settle as choreography
@@ -31,7 +31,6 @@ from apps.saga.progress import RunProgress, progress_of
 from apps.saga.segments import run_segments
 from apps.saga.session import Session
 from apps.saga.shapes import ChildrenStep, WaitingStep
-from apps.saga.step_keys import parse_key
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ def advance(
 @transaction_required
 def resume(*, step_key: str, answer: dict[str, Any], now: datetime) -> Resumed:
     """Give a parked step its answer, in the caller's commit. Late and foreign answers change nothing."""
-    run_id, position, redone, undo = parse_key(step_key)
+    run_id, position, redone, undo = answers.parse_key(step_key)
     session = Session.lock(run_id, now=now, wait=True) if run_id else None
     if session is None:
         return Resumed.UNKNOWN
@@ -166,6 +165,7 @@ def _expects(session: Session, position: int, redone: int, *, undo: bool) -> boo
 def _take_answer(session: Session, answer: dict[str, Any], *, undo: bool) -> None:
     step = session.step
     assert isinstance(step, AskStep)  # noqa: S101  # only an ask waits
+    session.answered = answers.answered_attempt(session, undo=undo)
     try:
         with kept_savepoint():
             output = None

@@ -9,6 +9,10 @@ kind, and known before its row is.
 Note [Opened again]
 There is one row a kind. When the error comes back after somebody handled it, the row is open again and counts its openings;
 who handled it before is in the audit. What it affects now is never stored: it is counted from the runs themselves.
+
+Note [Counted where it happened]
+The run whose branch failed has the branch's error code, and an incident of its own when it is stuck: there a person finds
+it. But the branch's incident has counted the error, so this one counts the runs, and not the error once more.
 """
 
 import re
@@ -25,6 +29,7 @@ from django.db.models import Count, Max, Min, Q
 from apps.common.transactions import transaction, transaction_required
 from apps.saga import audit
 from apps.saga.models import IN_ERROR, Incident, IncidentTrend, Run, RunStatus
+from apps.saga.telling import error_code, error_detail
 from apps.saga.terms import ErrorClass
 
 _NAMESPACE = UUID("5f0a0a54-6f7e-5d51-9d41-0c1f2f6f1c11")  # any fixed one
@@ -45,7 +50,7 @@ def incident_id(use_case: str, step: str, error_code: str) -> UUID:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occurred:
-    """An error that an attempt ended with."""
+    """An error that an attempt ended with. Not ``counts``: that of a branch, which has counted it itself."""
 
     use_case: str
     step: str
@@ -53,6 +58,7 @@ class Occurred:
     error_class: str
     detail: str
     at: datetime
+    counts: bool = True
 
     @property
     def incident_id(self) -> UUID:
@@ -60,9 +66,22 @@ class Occurred:
         return incident_id(self.use_case, self.step, self.error_code)
 
 
+def occurred_of(error: Exception, found: ErrorClass, *, use_case: str, step: str, at: datetime) -> Occurred:
+    """An error of a step, as it is counted; see Note [Counted where it happened]."""
+    return Occurred(
+        use_case=use_case,
+        step=step,
+        error_code=error_code(error)[:50],
+        error_class=found,
+        detail=error_detail(error),
+        at=at,
+        counts=not getattr(error, "was_counted", False),
+    )
+
+
 _APPEND = """
-INSERT INTO saga_occurrence (incident_id, use_case, step, error_code, error_class, detail, at)
-VALUES (%(incident_id)s, %(use_case)s, %(step)s, %(error_code)s, %(error_class)s, %(detail)s, %(at)s)
+INSERT INTO saga_occurrence (incident_id, use_case, step, error_code, error_class, detail, at, counts)
+VALUES (%(incident_id)s, %(use_case)s, %(step)s, %(error_code)s, %(error_class)s, %(detail)s, %(at)s, %(counts)s)
 """
 
 
@@ -83,13 +102,13 @@ WITH few AS MATERIALIZED (
     DELETE FROM saga_occurrence o USING few WHERE o.id = few.id RETURNING o.*
 ), trend AS (
     INSERT INTO saga_incident_trend (incident_id, bucket, count)
-    SELECT incident_id, date_bin(%(bucket)s::interval, at, 'epoch'), count(*) FROM taken GROUP BY 1, 2
+    SELECT incident_id, date_bin(%(bucket)s::interval, at, 'epoch'), count(*) FILTER (WHERE counts) FROM taken GROUP BY 1, 2
     ON CONFLICT (incident_id, bucket) DO UPDATE SET count = saga_incident_trend.count + excluded.count
 ), counted AS (
     INSERT INTO saga_incident AS i (id, use_case, step, error_code, error_class, detail, first_seen, last_seen, count,
                                     status, openings, handled_by, handled_reason)
     SELECT incident_id, min(use_case), min(step), min(error_code), (array_agg(error_class ORDER BY at DESC))[1],
-           (array_agg(detail ORDER BY at DESC))[1], min(at), max(at), count(*), 'OPEN', 1, '', ''
+           (array_agg(detail ORDER BY at DESC))[1], min(at), max(at), count(*) FILTER (WHERE counts), 'OPEN', 1, '', ''
     FROM taken GROUP BY incident_id
     ON CONFLICT (id) DO UPDATE SET
         count = i.count + excluded.count, detail = excluded.detail, error_class = excluded.error_class,
@@ -196,7 +215,7 @@ _KNOWN = """
 WITH fresh AS (
     SELECT incident_id, min(use_case) AS use_case, min(step) AS step, min(error_code) AS error_code,
            (array_agg(error_class ORDER BY at DESC))[1] AS error_class, (array_agg(detail ORDER BY at DESC))[1] AS detail,
-           count(*) AS count, min(at) AS first_seen, max(at) AS last_seen
+           count(*) FILTER (WHERE counts) AS count, min(at) AS first_seen, max(at) AS last_seen
     FROM saga_occurrence GROUP BY incident_id
 ), known AS (
     SELECT coalesce(i.id, f.incident_id) AS id, coalesce(i.use_case, f.use_case) AS use_case,
@@ -306,7 +325,7 @@ _TREND = """
 SELECT incident_id, bucket, sum(count)::bigint FROM (
     SELECT incident_id, bucket, count FROM saga_incident_trend WHERE incident_id = ANY(%(ids)s) AND bucket >= %(since)s
     UNION ALL
-    SELECT incident_id, date_bin(%(bucket)s::interval, at, 'epoch'), 1 FROM saga_occurrence
+    SELECT incident_id, date_bin(%(bucket)s::interval, at, 'epoch'), counts::int FROM saga_occurrence
     WHERE incident_id = ANY(%(ids)s) AND at >= %(since)s
 ) AS both_of_them GROUP BY 1, 2
 """

@@ -1,6 +1,6 @@
 """What the engine holds while it works: a locked run with its steps, changed in memory and written once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from apps.common import clock
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import attributes, budgets, chains, endings, hooks, incidents, storage
+from apps.saga import attributes, budgets, chains, endings, hooks, incidents, lives, storage
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -37,10 +37,6 @@ class InvalidRevision(RuntimeError):
     """A step has revised what follows it into a list that its definition does not allow: a bug."""
 
 
-def _new_rows(steps: Iterable[Step], *, first: int) -> list[StepRow]:
-    return [StepRow(position=at, name=step.name, kind=step.kind, shape=step.shape) for at, step in enumerate(steps, first)]
-
-
 class Session:
     """One run under its row lock. Every change goes through here and is written by ``flush``."""
 
@@ -50,6 +46,7 @@ class Session:
         self._run_before = None if new else storage.changes(run)
         self._was_over = run.finished_at is not None
         self._collected: Collected | None = None
+        self.answered: int | None = None  # the number of the attempt whose answer has come, if it is not the newest
         self._touched: set[int] = set()
         self._before_revision: list[StepRow] | None = None  # the steps in the database, once a step revised them
         self._attempts: dict[tuple[int, bool, int], AttemptRow] = {}  # begun here, or ended here
@@ -59,7 +56,8 @@ class Session:
     @classmethod
     def create(cls, definition: Definition, run: RunRow, *, now: datetime) -> "Session":
         """A run that is not in the database yet: ``flush`` inserts it with all its steps."""
-        return cls(run, _new_rows(definition.steps, first=0), definition, now=now, new=True)
+        rows = lives.rows_of(run.id, definition.steps, first=0, is_new=True)
+        return cls(run, rows, definition, now=now, new=True)
 
     @classmethod
     def lock(cls, run_id: UUID, *, now: datetime, wait: bool = False) -> "Session | None":
@@ -179,9 +177,9 @@ class Session:
         self._attempts[row.position, undo, number] = attempt
 
     def end_attempt(self, outcome: AttemptOutcome, *, undo: bool = False, error: Exception | None = None) -> None:
-        """Close the newest try of the current step, whether it was begun in this session or in an earlier one."""
+        """Close the newest try of the current step, or the one that was answered, in whatever session it was begun."""
         row = self.row
-        key = (row.position, undo, row.undo_attempts if undo else row.attempts)
+        key = (row.position, undo, self.answered or (row.undo_attempts if undo else row.attempts))
         attempt = self._attempts.get(key)
         if attempt is None:  # begun in an earlier one, so it is only ended here
             attempt = self._attempts[key] = AttemptRow(position=key[0], undo=undo, number=key[2])
@@ -214,8 +212,10 @@ class Session:
             raise InvalidRevision(f"{self.row.name} revises what follows it, and {problem}")
         if self._before_revision is None:
             self._before_revision = self.steps
+        # Done again, a step may leave out one that had begun the first time.
+        self._touched = {position for position in self._touched if position < len(kept)}
         named = [self.definition.by_name[name] for name in then]
-        self.steps = kept + _new_rows(named, first=len(kept))
+        self.steps = kept + lives.rows_of(self.run.id, named, first=len(kept), is_new=self._new)
         if not self._new:
             chains.wake_soon_after_commit(self.run.id)  # its chain has as many links as it had steps
 
@@ -321,14 +321,8 @@ class Session:
 
     def occurred(self, error: Exception, found: ErrorClass, *, step: str = "") -> None:
         """Count an error of the current step, or of another one; once in a commit."""
-        each = incidents.Occurred(
-            use_case=self.run.use_case,
-            step=step or self.row.name,
-            error_code=error_code(error)[:50],
-            error_class=found,
-            detail=error_detail(error),
-            at=self.now,
-        )
+        where = {"use_case": self.run.use_case, "step": step or self.row.name}
+        each = incidents.occurred_of(error, found, at=self.now, **where)
         self._occurred.setdefault(each.incident_id, each)
 
     def finish(self, status: RunStatus) -> None:

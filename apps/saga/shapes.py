@@ -31,10 +31,14 @@ class TimerStep(WaitingStep):
 # --- A person -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a person is asked, and the facts (name: text) that the decision needs. No secrets: who may decide reads it."""
+    """What a person is asked, and the facts (name: text) that the decision needs. No secrets: who may decide reads it.
+
+    ``asked_by``: who wants it, by the name under which people decide (a user's name, ``account:…``): he does not decide it.
+    """
 
     text: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    asked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,7 @@ import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connection
-
-from apps.common import clock
+from apps.common import clock, prepared
 from apps.common.transactions import durable, transaction
 from apps.saga import chains, circuits, pauses
 from apps.saga.definition import CallStep
@@ -41,9 +39,8 @@ RETURNING r.id, r.status, r.cursor, (SELECT s.shape FROM saga_step s WHERE s.run
 
 @transaction
 def _take(now: datetime) -> list[tuple[UUID, str, int, str | None]]:
-    with connection.cursor() as cursor:
-        cursor.execute(_TAKE, {"now": now, "next": now + AGAIN_AFTER, "runs_max": RUNS_MAX})
-        return sorted(cursor.fetchall())  # the oldest first: RETURNING has no order
+    found = prepared.execute(_TAKE, {"now": now, "next": now + AGAIN_AFTER, "runs_max": RUNS_MAX}).fetchall()
+    return sorted(found)  # the oldest first: RETURNING has no order
 
 
 @durable

@@ -176,7 +176,7 @@ def _judge_compensate(session: Session, given: Mapping[str, Any]) -> str:
     del given  # nothing is
     if session.run.status not in (RunStatus.RUNNING, RunStatus.WAITING, RunStatus.STUCK) or _goes_back(session):
         raise WrongState(f"The run is {_says(session.run.status)}: it does not go forward.")
-    _check_free(session, pauses_matter=False)
+    _check_free(session, waits_matter=False)
     _check_pivot(session)
     names = [step.name.replace("_", " ") for step in session.steps[: session.position] if step.status in hooks.UNDOABLE]
     names += [_where(session)] if _takes_back_current(session) else []
@@ -247,12 +247,14 @@ def _goes_back(session: Session) -> bool:
     return not session.at_end and session.row.status == StepStatus.UNDOING
 
 
-def _check_free(session: Session, *, pauses_matter: bool = True) -> None:
+def _check_free(session: Session, *, waits_matter: bool = True) -> None:
     run = session.run
     if run.token is not None and run.lease_until is not None and run.lease_until > session.now:
         raise WrongState("A worker talks to a partner for the run in this moment: try again soon.")
-    if pauses_matter and run.held_by is not None:
+    if waits_matter and run.held_by is not None:
         raise WrongState("A pause holds the run: it goes on when that is lifted.")
+    if waits_matter and run.awaits_key:  # its steps are not to be touched before it has its keys; it may give up its place
+        raise WrongState(f"The run waits for {run.awaits_key}, which another run holds: it goes on when that is over.")
 
 
 # --- The deed -----------------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class Occurrence(models.Model):
     error_class = models.CharField(max_length=9)
     detail = models.TextField()
     at = models.DateTimeField()
+    counts = models.BooleanField(default=True, db_default=True, help_text="False: it was counted where it happened.")
 
 
 class BulkAction(models.Model):

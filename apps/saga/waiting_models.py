@@ -31,6 +31,9 @@ class Approval(models.Model):
     deciders = ArrayField(models.CharField(max_length=200), help_text="group:…, permission:… or scope:…")
     delegates = ArrayField(models.CharField(max_length=200), default=list, help_text="Who decides after the deadline.")
     delegated_at = models.DateTimeField(null=True, help_text="Since then the delegates decide, and nobody else.")
+    asked_by = models.CharField(
+        max_length=200, blank=True, default="", db_default="", help_text="Who wants it, and does not decide it."
+    )
     status = models.CharField(max_length=8, choices=ApprovalStatus, default=ApprovalStatus.OPEN)
     asked_at = models.DateTimeField()
     until = models.DateTimeField()

@@ -33,10 +33,11 @@ class Partner:
         """What was answered; None when nobody asked."""
         return {"status": "refused", "why": "undone"} if key in self._undone else self._answers.get(key)
 
-    def forgive(self, key: str) -> None:
-        """Forget that it was refused: somebody has talked to the partner."""
-        if self._answers.get(key, {}).get("status") == "refused":
-            del self._answers[key]
+    def forgive(self, step: str) -> None:
+        """Forget that a step was refused, however often it began anew: somebody has talked to the partner."""
+        for key in [key for key, answer in self._answers.items() if key.partition("~")[0] == step]:
+            if self._answers[key]["status"] == "refused":
+                del self._answers[key]
 
     def in_effect(self, key: str) -> bool:
         """Is it done, and not undone?"""

@@ -2,29 +2,31 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from celery.exceptions import Ignore
 from django.db import transaction
 
-from apps.common.errors import DomainError
 from apps.ledger import public as ledger
 from apps.saga import definition as definitions
-from apps.saga import engine, pauses, tasks, triage
-from apps.saga.definition import RETRIABLE, Definition
-from apps.saga.models import LIVE, Pause, Run, RunStatus
+from apps.saga import engine, tasks
+from apps.saga.definition import Definition
+from apps.saga.models import LIVE, Run, RunStatus
+from apps.saga.shapes import ApprovalStep
 from apps.saga.sweeper import sweep
 from tests.simulation import invariants
-from tests.simulation.steps import ACCOUNTS, EVENT, journey
+from tests.simulation.journeys import KEYS, journey
+from tests.simulation.people import JUMPS, People
+from tests.simulation.steps import ACCOUNTS, EVENT
 from tests.simulation.world import Violation, World
 
 RUNS_MAX = 2
-ACTIONS = (12, 30)  # of a schedule, before it is healed
+# Of a schedule, before it is healed: fewer in those seeds that every `make test` runs.
+ACTIONS = (12, 36)
+QUICK_SEEDS, QUICK_ACTIONS = 1000, (8, 18)
 HOME_ROUNDS_MAX = 120  # of the end, each with everything that waits: a run that needs more goes in circles
-JUMPS = tuple(timedelta(seconds=s) for s in (0.6, 2, 8, 35, 70))
-REASON, OPERATOR = "the simulation says so", "simulation"
 
 
 def prepare(now: datetime) -> None:
@@ -36,15 +38,16 @@ def prepare(now: datetime) -> None:
         ledger.ensure_event(code=EVENT, description="Simulated", now=now)
 
 
-class Schedule:
+class Schedule(People):
     """One seed: a journey, its runs, and what happens to them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.definition: Definition = journey(world)
         self._paused: set[str] = set()  # more or less: whoever paused may have died of it
+        self.has_questions = any(isinstance(step, ApprovalStep) for step in self.definition.steps)
 
-    def _actions(self) -> list[tuple[Callable[[], None], int]]:
+    def _actions(self) -> list[tuple[Callable[[], None], float]]:
         """What may happen now, and how likely each is. What would change nothing is rare, and not left out."""
         world = self.world
         wakes, asks, answers = bool(world.wake_ups), bool(world.requests), bool(world.answers)
@@ -65,7 +68,12 @@ class Schedule:
             (self.pause, 3),
             (self.lift, 8 if self._paused else 1),
             (self.retry, 3),
+            (self.retry_with_another_input, 1),
             (self.compensate, 2),
+            (self.skip, 1),
+            (self.handle, 0.5),
+            (self.reset, 2),
+            (self.decide, 10 * self.has_questions),
         ]
 
     # --- The schedule -----------------------------------------------------------------------------------------------
@@ -79,7 +87,7 @@ class Schedule:
             world.tell(" ".join(f"{step.name}:{step.kind}" for step in self.definition.steps))
             for _ in range(chance.randint(1, RUNS_MAX)):
                 self.begin()
-            for _ in range(chance.randint(*ACTIONS)):
+            for _ in range(chance.randint(*(QUICK_ACTIONS if world.seed < QUICK_SEEDS else ACTIONS))):
                 self.act()
             invariants.always(world)
             self.come_home()
@@ -107,6 +115,8 @@ class Schedule:
                 return
             if not still or world.happens(0.3):
                 self.wake_sleeper()
+            if self.has_questions:
+                self._decide_all()
             for run_id in (run_id for run_id, status, _ in still if status == RunStatus.STUCK):
                 self._help(run_id)
             self._lift_all()
@@ -128,25 +138,12 @@ class Schedule:
             self.deliver_request()
             self.deliver_answer()
 
-    def _help(self, run_id: UUID) -> None:
-        """An operator has talked to the partner, and lets a stuck run go on."""
-        run = Run.objects.get(pk=run_id)
-        for position, step in enumerate(definitions.lookup(run.use_case, run.version).steps):
-            if step.kind is RETRIABLE:
-                self.world.partner.forgive(f"{run_id}:{position}")
-        self.world.know(run_id)
-        self._intervene(f"retry {self.world.name(run_id)}", lambda: triage.retry(run_id, now=self.world.clock()))
-
-    def _lift_all(self) -> None:
-        in_force = Pause.objects.filter(use_case=self.definition.use_case, lifted_at__isnull=True)
-        for step in sorted(set(in_force.values_list("step", flat=True))):
-            self._lift(step)
-
     # --- Beginning ----------------------------------------------------------------------------------------------------
     def begin(self) -> None:
         """Somebody starts a run; whether he dies of it, only the database knows."""
         world, subject = self.world, uuid4()
         inline_ms = world.chance.choice([0, 60_000])
+        keys = [f"{world.id} {key}" for key in world.chance.sample(KEYS, world.chance.randint(1, 2))]
 
         def start() -> None:
             with transaction.atomic():
@@ -155,7 +152,7 @@ class Schedule:
                         self.definition,
                         subject_id=subject,
                         business_key=world.business_key,
-                        data={},
+                        data={"keys": keys},
                         now=world.clock(),
                         run_inline_for_ms=inline_ms,
                     )
@@ -164,13 +161,9 @@ class Schedule:
 
         begun: list[UUID] = []
         started: list[UUID] = []
-        self._process(f"start, {'its head inline' if inline_ms else 'all by workers'}", start)
+        self._intervene(f"start, {'its head inline' if inline_ms else 'all by workers'}", start)
         for run_id in begun or Run.objects.filter(subject_id=subject).values_list("pk", flat=True):
             world.know(run_id)
-
-    def _process(self, what: str, work: Callable[[], Any]) -> None:
-        with self.world.process(what):
-            work()
 
     # --- Wake-ups -------------------------------------------------------------------------------------------------------
     def deliver_wake_up(self) -> None:
@@ -291,53 +284,3 @@ class Schedule:
         if waiting:
             waiting.pop(self.world.chance.randrange(len(waiting)))
             self.world.tell(what)
-
-    # --- Time and people ------------------------------------------------------------------------------------------------
-    def pass_time(self) -> None:
-        jump = self.world.chance.choice(JUMPS)
-        self.world.clock.time += jump
-        self.world.tell(f"{jump.total_seconds():g} s pass")
-
-    def pause(self) -> None:
-        step = self.world.chance.choice(["", *(step.name for step in self.definition.steps)])
-        holds_undo = self.world.happens(0.5)
-        self._paused.add(step)
-        self._intervene(
-            f"pause {step or 'all'}",
-            lambda: pauses.pause(
-                self.definition.use_case, step, reason=REASON, by=OPERATOR, now=self.world.clock(), holds_undo=holds_undo
-            ),
-        )
-
-    def lift(self) -> None:
-        self._lift(self.world.chance.choice(sorted(self._paused) or ["", *(step.name for step in self.definition.steps)]))
-
-    def _lift(self, step: str) -> None:
-        now = self.world.clock()
-        self._paused.discard(step)
-        self._intervene(
-            f"lift {step or 'all'}",
-            lambda: pauses.lift(self.definition.use_case, step, reason=REASON, by=OPERATOR, now=now),
-        )
-
-    def retry(self) -> None:
-        if self.world.runs:
-            run_id = self.world.chance.choice(self.world.runs)
-            self._intervene(f"retry {self.world.name(run_id)}", lambda: triage.retry(run_id, now=self.world.clock()))
-
-    def compensate(self) -> None:
-        """Somebody wants a run undone that may well be fine."""
-        if self.world.runs:
-            run_id = self.world.chance.choice(self.world.runs)
-            self._intervene(f"compensate {self.world.name(run_id)}", lambda: self._compensate(run_id))
-
-    def _compensate(self, run_id: UUID) -> None:
-        with transaction.atomic():
-            what = triage.wanted(triage.Action.COMPENSATE)
-            triage.apply(run_id, what, reason=REASON, by=OPERATOR, now=self.world.clock())
-
-    def _intervene(self, what: str, deed: Callable[[], Any]) -> None:
-        try:
-            self._process(what, deed)
-        except DomainError as refusal:
-            self.world.tell(f"    {refusal.code}")

@@ -25,10 +25,11 @@ def _database() -> Iterator[None]:
 
     from tests.conftest import TEMPLATE_LOCK, _admin_connection, _build_template
 
+    values = connections["default"].settings_dict
+    # Connections that a pool keeps would be in the way of copying and renaming databases.
+    values["OPTIONS"] = {key: value for key, value in values["OPTIONS"].items() if key != "pool"}
     template = _build_template()
     name = f"simulation_{os.getpid()}"
-    values = connections["default"].settings_dict
-    values["OPTIONS"] = {key: value for key, value in values["OPTIONS"].items() if key != "pool"}
     with _admin_connection() as admin:
         admin.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])  # two cannot copy it at the same moment
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))

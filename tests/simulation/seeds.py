@@ -51,14 +51,22 @@ def _bury(world: World) -> None:
 
 
 def search(
-    seeds: Iterable[int], *, failures_max: int = 1, change: Callable[[Schedule], None] = lambda _: None
+    seeds: Iterable[int],
+    *,
+    failures_max: int = 1,
+    change: Callable[[Schedule], None] = lambda _: None,
+    hear: Callable[[list[str]], None] = lambda _: None,
 ) -> list[Failure]:
-    """The failing ones among these seeds, at most ``failures_max``. At the end the ledger proves itself."""
+    """The failing ones among these seeds, at most ``failures_max``. At the end the ledger proves itself.
+
+    ``hear`` is told what happened in each.
+    """
     prepare(timezone.now())
     found: list[Failure] = []
     last = -1
     for last in seeds:
-        failure = simulate(last, change=change)[1]
+        world, failure = simulate(last, change=change)
+        hear(world.trace)
         if failure is not None:
             found.append(failure)
         if len(found) == failures_max:

@@ -4,9 +4,8 @@ A local step does everything anew whenever it is called: if the engine did it tw
 twice. What leaves the database carries the step's key, as the engine's contract asks.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -15,9 +14,7 @@ from apps.common.errors import DomainError, UnknownOutcome
 from apps.ledger import public as ledger
 from apps.messaging.contracts.base import Message
 from apps.messaging.public import publish
-from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, AskStep, CallStep, Definition, Kind, LocalStep, Run
-from apps.saga.shapes import Child, ParallelStep, TimerStep
-from apps.saga.terms import Breaker
+from apps.saga.definition import AskStep, CallStep, Kind, LocalStep, Revise, Run
 from tests.simulation.world import Killed, World
 
 ACCOUNTS = (ledger.AccountRef("SIM", "PAYER"), ledger.AccountRef("SIM", "PAYEE"))
@@ -46,6 +43,7 @@ class Told(Message):
     world: str
     run_id: str
     position: int
+    place: str
     what: str
     number: int
     step_key: str
@@ -53,7 +51,7 @@ class Told(Message):
     repeated: bool
 
 
-class _Common:
+class Common:
     """What the three shapes share. Its attributes are the instance's: every schedule has steps of its own."""
 
     def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
@@ -74,6 +72,7 @@ class _Common:
             world=self.world.id,
             run_id=str(run.id),
             position=position_of(run),
+            place=place_of(run),
             what=what,
             number=run.attempt,
             step_key=run.step_key,
@@ -84,24 +83,39 @@ class _Common:
         self.world.has_published = True
 
 
+def place_of(run: Run) -> str:
+    """Of the step within its run, and how often it has begun anew: ``2~1``."""
+    return run.step_key.split(":")[1]
+
+
 def position_of(run: Run) -> int:
     """Of the step within its run: a branch is a run of its own."""
-    return int(run.step_key.split(":")[1].partition("~")[0])
+    return int(place_of(run).partition("~")[0])
 
 
-class SimLocal(_Common, LocalStep):
-    """Posts to the ledger; undoing it posts back."""
+class SimLocal(Common, LocalStep):
+    """Posts to the ledger; undoing it posts back. It may revise what follows it."""
 
-    def handle(self, run: Run) -> dict[str, Any]:
+    revises = False
+    following: tuple[str, ...] = ()
+
+    def handle(self, run: Run) -> dict[str, Any] | Revise:
         self._fail(run, "handle", TECHNICAL | REFUSAL)
         tracekey = self._post(run, "do")
         self._tell(run, "do", waits=False)
         self._fail(run, "handle, at its end", TECHNICAL | REFUSAL)
-        return {"tracekey": tracekey}
+        output = {"tracekey": tracekey}
+        return Revise(output, self._what_follows()) if self.revises else output
+
+    def _what_follows(self) -> tuple[str, ...]:
+        """Some of the steps that would follow, another choice each time."""
+        kept = tuple(name for name in self.following if self.world.happens(0.7))
+        self.world.tell(f"    {self.name} leaves out {len(self.following) - len(kept)} of {len(self.following)} steps")
+        return kept
 
     def compensate(self, run: Run) -> None:
         self._fail(run, "compensate", TECHNICAL)
-        if self.name in run.outputs:
+        if "tracekey" in run.outputs.get(self.name, {}):  # not when a person only said that it was done
             self._post(run, "undo")
         self._tell(run, "undo", waits=False)
         self._fail(run, "compensate, at its end", TECHNICAL)
@@ -111,11 +125,11 @@ class SimLocal(_Common, LocalStep):
         tracekey = uuid7()
         entry = ledger.Entry.transfer(tracekey=tracekey, debit=debit, credit=credit, amount=AMOUNT, eventcode=EVENT)
         ledger.post(entry, now=run.now)
-        self.world.posted[tracekey] = (run.id, position_of(run), what)
+        self.world.posted[tracekey] = (run.id, place_of(run), what)
         return str(tracekey)
 
 
-class SimAsk(_Common, AskStep):
+class SimAsk(Common, AskStep):
     """Asks the partner by message."""
 
     def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
@@ -140,7 +154,7 @@ class SimAsk(_Common, AskStep):
         self._fail(run, "on_undo_answer", TECHNICAL)
 
 
-class SimCall(_Common, CallStep):
+class SimCall(Common, CallStep):
     """Calls the partner."""
 
     lease = timedelta(seconds=15)  # short, so that many an owner comes too late
@@ -195,55 +209,9 @@ class SimCall(_Common, CallStep):
         return answer
 
 
-class SimTimer(_Common, TimerStep):
-    """Waits a little."""
-
-    def until(self, run: Run) -> datetime:
-        self._fail(run, "until", TECHNICAL)
-        return run.now + timedelta(seconds=3)
-
-
-class SimParallel(_Common, ParallelStep):
-    """Two or three branches, each a run of one step."""
-
-    def __init__(self, world: World, position: int, kind: Kind, prefix: str = "") -> None:
-        super().__init__(world, position, kind, prefix)
-        branches = world.chance.randint(2, 3)
-        self.steps = tuple(world.chance.choice(SHAPES)(world, at, kind, f"{self.name}_") for at in range(branches))
-
-    def branches(self, run: Run) -> Mapping[str, Child]:
-        self._fail(run, "branches", TECHNICAL)
-        return super().branches(run)
-
-
 def _taken(world: World, run: Run, answer: dict[str, Any]) -> dict[str, Any]:
     if answer.get("by", run.step_key) != run.step_key:
         world.seen.append(f"the answer to {answer['by']} was recorded as that of {run.step_key}")
     if answer["status"] != "done":
         raise Refused(answer.get("why"))
     return {"by": answer["by"]}
-
-
-SHAPES: tuple[type[SimLocal] | type[SimAsk] | type[SimCall], ...] = (SimLocal, SimLocal, SimAsk, SimCall)
-BREAKER = Breaker(failures=2, within=timedelta(minutes=5))
-
-
-def journey(world: World) -> Definition:
-    """compensable* pivot? retriable*, of two to six steps of any shape."""
-    chance = world.chance
-    kinds = [COMPENSABLE] * chance.randint(0, 3) + [PIVOT] * chance.randint(0, 1) + [RETRIABLE] * chance.randint(0, 2)
-    kinds = kinds if len(kinds) > 1 else [COMPENSABLE, *kinds, RETRIABLE]
-    steps = tuple(_shape(world, kind)(world, position, kind) for position, kind in enumerate(sorted(kinds, key=_order)))
-    for step in steps:
-        if isinstance(step, SimAsk | SimCall) and world.happens(0.15):
-            step.breaker, step.partner = BREAKER, "partner"  # type: ignore[misc]
-    return Definition(f"simulated.s{world.seed}.{world.id}", 1, steps)
-
-
-def _shape(world: World, kind: Kind) -> type[_Common]:
-    if kind is not PIVOT and world.happens(0.12):
-        return SimParallel
-    return SimTimer if world.happens(0.05) else world.chance.choice(SHAPES)
-
-
-_order = [COMPENSABLE, PIVOT, RETRIABLE].index

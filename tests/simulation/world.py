@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.common import clock
+from apps.common import clock, prepared
 from apps.common.clock import uuid7
 from apps.messaging import wakeup
 from apps.saga import calls, chains, engine, pauses
@@ -30,6 +30,10 @@ SLEEPS = {"sleeps before": 0.1, "sleeps after": 0.1}
 STATEMENTS_MAX = 12  # a process dies at one of its first statements: a unit of work has few
 
 
+TAKE = """
+WITH sent AS (DELETE FROM messaging_pending RETURNING seq, message_id)
+SELECT sent.seq, m.payload FROM sent JOIN messaging_message m ON m.id = sent.message_id ORDER BY sent.seq
+"""
 TRANSPORTS = (
     *((chains, name) for name in ("wake", "wake_soon", "wake_undo", "look", "wake_group")),
     (wakeup, "relay_after_commit"),
@@ -82,8 +86,9 @@ class World:
         self.runs: list[UUID] = []
         self.calls: list[tuple[str, str, int]] = []  # every call that was made: do or undo, step key, attempt
         self.seen: list[str] = []  # what was wrong within a step, where an error would only be one more failure
-        self.posted: dict[UUID, tuple[UUID, int, str]] = {}  # tracekey: run, position, do or undo; rolled back ones too
+        self.posted: dict[UUID, tuple[UUID, str, str]] = {}  # tracekey: run, place, do or undo; rolled back ones too
         self.published: list[tuple[int, dict[str, Any]]] = []  # what was committed to the outbox: its number, its body
+        self.has_skipped = False  # maybe: somebody wanted to
         self.has_published = False  # maybe: it may have been rolled back
         self.sleepers: list[tuple[Claim, Outcome | None]] = []  # owners of calls that stall: before they talk, or after
 
@@ -131,14 +136,7 @@ class World:
         if not self.has_published:
             return
         self.has_published = False
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "WITH sent AS (DELETE FROM messaging_pending RETURNING seq, message_id) "
-                "SELECT sent.seq, m.payload FROM sent JOIN messaging_message m ON m.id = sent.message_id "
-                "ORDER BY sent.seq"
-            )
-            rows = cursor.fetchall()
-        for seq, payload in rows:
+        for seq, payload in prepared.execute(TAKE, {}).fetchall():
             body = json.loads(payload)["body"]
             if body.get("world") == self.id:
                 self.published.append((seq, body))

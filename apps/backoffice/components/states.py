@@ -96,6 +96,14 @@ LOOKS: dict[str, dict[str, Look]] = {
         "PAYMENT_NOT_COMPLETED": _idle("Payment not completed", "close"),
         "CANCELLED": _undo("Cancelled"),
         "STUCK": _bad("Stuck"),
+        "RETURNED": _undo("Returned"),
+    },
+    "return": {
+        "REQUESTED": _waiting("Requested"),
+        "ACCEPTED": _running("Accepted"),
+        "COMPLETED": _ok("Completed"),
+        "REFUSED": _idle("Refused", "close"),
+        "STUCK": _bad("Stuck"),
     },
     "message": {
         "PENDING": _waiting("To relay"),
@@ -137,6 +145,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),
         "SOLD": _ok("Sold"),
+        "RETURNED": _undo("Returned"),
     },
 }
 

@@ -105,6 +105,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
             "PAYMENT_NOT_COMPLETED",
             "CANCELLED",
             "STUCK",
+            "RETURNED",
         ]
     )
     customerId = serializers.UUIDField()

@@ -60,7 +60,8 @@ def _is_known(request: Request) -> bool:
     return getattr(request, "user", None) is not None  # UNAUTHENTICATED_USER is None here, which DRF's types do not know
 
 
-def _account_id(request: Request, scope: str) -> str:
+def account_id(request: Request, scope: str) -> str:
+    """Whose orders: the caller's account, which must have this scope; empty for nobody's."""
     return require_scope(request, scope).account_id if _is_known(request) else ""
 
 
@@ -106,7 +107,7 @@ def _command(request: Request) -> PlaceOrder:
     values: dict[str, Any] = serializer.validated_data
     payment = values.get("payment", {})
     return PlaceOrder(
-        account_id=_account_id(request, "orders:write"),
+        account_id=account_id(request, "orders:write"),
         customer_id=values["customerId"],
         amount=values["amount"],
         method=payment.get("method"),
@@ -148,8 +149,7 @@ class OrderView(APIView):
     )
     def get(self, request: Request, order_id: UUID) -> Response:
         """The state of an order, the steps of its run with their times, and links to what came of them."""
-        account_id = _account_id(request, "orders:read")
-        order = queries.order(order_id)
-        if order is None or order.account_id != account_id:
+        order, mine = queries.order(order_id), account_id(request, "orders:read")
+        if order is None or order.account_id != mine:
             raise NotFound("There is no such order, or it is not yours.")
         return Response(order_body(order))

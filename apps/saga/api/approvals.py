@@ -41,6 +41,7 @@ class ApprovalSerializer(Shape):
     status = serializers.ChoiceField(choices=["OPEN", "APPROVED", "REFUSED", "EXPIRED", "CLOSED"])
     who = serializers.ListField(child=serializers.CharField(), help_text="Who decides now: group:…, permission:…, scope:…")
     delegated = serializers.BooleanField(help_text="The first ones did not decide in time.")
+    asked_by = serializers.CharField(help_text="Who wants it, and so does not decide it; empty when nobody is named.")
     asked_at = serializers.DateTimeField()
     until = serializers.DateTimeField()
     decided_at = serializers.DateTimeField(allow_null=True)

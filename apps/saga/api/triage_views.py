@@ -1,5 +1,6 @@
 """Triage over HTTP. Scopes: sagas:read, sagas:operate."""
 
+import json
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,11 +15,13 @@ from rest_framework.views import APIView
 
 from apps.common.errors import InvalidRequest
 from apps.common.pagination import decode_cursor, decode_id_cursor, encode_cursor, page_rows
+from apps.idempotency import public as idempotency
 from apps.identity.public import require_scope
 from apps.saga import bulk, incidents, selection
 from apps.saga.api import triage_serializers as serializers
 from apps.saga.api.views import CHANGE_REFUSED, READ, REFUSED, operator, read
-from apps.saga.bulk_state import action_items, action_state, latest_actions
+from apps.saga.asking import Repeatable, request_once
+from apps.saga.bulk_state import ActionState, action_items, action_state, latest_actions
 from apps.saga.filters import Filter, condition
 from apps.saga.incidents import IncidentQuestion, IncidentState
 from apps.saga.selection import Selection, UnknownIncident
@@ -27,6 +30,7 @@ from apps.saga.triage import Action, Wanted, wanted
 TREND_BUCKETS = 24  # of five minutes
 ACTIONS_TOLD = 10
 OUTCOMES_MAX = 500
+ROUTE = "POST /sagas/actions"
 _CURSOR = OpenApiParameter("cursor", str, description="next_cursor of the page before.")
 
 
@@ -119,6 +123,9 @@ class ActionsView(APIView):
         operation_id="saga_act",
         summary="Retry, compensate, skip or close runs",
         request=serializers.ActionRequestSerializer,
+        parameters=[
+            OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="One key, one action."),
+        ],
         responses={
             200: PolymorphicProxySerializer(
                 component_name="ActionOrPreview",
@@ -143,16 +150,29 @@ class ActionsView(APIView):
         more = {"expected": values["expected"], "runs_max": values["runs_max"]}
         if values["dry_run"]:
             return _preview(what.action, selection.preview(which, what, now=now, **more))
-        action_id = bulk.request(which, what, reason=values["reason"], by=by, now=now, **more)
-        return _begun(action_id, now=now)
+        more |= {"reason": values["reason"], "by": by}
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return _carried_out(bulk.request(which, what, now=now, **more), now=now)
+        once = Repeatable(account_id=by.removeprefix("account:"), key=key, route=ROUTE, body=request.data)
+        asked = request_once(which, what, once=once, tell=_told, now=now, **more)
+        if isinstance(asked, idempotency.Replay):
+            return Response(asked.body, status=asked.status, headers=asked.headers)
+        answer = _carried_out(asked.action_id, now=now)
+        idempotency.complete(asked.begun, status=answer.status_code, body=answer.data, headers={}, now=timezone.now())
+        return answer
 
 
-def _begun(action_id: UUID, *, now: datetime) -> Response:
+def _carried_out(action_id: UUID, *, now: datetime) -> Response:
+    """Few runs are settled before the answer."""
     if action_state(action_id).runs <= bulk.INLINE_RUNS:
         bulk.work(action_id, now=now)
     state = action_state(action_id)
-    code = status.HTTP_202_ACCEPTED if state.live else status.HTTP_200_OK
-    return Response(serializers.ActionSerializer(state).data, status=code)
+    return Response(_told(state), status=status.HTTP_202_ACCEPTED if state.live else status.HTTP_200_OK)
+
+
+def _told(state: ActionState) -> Any:
+    return json.loads(json.dumps(serializers.ActionSerializer(state).data, default=str))
 
 
 def _preview(action: Action, dry: selection.Preview) -> Response:
@@ -248,7 +268,7 @@ class ApproveActionView(APIView):
         """Let an action begin that waits for a second person. Whoever asked for it is refused (R552)."""
         by, now = operator(request), timezone.now()
         bulk.approve(action_id, by=by, now=now)
-        return _begun(action_id, now=now)
+        return _carried_out(action_id, now=now)
 
 
 class CancelActionView(APIView):

@@ -16,6 +16,7 @@ from apps.saga import chains, engine, pauses
 from apps.saga import definition as definitions
 from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, Kind, Run, Step
 from apps.saga.filters import Filter
+from apps.saga.incidents import IncidentQuestion, fold, incidents, trends
 from apps.saga.models import LIVE, Approval, RunStatus
 from apps.saga.models import Run as RunRow
 from apps.saga.models import Step as StepRow
@@ -237,6 +238,27 @@ class TestParallel:
         assert Counter(line for line in story.told if line.startswith("undo ")) == {"undo x": 1, "undo y": 1, "undo a": 1}
         assert story.told[-2:] == ["undo a", "compensated because fan: R999"]
         assert_whole()
+
+    @pytest.mark.parametrize(("error", "own", "parents"), [(RuntimeError("z"), 1, 0), (Refusal("no z"), 0, 1)])
+    def test_the_error_of_a_branch_counts_once(
+        self, story: Story, hints: Hints, error: Exception, own: int, parents: int
+    ) -> None:
+        """After the pivot: what the branch counted is not counted again when its parent is stuck; the parent is found."""
+        z = local(story, "z")
+        type(z).attempts_max, story.plan["do z"] = 1, [error]
+        inner = toy(z, story=story, use_case="test.inner")
+        a_toy = toy(local(story, "a", PIVOT), fan(RETRIABLE, one=inner), story=story)
+        with registered(inner, a_toy):
+            run_id = begin(a_toy, now=timezone.now())
+            assert end(hints, run_id) == [RunStatus.STUCK]
+        code = "R999" if isinstance(error, Refusal) else "RuntimeError"
+        for _ in range(2):  # as appended, and as folded
+            found = {each.use_case: each for each in incidents(IncidentQuestion(error_code=code), limit=10)}
+            assert found["test.toy"].runs == 1, "there it is acted upon"
+            assert (sum(each.count for each in found.values()), found["test.toy"].count) == (1, parents)
+            assert (found["test.inner"].count if "test.inner" in found else 0) == own
+            assert {sum(trends([each.id], buckets=2, now=timezone.now())[each.id]) for each in found.values()} <= {0, 1}
+            fold()
 
     def test_branches_that_still_wait_are_called_back(self, story: Story, hints: Hints) -> None:
         story.plan["do z"] = [Refusal("no z")]

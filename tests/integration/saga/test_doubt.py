@@ -10,8 +10,8 @@ from apps.common.errors import UnknownOutcome
 from apps.saga import engine
 from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, Definition, Run
 from apps.saga.engine import Resumed
+from apps.saga.models import Attempt, RunStatus, Step
 from apps.saga.models import Run as RunRow
-from apps.saga.models import RunStatus, Step
 from tests.integration.saga.test_engine import Refusal, Story, answer, ask, begin, call, known, local
 from tests.saga_driver import finish, let_time_pass, work
 
@@ -74,6 +74,8 @@ class TestAsk:
             engine.advance(run_id)
             assert answer(run_id, 0) is Resumed.ACCEPTED
             assert finish(run_id).status == RunStatus.COMPLETED
+        outcomes = Attempt.objects.filter(run_id=run_id).order_by("number").values_list("outcome", flat=True)
+        assert list(outcomes) == ["ANSWERED", "FAILED"], "the second question asked nobody"
 
 
 class TestPivot:

@@ -18,6 +18,7 @@ from apps.saga.models import LIVE, Lock, RunStatus
 from apps.saga.models import Run as RunRow
 from apps.saga.queries import run_state
 from apps.saga.sweeper import sweep
+from apps.saga.triage import Action, WrongState, apply, wanted
 from apps.saga.waits import wait_of
 from tests.integration.messaging.world import together
 from tests.integration.saga.hints import Hints, assert_whole, end, many
@@ -172,6 +173,21 @@ class TestWaiting:
             answer(first, 0)
             hints.work_off()
             assert held() == {"k": third}, "it left the queue"
+
+    def test_a_run_that_waits_is_not_pushed_past_it_by_hand(self, story: Story, hints: Hints) -> None:
+        """Skipping its first step, and undoing it then, would do something while another run has the key."""
+        a_toy = locking(ask(story, "a"), local(story, "b"), story=story)
+        with registered(a_toy):
+            on(a_toy, "k")
+            second = on(a_toy, "k")
+            for action in (Action.SKIP, Action.RETRY):
+                with pytest.raises(WrongState, match="waits for k"), transaction.atomic():
+                    apply(second, wanted(action), reason="hurry up", by="me", now=timezone.now())
+            with transaction.atomic():
+                apply(second, wanted(Action.COMPENSATE), reason="not needed", by="me", now=timezone.now())
+            hints.work_off()
+        assert run_of(second).status == RunStatus.COMPENSATED
+        assert story.told == ["ask a", "compensated because a: R546"]
 
     def test_has_a_limit_of_keys(self, story: Story) -> None:
         a_toy = locking(local(story, "a"), story=story)

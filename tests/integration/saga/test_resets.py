@@ -13,7 +13,7 @@ from apps.fiscal_docs.public import RunningSandbox
 from apps.ledger import public as ledger
 from apps.orders.sagas import money
 from apps.saga import engine
-from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, Hooks, LocalStep, Run
+from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, Definition, Hooks, LocalStep, Revise, Run
 from apps.saga.models import Audit, Step
 from apps.saga.models import Run as RunRow
 from apps.saga.pauses import UnknownStep
@@ -144,6 +144,27 @@ class TestUndone:
             again(run_id, "a")
             assert finish(run_id).status == "COMPENSATED"
         assert [key for key, _ in keyed.keys] == [f"{run_id}:0"] * 2 + [f"{run_id}:0~1"] * 2
+
+    def test_may_choose_other_steps_under_keys_that_no_step_had(self, story: Story) -> None:
+        """What stands at a place now is not what was undone there: neither its attempts nor its keys are."""
+        c, lists = Keyed("c"), [("b", "c", "d"), ("c", "d"), ("b", "c")]
+
+        class Choose(Keyed):
+            def handle(self, run: Run) -> Revise:
+                return Revise(None, lists.pop(0))
+
+        story.plan["do d"] = [Refusal("no"), Refusal("no")]
+        steps = (Choose("choose"), call(story, "b"), c, call(story, "e"), local(story, "d", PIVOT))
+        with registered(made := with_hooks(toy(*steps, story=story), Reopens())):
+            run_id = begin(made)
+            for _ in range(2):
+                assert finish(run_id).status == "COMPENSATED"
+                again(run_id, "choose")
+            assert finish(run_id).status == "COMPLETED"
+        done = list(dict.fromkeys(c.keys))
+        assert [key.partition("~")[0] for key, _ in done] == [f"{run_id}:2", f"{run_id}:1", f"{run_id}:2"]
+        assert len({key for key, _ in done}) == len({tracekey for _, tracekey in done}) == 3
+        assert story.told.count("call b") == 2
 
     def test_stays_undone_unless_its_use_case_says_how_it_begins_again(self, story: Story) -> None:
         story.plan["do b"] = [Refusal("no")]

@@ -123,6 +123,16 @@ class TestForward:
         assert rows(run_id)[0] == ("choose", "DONE")
         assert len(rows(run_id)) == 2
 
+    def test_leaves_out_what_had_begun_when_it_is_done_again_in_the_same_commit(self, story: Story, hints: Hints) -> None:
+        """The first choice is the list as it was: the step that broke under it is no part of the second one."""
+        story.plan["do b"] = [RuntimeError("broken")]
+        a_toy = slip(choosing(story, ("b",), ()), local(story, "b"), options=(), story=story)
+        with registered(a_toy):
+            run_id = begin(a_toy, now=timezone.now(), inline_ms=0)
+            assert engine.advance(run_id) is engine.Progress.OVER
+        assert (rows(run_id), story.told) == ([("choose", "DONE")], ["do choose", "do b", "do choose"])
+        assert Attempt.objects.filter(run_id=run_id).count() == 1
+
     def test_revises_a_run_that_is_in_the_database(self, story: Story, hints: Hints) -> None:
         steps = (ask(story, "a"), choosing(story, ("x",)), local(story, "b"), local(story, "c"))
         a_toy = slip(*steps, options=(ask(story, "x"),), story=story)

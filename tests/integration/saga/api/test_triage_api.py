@@ -100,6 +100,36 @@ class TestIncidents:
         assert (refused.status_code, refused.json()["code"]) == (404, "R549")
 
 
+class TestAKey:
+    """Idempotency-Key: one key, one action, one answer."""
+
+    def test_gives_the_first_answer_again(self, operator: APIClient, story: Story, made: Definition) -> None:
+        one, other = stuck(story, made, 2)
+        body = {"action": "retry", "reason": WHY, "run_ids": [str(one)]}
+        first, again = (operator.post(ACTIONS, body, format="json", headers={"Idempotency-Key": "k"}) for _ in range(2))
+        assert (first.status_code, first.json()["status"], first.json()["done"]) == (200, "DONE", 1)
+        assert (again.status_code, again.json(), again["Idempotent-Replayed"]) == (200, first.json(), "true")
+        assert BulkAction.objects.count() == 1
+        changed = {**body, "run_ids": [str(other)]}
+        refused = operator.post(ACTIONS, changed, format="json", headers={"Idempotency-Key": "k"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "R013")
+
+    def test_is_free_again_when_the_action_was_refused(self, operator: APIClient, story: Story, made: Definition) -> None:
+        body = {"action": "retry", "reason": WHY, "run_ids": [str(uuid4())]}
+        refused = operator.post(ACTIONS, body, format="json", headers={"Idempotency-Key": "k"})
+        assert (refused.status_code, BulkAction.objects.count()) == (422, 0)
+        (body["run_ids"],) = ([str(each)] for each in stuck(story, made))
+        assert operator.post(ACTIONS, body, format="json", headers={"Idempotency-Key": "k"}).json()["done"] == 1
+
+    def test_is_not_used_up_by_a_dry_run(self, operator: APIClient, story: Story, made: Definition) -> None:
+        (one,) = stuck(story, made)
+        body = {"action": "retry", "reason": WHY, "run_ids": [str(one)]}
+        for dry in (True, False):
+            answer = operator.post(ACTIONS, {**body, "dry_run": dry}, format="json", headers={"Idempotency-Key": "k"})
+            assert answer.status_code == 200
+        assert Run.objects.get(pk=one).status == RunStatus.RUNNING
+
+
 class TestActions:
     def test_are_shown_before_they_are_done(self, operator: APIClient, story: Story, made: Definition) -> None:
         (one,) = stuck(story, made)
