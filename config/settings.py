@@ -330,6 +330,8 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
+        "ModeEnum": ["wait", "refuse"],  # of a use case's pause
+        "SuspensionMode": "apps.ledger.care_models.Suspension.Mode",
         "OrderStatus": [
             "PENDING",
             "RESERVED",

@@ -17,6 +17,16 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
+from apps.ledger.checks import (
+    CareNow,
+    CheckResult,
+    CheckRunning,
+    DifferenceGone,
+    DifferenceView,
+    acknowledge,
+    care_now,
+    run_check,
+)
 from apps.ledger.deferred import roll_up
 from apps.ledger.fold import (
     AccountClosed,
@@ -75,6 +85,15 @@ from apps.ledger.rules import (
     UnbalancedEntry,
     check_form,
 )
+from apps.ledger.suspensions import (
+    LedgerSuspended,
+    SuspensionView,
+    TooManySuspensions,
+    WritersInside,
+    resume,
+    suspend,
+    suspended,
+)
 
 __all__ = [
     "BACKDATE_DAYS_MAX",
@@ -90,10 +109,15 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CareNow",
+    "CheckResult",
+    "CheckRunning",
     "DateRefused",
     "DayBalance",
     "DayClosed",
     "Difference",
+    "DifferenceGone",
+    "DifferenceView",
     "Entry",
     "EntryResult",
     "EventInactive",
@@ -103,6 +127,7 @@ __all__ = [
     "HoldResult",
     "HoldView",
     "InsufficientFunds",
+    "LedgerSuspended",
     "Leg",
     "LinkedRefused",
     "MalformedEntry",
@@ -116,6 +141,8 @@ __all__ = [
     "Statement",
     "StatementLine",
     "SumTooLarge",
+    "SuspensionView",
+    "TooManySuspensions",
     "TracekeyReused",
     "TransactionLine",
     "UnbalancedEntry",
@@ -124,8 +151,11 @@ __all__ = [
     "UnknownCurrency",
     "UnknownEvent",
     "UnknownHold",
+    "WritersInside",
+    "acknowledge",
     "balance",
     "balance_on",
+    "care_now",
     "check_balances",
     "check_form",
     "check_line",
@@ -144,11 +174,15 @@ __all__ = [
     "post_batch",
     "post_hold",
     "request_postings",
+    "resume",
     "reverse",
     "roll_up",
+    "run_check",
     "set_frozen",
     "set_limits",
     "statement",
+    "suspend",
+    "suspended",
     "transaction_by_id",
     "transactions_by_tracekey",
     "void_hold",

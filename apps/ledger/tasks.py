@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError
 from apps.ledger import chain as chained
-from apps.ledger import deferred, detaching, holds, months, queue
+from apps.ledger import checks, deferred, detaching, holds, months, queue
 from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def forget_refusals(**_newer_args: object) -> None:
         queue.forget_refusals(now=timezone.now())
 
 
-@shared_task(name="ledger.roll_up", ignore_result=True)
+@shared_task(name="ledger.roll_up", ignore_result=True, throws=(DomainError,))
 def roll_up(**_newer_args: object) -> None:
     """Move what waits of deferred accounts into the ledger. What does not fit in one commit is left for the next call."""
     with transaction.atomic(durable=True):
@@ -41,6 +41,26 @@ def roll_up(**_newer_args: object) -> None:
 def open_months(**_newer_args: object) -> None:
     """Open the months ahead. A table that is busy for too long is left for the next call."""
     months.open_ahead(now=timezone.now())
+
+
+@shared_task(name="ledger.check_changes", ignore_result=True, throws=(DomainError,))
+def check_changes(**_newer_args: object) -> None:
+    """Prove what changed since the last check. One that is running already is enough."""
+    _check("INCREMENTAL")
+    with transaction.atomic(durable=True):
+        checks.forget_checks(now=timezone.now())
+
+
+@shared_task(name="ledger.check_all", ignore_result=True, throws=(DomainError,))
+def check_all(**_newer_args: object) -> None:
+    """Prove the whole ledger, also what nobody has touched for long."""
+    _check("FULL")
+
+
+def _check(kind: checks.Kind) -> None:
+    result = checks.run_check(kind=kind, now=timezone.now())
+    if result.differences:
+        logger.error("%s of the ledger's balances differ; see the list of differences", len(result.differences))
 
 
 @shared_task(name="ledger.chain", ignore_result=True)

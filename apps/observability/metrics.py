@@ -47,6 +47,14 @@ SAGA_RUNS = Gauge("lastro_saga_runs", "Runs that are not over, and those that ar
 SAGA_RUNS_OVER = Gauge(
     "lastro_saga_runs_over_day", "Runs begun in the last 24 hours that are over; counted up to 100,000.", ("status",)
 )
+LEDGER_DIFFERENCES = Gauge(
+    "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
+)
+LEDGER_CHECK_AGE = Gauge(
+    "lastro_ledger_check_age_seconds", "Since the moment that the last whole check of this kind saw.", ("kind",)
+)
+LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
+LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
 LEDGER_UNCHAINED = Gauge(
     "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
 )

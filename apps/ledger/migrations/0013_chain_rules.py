@@ -51,5 +51,5 @@ DROP INDEX ledger_transaction_seq_brin;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0008_chain")]
+    dependencies = [("ledger", "0012_chain")]
     operations = [migrations.RunSQL(FORWARD, BACKWARD)]
