@@ -48,7 +48,9 @@ CREATE TEMP TABLE ledger_region ON COMMIT DROP AS
 SELECT a.id, a.branch::text COLLATE "C" AS branch, a.account, a.currency::text COLLATE "C" AS currency,
     coalesce(p.debit, o.debit + o.later_debit, 0.00) AS debit,
     coalesce(p.credit, o.credit + o.later_credit, 0.00) AS credit, coalesce(p.seq, o.seq, 0) AS seq, p.id IS NULL AS whole,
-    CASE WHEN p.id IS NOT NULL THEN d.since ELSE coalesce(o.dateref + 1, '-infinity'::date) END AS since
+    CASE WHEN p.id IS NULL THEN coalesce(o.dateref + 1, '-infinity'::date)
+        -- The days of archived lines are still there, and look changed when numbers of transactions begin anew.
+        WHEN d.since IS NOT NULL THEN greatest(d.since, (SELECT max(dateref) + 1 FROM ledger_opening)) END AS since
 FROM ledger_account a
 CROSS JOIN (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS now) m
 LEFT JOIN ledger_proof p ON p.id = a.id AND p.horizon <= m.now AND NOT %(afresh)s

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from apps.ledger import chain, detaching, month_files, seals
+from apps.ledger import chain, checks, detaching, month_files, seals
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
 from apps.ledger.models import Transaction
 from apps.ledger.reconciliation import prove
-from tests.integration.ledger.chained import FEBRUARY, JANUARY, close_until, end_of, two_months
-from tests.integration.ledger.conftest import NOW, post_batch
+from tests.integration.ledger.chained import FEBRUARY, JANUARY, close_until, damage, end_of, two_months
+from tests.integration.ledger.conftest import ANA, NOW, fund, line, post_batch
 
 _CLEAR = """
 DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602;
@@ -120,8 +120,6 @@ class TestAtOnce:
         assert detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW).state == "DETACHED"
 
     def test_whoever_posts_and_chains_meanwhile_is_not_disturbed(self, tmp_path: Path) -> None:
-        from tests.integration.ledger.conftest import ANA, line
-
         def write(_n: int) -> None:
             try:
                 for _ in range(10):
@@ -143,3 +141,29 @@ class TestAtOnce:
         proof = verify_chain(archive=tmp_path)
         assert (proof.damages, proof.lines) == ([], 9 + 40)
         assert prove() == []
+
+
+class TestChecks:
+    @pytest.mark.parametrize("before", [None, "INCREMENTAL", "FULL"])
+    def test_find_nothing_wrong_with_months_that_come_and_go(self, tmp_path: Path, before: checks.Kind | None) -> None:
+        who = {"directory": tmp_path, "by": "bob", "now": NOW}
+
+        def check(*kinds: checks.Kind) -> None:
+            for kind in kinds:
+                assert not checks.run_check(kind=kind, now=NOW).differences
+
+        if before:
+            check(before)
+        for month in (JANUARY, FEBRUARY):
+            seals.seal_month(month, by="ana", now=NOW)
+            detaching.export_month(month, **who)
+            detaching.detach_month(month, **who)
+            check("INCREMENTAL", "FULL")
+            fund(ANA, 1)
+            check("INCREMENTAL")
+        # As after four thousand million transactions: every row looks as if it had just been written.
+        damage("UPDATE ledger_account SET updatedat = now()", "UPDATE ledger_balance SET updatedat = now()")
+        check("INCREMENTAL")
+        for month in (FEBRUARY, JANUARY):
+            detaching.attach_month(month, directory=tmp_path)
+            check("INCREMENTAL", "FULL")

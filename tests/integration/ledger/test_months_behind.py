@@ -666,3 +666,15 @@ class TestOpening:
             (BOB.account, end_of(FEBRUARY), money("20.50"), 8),
             (CLEARING.account, end_of(FEBRUARY), money(20), 8),  # without lines in February
         ]
+
+
+def test_the_page_of_a_run_says_where_its_lines_are(january_is_away: Path) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from apps.backoffice.pages.run_money import money_of
+
+    run: Any = SimpleNamespace(steps=[SimpleNamespace(output={"tracekey": str(TRANSFER), "hold_key": "rent"})])
+    found = money_of(run)
+    assert [row.state for row in found.lines] == ["POSTED"]  # the hold; holds are not archived
+    assert found.says == "its lines are in the ledger's archive"
