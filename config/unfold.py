@@ -116,6 +116,11 @@ UNFOLD: dict[str, Any] = {
                     _model("Transactions", "swap_vert", "ledger", "transaction"),
                     _model("Balances", "balance", "ledger", "balance"),
                     _model("Holds", "front_hand", "ledger", "hold"),
+                    _model("Differences", "rule", "ledger", "difference"),
+                    _model("Ledger checks", "fact_check", "ledger", "check"),
+                    _model("Suspensions", "pause_circle", "ledger", "suspension"),
+                    _model("Chain of hashes", "link", "ledger", "block"),
+                    _model("Sealed months", "inventory_2", "ledger", "month"),
                 ],
             },
             {

@@ -30,6 +30,7 @@ from apps.common.admin import (
     link,
     moment,
 )
+from apps.ledger.admin_chain import BlockAdmin as BlockAdmin  # noqa: PLC0414  # Django looks for admins here
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
 
 _link = partial(link, wraps=True)  # a description is long
@@ -329,3 +330,6 @@ class HoldAdmin(OfAccountAdmin):
 
     credited = column("Credited to", lambda row: _of_number(row.credit_branch, row.credit_account))
     run = column("Run", lambda row: _run(row.key))
+
+
+from apps.ledger import care_admin  # noqa: E402, F401  # it uses the columns above; Django looks for admins here

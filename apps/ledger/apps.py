@@ -11,14 +11,16 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        """Tell what a fork of a saga would have posted; prepare a new database; look after the replica."""
-        from apps.ledger import checks, metrics, witness  # noqa: F401  # registers itself
+        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database; look after the replica."""
+        from apps.ledger import metrics, metrics_chain, metrics_replica, system_checks, witness  # noqa: F401  # a check registers itself
         from apps.saga import public as saga
 
+        metrics.register()
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
+        metrics_chain.register()
+        metrics_replica.register()
         post_migrate.connect(_prepare, sender=self)
-        metrics.register()
 
 
 def _prepare(**_signal: Any) -> None:

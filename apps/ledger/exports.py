@@ -16,8 +16,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 
-from apps.ledger import formats, reading, replica
-from apps.ledger.history import LinesArchived
+from apps.ledger import formats, months_behind, reading, replica
 from apps.ledger.queries import StatementLine, check_key, check_period, no_account
 from apps.ledger.reading import TooMuchToRead
 from apps.ledger.rules import AccountRef
@@ -66,8 +65,8 @@ ORDER BY dateref, seq LIMIT %(limit)s
 def export_statement(account: AccountRef, *, date_from: date, date_to: date, format: str, now: datetime) -> Export:
     """A statement as a file: csv, ofx or text. What it tells is fixed now; its parts are read when they are taken.
 
-    Raises NotFound, InvalidRequest for a period that ends before it begins, LinesArchived when some of its lines
-    are, and TooMuchToRead above EXPORT_LINES_MAX lines.
+    Raises NotFound, InvalidRequest for a period that ends before it begins, MonthArchived when some of its lines
+    are in the archive, and TooMuchToRead above EXPORT_LINES_MAX lines.
     """
     check_period(date_from, date_to)
     check_key(account)
@@ -79,7 +78,8 @@ def export_statement(account: AccountRef, *, date_from: date, date_to: date, for
     if line_count > EXPORT_LINES_MAX:
         raise TooMuchToRead(f"The period has more than {EXPORT_LINES_MAX} lines: ask for a shorter one.", field="from")
     if opening + net != closing:
-        raise LinesArchived("Lines of the period are in the archive.", field="from")
+        months_behind.check_period(account, date_from=date_from, date_to=date_to)
+        raise RuntimeError(f"Lines of {account} do not add up to its days, and none of the period are archived.")
     head = formats.Head(account, date_from, date_to, opening, closing, made_at=now)
     kind = formats.FORMATS[format]
     fetch_page = _page_reader({**scope, "last_seq": last_seq, "limit": PAGE_LINES, "after_date": date_from, "after_seq": 0})

@@ -3,7 +3,7 @@
 What is locked and read before stands in ``books``; nothing here knows the database. See Note [Fences] in ``rows.py``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,8 +24,10 @@ from apps.ledger.rules import (
     check_dateref,
 )
 
+SUSPENDED = "SUSPENDED"  # a status for as long as a batch lasts
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _IDS_MAX = 1 << 20  # more than a batch has lines
+LINES_AT_ONCE = 200  # decided, then sent: enough for a system call, and the server has work soon
 
 
 class UnknownAccount(DomainError):
@@ -98,6 +100,7 @@ class Fold:
     deferred: dict[AccountRef, str] = field(default_factory=dict)  # accounts that take no lock, and their status
     events: dict[int, EventRule] = field(default_factory=dict)
     closed: dict[str, int] = field(default_factory=dict)  # branch to the ordinal of its last closed day
+    suspended: Mapping[AccountRef, DomainError] = field(default_factory=dict)  # their books have the status SUSPENDED
     holds: dict[UUID, HeldRow] = field(default_factory=dict)
     opened: list[AccountRef] = field(default_factory=list)  # by this batch, on first use
     lines: list[NewLine] = field(default_factory=list)  # of what was just decided
@@ -108,8 +111,8 @@ class Fold:
     _allowed: set[tuple[int, str]] = field(default_factory=set)
     _ordinals: dict[date, int] = field(default_factory=dict)
 
-    def take_all(self, commands: Iterable[Command]) -> Iterator[NewLine]:
-        """Decide commands in order, and give each one's lines as soon as nothing can take them back.
+    def take_all(self, commands: Iterable[Command]) -> Iterator[list[NewLine]]:
+        """Decide commands in order, and give some lines at a time as soon as nothing can take them back.
 
         Neighbours of one group are posted together or not at all.
         """
@@ -119,16 +122,16 @@ class Fold:
             if group and name != group[0].entry.group:
                 self._take_group(group)
                 group = []
-            if name is None:
-                self.take(command)
-            else:
+            if name is not None:
                 group.append(command)
-            if self.lines and not group:
-                yield from self.lines
-                self.lines.clear()
+                continue
+            self.take(command)
+            if len(self.lines) >= LINES_AT_ONCE:
+                yield self.lines
+                self.lines = []
         if group:
             self._take_group(group)
-        yield from self.lines
+        yield self.lines
 
     def take(self, command: Command) -> None:
         """Decide one command: its posting or its refusal. What was decided before stays."""
@@ -191,6 +194,7 @@ class Fold:
         if side == CREDIT:
             book.posted_credit += amount
             book.credits[slot] += amount
+            book.nets[slot] += amount
         else:
             if book.min_balance is not None:
                 room = book.room - amount
@@ -199,6 +203,7 @@ class Fold:
                 book.room = room
             book.posted_debit += amount
             book.debits[slot] += amount
+            book.nets[slot] -= amount
         posted, pending = book.posted_credit - book.posted_debit, book.pending_debit
         day = posted if slot == 0 else book.balance_at(slot)
         tracekey = command.entry.tracekey
@@ -207,8 +212,7 @@ class Fold:
         book.touched[slot] = (known[0] if known else tracekey, self.line_count, tracekey)
         balances = _tuple(Balances, (posted, pending, posted - pending, day))
         line = _tuple(PostedLine, (next(self._ids), ref, side, amount, eventcode, command.dateref, balances))
-        day_net = book.credits[slot] - book.debits[slot]
-        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, day_net, False)))
+        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, book.nets[slot], False)))
         command.posting = _tuple(PostResult, (tracekey, (line,), False))
         return True
 
@@ -246,6 +250,8 @@ class Fold:
         status = book.status if book else self.deferred.get(ref)
         if status != "ACTIVE":
             name = "/".join(ref)
+            if refusal := self.suspended.get(ref):
+                raise refusal
             if status is None:
                 raise UnknownAccount(f"There is no account {name}.", field="account")
             if status == "CLOSED":
@@ -308,7 +314,7 @@ class Fold:
         if book is not None:
             slot = book.last - ordinal
             balances = book.apply(side, amount, slot)
-            day_net = book.credits[slot] - book.debits[slot]
+            day_net = book.nets[slot]
         posted = PostedLine(next(self._ids), ref, side, amount, eventcode, command.dateref, balances)
         is_leg = len(command.legs) > 1
         return NewLine(posted, command.entry.tracekey, description, details, is_leg, day_net, book is None)

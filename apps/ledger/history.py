@@ -21,6 +21,7 @@ from decimal import Decimal
 
 from apps.common.clock import business_date
 from apps.common.errors import DomainError, NotFound
+from apps.ledger import months_behind
 from apps.ledger.queries import check_key
 from apps.ledger.reading import fetch_limited
 from apps.ledger.rules import AccountRef, first_day
@@ -30,12 +31,6 @@ class MomentRefused(DomainError):
     """The moment lies in the future."""
 
     code = "R140"
-
-
-class LinesArchived(DomainError):
-    """The lines of that time are in the archive, so nobody knows which of them came later."""
-
-    code = "R141"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +92,7 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
     """The account as the ledger knew it at a moment: all it knew, or of that what counts up to the end of ``day``.
 
     ``pending``: what was held at that moment. See Note [As of]. Raises NotFound also for an account that was opened later,
-    MomentRefused for a moment after ``now``, LinesArchived, TooMuchToRead.
+    MomentRefused for a moment after ``now``, MonthArchived, TooMuchToRead.
     """
     check_key(account)
     if moment > now:
@@ -118,7 +113,8 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
         raise NotFound("There was no such ledger account at that moment.", field="account")
     debit, credit, pending, is_complete = found[0]
     if not is_complete:
-        raise LinesArchived(field="as_of")
+        months_behind.check_period(account, date_from=date.min, date_to=until)
+        raise RuntimeError(f"Lines of {account} up to {until} do not add up to its days, and none are archived.")
     posted = credit - debit
     return MomentBalance(
         account=account,

@@ -15,9 +15,9 @@ from django.conf import settings
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
-from apps.ledger import batches, keys, rows, singles, writes
+from apps.ledger import batches, keys, months_behind, rows, singles, suspensions, writes
 from apps.ledger.commands import Command, NewLine
-from apps.ledger.fold import Fold, TracekeyReused
+from apps.ledger.fold import SUSPENDED, Fold, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
     CREDIT,
@@ -104,13 +104,17 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
     """Take an entry back: the same legs with the sides exchanged, dated today, under ``reversal_tracekey``.
 
     Safe to repeat. An entry that was never posted is refused from now on. Raises AlreadyReversed under another
-    tracekey, InsufficientFunds when a receiver has spent the money, AccountFrozen.
+    tracekey, InsufficientFunds when a receiver has spent the money, AccountFrozen, MonthArchived when its lines are in
+    the archive and it was not reversed under this tracekey.
     """
     if keys.lock_or_bury(tracekey, now=now):
         return ReverseResult("NEVER_POSTED")
     reversed_by = keys.reversal_of(tracekey)
     if reversed_by not in (None, reversal_tracekey):
         raise AlreadyReversed(f"It was reversed by {reversed_by}.", field="reversal_tracekey")
+    lines = keys.posted_lines([tracekey]).get(tracekey)
+    if lines is None:
+        return _reverse_archived(tracekey, reversed_by)
     legs = tuple(
         Leg(
             account=line.account,
@@ -120,10 +124,17 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
             description="Reversal",
             details={"reverses": str(tracekey)},
         )
-        for line in keys.posted_lines([tracekey])[tracekey]
+        for line in lines
     )
     command = command_for(Entry(tracekey=reversal_tracekey, legs=legs), reverses=tracekey, now=now)
     return ReverseResult("REVERSED", run_one(command, now=now))
+
+
+def _reverse_archived(tracekey: UUID, reversed_by: UUID | None) -> ReverseResult:
+    """An entry whose lines are in the archive is not taken back any more; a reversal from before is repeated."""
+    if reversed_by is not None and (lines := keys.posted_lines([reversed_by]).get(reversed_by)):
+        return ReverseResult("REVERSED", PostResult(reversed_by, tuple(lines), replayed=True))
+    raise months_behind.refusal_of(tracekey)
 
 
 def command_for(entry: Entry, *, now: datetime, reverses: UUID | None = None, hold_id: UUID | None = None) -> Command:
@@ -169,7 +180,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         _answer_known(commands, claims.known)
     fold = Fold(today=business_date(now), now=now)
     fresh = [command for command in commands if command.refusal is None and command.posting is None]
-    _lock_and_read(fold, fresh)
+    _lock_and_read(fold, fresh, dry=dry)
     lines = fold.take_all(commands)
     if dry:
         deque(lines, maxlen=0)
@@ -191,7 +202,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         rows.forget_opened(unused)  # a refused line opens no account
 
 
-def _then(work: Callable[[], None]) -> Iterator[NewLine]:
+def _then(work: Callable[[], None]) -> Iterator[list[NewLine]]:
     """After the last line, while the server still takes those before it."""
     work()
     yield from ()
@@ -208,11 +219,13 @@ def _answer_known(commands: Sequence[Command], known: dict[int, keys.KnownKey]) 
             command.refusal = PostingVoided()
         elif key.body_hash != command.body_hash:
             command.refusal = TracekeyReused(field="tracekey")
+        elif command.tracekey not in lines:
+            command.refusal = months_behind.refusal_of(command.tracekey)
         else:
             command.posting = PostResult(command.tracekey, tuple(lines[command.tracekey]), replayed=True)
 
 
-def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
+def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> None:
     """Lock every account of these commands, then read what the checks need. See Note [Fences] in rows.py."""
     since: dict[AccountRef, date] = {}
     codes = set()
@@ -232,10 +245,13 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
         fold.opened = rows.open_missing(since, now=fold.now)
     locked = rows.lock_and_read(since, codes)
     fold.books, fold.events, fold.closed = locked.books, locked.events, locked.closed
+    found = locked.suspended
     if len(fold.books) < len(since):
         others = rows.read_deferred([ref for ref in since if ref not in fold.books])
-        fold.deferred = others.statuses
+        fold.deferred, found = others.statuses, [*found, *others.suspended]
         fold.closed.update(others.closed)
+    if found:
+        _heed(fold, suspensions.heed(since, found, now=fold.now, wait_s=0 if dry else suspensions.WAIT_S))
     # Only a back-dated line on an account with a floor asks how much was held on which day.
     asking = [ref for ref in fold.books if since[ref] < today and _is_guarded_and_held(fold, ref)]
     held = rows.read_held(asking) if asking else {}
@@ -244,6 +260,16 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
         book.load_days(locked.days[ref], today=last, since=since[ref].toordinal(), held=held.get(ref, ()))
     if hold_ids := [command.hold_id for command in commands if command.hold_id]:
         fold.holds = rows.read_holds(hold_ids)
+
+
+def _heed(fold: Fold, refused: suspensions.Refused) -> None:
+    """Whoever touches one of these accounts will look twice at it, and be refused."""
+    fold.suspended = refused
+    for ref in refused:
+        if book := fold.books.get(ref):
+            book.status = SUSPENDED
+        elif ref in fold.deferred:
+            fold.deferred[ref] = SUSPENDED
 
 
 def _is_guarded_and_held(fold: Fold, ref: AccountRef) -> bool:

@@ -17,6 +17,16 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
+from apps.ledger.checks import (
+    CareNow,
+    CheckResult,
+    CheckRunning,
+    DifferenceGone,
+    DifferenceView,
+    acknowledge,
+    care_now,
+    run_check,
+)
 from apps.ledger.deferred import roll_up
 from apps.ledger.exports import EXPORT_LINES_MAX, Export, export_statement
 from apps.ledger.fold import (
@@ -31,8 +41,9 @@ from apps.ledger.fold import (
     UnknownAccount,
     UnknownEvent,
 )
-from apps.ledger.history import LinesArchived, MomentBalance, MomentRefused, balance_as_of
+from apps.ledger.history import MomentBalance, MomentRefused, balance_as_of
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
+from apps.ledger.months_behind import MonthArchived, check_line
 from apps.ledger.postings import (
     AlreadyReversed,
     PostingVoided,
@@ -78,6 +89,15 @@ from apps.ledger.rules import (
     UnbalancedEntry,
     check_form,
 )
+from apps.ledger.suspensions import (
+    LedgerSuspended,
+    SuspensionView,
+    TooManySuspensions,
+    WritersInside,
+    resume,
+    suspend,
+    suspended,
+)
 from apps.ledger.totals import EventTotal, EventTotals, totals_by_event
 
 __all__ = [
@@ -96,10 +116,15 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CareNow",
+    "CheckResult",
+    "CheckRunning",
     "DateRefused",
     "DayBalance",
     "DayClosed",
     "Difference",
+    "DifferenceGone",
+    "DifferenceView",
     "Entry",
     "EntryResult",
     "EventInactive",
@@ -112,12 +137,13 @@ __all__ = [
     "HoldResult",
     "HoldView",
     "InsufficientFunds",
+    "LedgerSuspended",
     "Leg",
-    "LinesArchived",
     "LinkedRefused",
     "MalformedEntry",
     "MomentBalance",
     "MomentRefused",
+    "MonthArchived",
     "OpenedAccount",
     "Outcome",
     "PostResult",
@@ -127,6 +153,8 @@ __all__ = [
     "Statement",
     "StatementLine",
     "SumTooLarge",
+    "SuspensionView",
+    "TooManySuspensions",
     "TooMuchToRead",
     "TracekeyReused",
     "TransactionLine",
@@ -136,12 +164,16 @@ __all__ = [
     "UnknownCurrency",
     "UnknownEvent",
     "UnknownHold",
+    "WritersInside",
+    "acknowledge",
     "ask",
     "balance",
     "balance_as_of",
     "balance_on",
+    "care_now",
     "check_balances",
     "check_form",
+    "check_line",
     "check_lsn",
     "close_account",
     "close_day",
@@ -159,11 +191,15 @@ __all__ = [
     "post_batch",
     "post_hold",
     "request_postings",
+    "resume",
     "reverse",
     "roll_up",
+    "run_check",
     "set_frozen",
     "set_limits",
     "statement",
+    "suspend",
+    "suspended",
     "totals_by_event",
     "transaction_by_id",
     "transactions_by_tracekey",

@@ -8,11 +8,18 @@ Note [Fences]
     2. accounts: FOR NO KEY UPDATE in key order. Every change of an account, its day rows, its lines and its holds is made
        by an owner of this lock; whoever writes one of them without it breaks balances for good;
     3. nothing else: holds are fenced by their account.
+
+Note [Convoy]
+    Large batches share most of their accounts, so whoever comes second waits at one of its first. Every row that the first
+    one then changed has to be looked at again by a lock statement whose snapshot is older: that took longer than the locks.
+    So a few of the first accounts are locked by a statement of their own, which does the waiting, and the one for all of
+    them begins with a new snapshot. Both lock in key order.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from heapq import nsmallest
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,9 +29,11 @@ from django.db import connection
 from apps.common import prepared
 from apps.common.arrays import array_text
 from apps.ledger.balances import AccountBook, StoredDay
-from apps.ledger.commands import EventRule, HeldRow
+from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.rules import AccountRef
 
+CONVOY_ACCOUNTS_MIN = 100  # batches of fewer accounts seldom share them
+CONVOY_HEAD = 8  # two batches with half of all accounts each nearly always share one of their first eight
 # From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
 COPY_ROWS_MIN = 100
 
@@ -54,16 +63,12 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
         return [cursor.fetchall() for cursor in cursors]
 
 
-def copy_rows(statement: str, rows: Iterable[str], *, rows_at_once: int = 100) -> None:
-    """COPY rows that are text already. They are sent as they are made, so the server works meanwhile."""
+def copy_rows(statement: str, blocks: Iterable[str]) -> None:
+    """COPY rows that are text already, in blocks. They are sent as they are made, so the server works meanwhile."""
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-        buffer: list[str] = []
-        for row in rows:
-            buffer.append(row)
-            if len(buffer) == rows_at_once:
-                copy.write("".join(buffer))
-                buffer = []
-        copy.write("".join(buffer))
+        for block in blocks:
+            if block:
+                copy.write(block)
 
 
 def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
@@ -93,15 +98,47 @@ ORDER BY a.branch, a.account, a.currency
 FOR NO KEY UPDATE OF a
 """
 _EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
-_CLOSED = "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL"
+# Closed days and suspensions are read behind the accounts' locks: see Note [Suspended] in suspensions.py.
+_SUSPENDED = "SELECT id, branch, account, currency, mode, until FROM ledger_suspension WHERE liftedat IS NULL FOR KEY SHARE"
+# Of a row with an account's key, for those who choose what to do next.
+NOT_SUSPENDED = """NOT EXISTS (
+    SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = {0}.branch
+        AND (s.account IS NULL OR s.account = {0}.account AND s.currency = {0}.currency)))"""
+_CLOSED = f"""
+SELECT closeduntil, NULL::uuid, branch, NULL, NULL, NULL, NULL::timestamptz
+FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL
+UNION ALL SELECT NULL, s.* FROM ({_SUSPENDED}) s
+"""  # noqa: S608 - a constant
 
 
-def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+class Accounts(NamedTuple):
+    """Locked accounts, and the suspensions there are."""
+
+    books: dict[AccountRef, AccountBook]
+    suspended: list[Suspended]
+
+
+def lock_accounts(refs: Collection[AccountRef]) -> Accounts:
     """Lock accounts in key order and read their totals. See Note [Fences], 2.
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
-    return _books(fetch(_LOCK, columns(refs, 3)))
+    return _lock(_LOCK, refs)
+
+
+def _lock(statement: str, refs: Collection[AccountRef]) -> Accounts:
+    locked, suspended = fetch_all((statement, columns(refs, 3)), (_SUSPENDED, []))
+    return Accounts(_books(locked), [Suspended(*row) for row in suspended])
+
+
+def _closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int], list[Suspended]]:
+    closed, suspended = {}, []
+    for day, *row in rows:
+        if day is not None:
+            closed[row[1]] = day.toordinal()
+        else:
+            suspended.append(Suspended(*row))
+    return closed, suspended
 
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
@@ -119,6 +156,7 @@ class Locked(NamedTuple):
     days: dict[AccountRef, list[StoredDay]]
     events: dict[int, EventRule]
     closed: dict[str, int]  # branch to the ordinal of its last closed day
+    suspended: list[Suspended]
 
 
 def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
@@ -130,19 +168,22 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> L
     refs = list(since)
     keys = columns(refs, 3)
     branches = array_text(list({ref.branch for ref in refs}))
-    locked, days, events, closed = fetch_all(
+    # See Note [Convoy].
+    head = [(_LOCK, columns(nsmallest(CONVOY_HEAD, refs), 3))] if len(refs) >= CONVOY_ACCOUNTS_MIN else []
+    *_, locked, days, events, closed = fetch_all(
+        *head,
         (_LOCK, keys),
         (_DAYS, [*keys, array_text(list(since.values()))]),
         (_EVENTS, [array_text(list(codes))]),
         (_CLOSED, [branches]),
     )
     rules = {code: EventRule(*rule) for code, *rule in events}
-    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed})
+    return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed))
 
 
-def lock_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+def lock_deferred(refs: Collection[AccountRef]) -> Accounts:
     """Lock deferred accounts for a roll-up, in key order."""
-    return _books(fetch(_LOCK.replace("NOT a.deferred", "a.deferred"), columns(refs, 3)))
+    return _lock(_LOCK.replace("NOT a.deferred", "a.deferred"), refs)
 
 
 class DeferredAccounts(NamedTuple):
@@ -150,6 +191,7 @@ class DeferredAccounts(NamedTuple):
 
     statuses: dict[AccountRef, str]
     closed: dict[str, int]
+    suspended: list[Suspended]
 
 
 def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
@@ -173,7 +215,7 @@ def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
         (_CLOSED, [array_text(branches)]),
     )
     found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
-    return DeferredAccounts(found, {branch: day.toordinal() for branch, day in closed})
+    return DeferredAccounts(found, *_closed_and_suspended(closed))
 
 
 def stop_deferred(branch: str) -> None:

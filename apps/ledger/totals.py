@@ -6,6 +6,9 @@ from decimal import Decimal
 
 from apps.common.errors import InvalidRequest
 from apps.common.money import CURRENCY
+from apps.ledger import months_behind
+from apps.ledger.chain_lines import after
+from apps.ledger.months_behind import MonthArchived
 from apps.ledger.queries import check_key, check_period, no_account
 from apps.ledger.reading import fetch, fetch_limited
 from apps.ledger.rules import AccountRef, Side
@@ -67,7 +70,7 @@ def totals_by_event(
     """Count and sum of each event and side in a period, of one account, a branch, or the whole ledger.
 
     Raises NotFound for an unknown account or branch, InvalidRequest for a period that ends before it begins or is longer
-    than TOTALS_DAYS_MAX days, and TooMuchToRead.
+    than TOTALS_DAYS_MAX days, MonthArchived, and TooMuchToRead.
     """
     check_period(date_from, date_to, days_max=TOTALS_DAYS_MAX)
     if account is not None and branch is None:
@@ -76,6 +79,7 @@ def totals_by_event(
     named = [f"{name} = %({name})s" for name, value in (("branch", branch), ("account", account)) if value is not None]
     values = {"branch": branch, "account": account, "currency": currency, "from": date_from, "to": date_to}
     found = fetch_limited(_TOTALS.format(where=" AND ".join([*named, _PERIOD])), values)
+    _check_at_hand(branch, account, currency, date_from, date_to)
     events = tuple(EventTotal(*row) for row in found)
     return EventTotals(
         branch=branch,
@@ -100,6 +104,16 @@ def _check_scope(branch: str | None, account: str | None, currency: str) -> None
         is_there = fetch(sql, [branch, account, currency])
     if not is_there:
         raise no_account()
+
+
+def _check_at_hand(branch: str | None, account: str | None, currency: str, date_from: date, date_to: date) -> None:
+    """Raises MonthArchived when lines of the period are archived. Asked after reading, as ``months_behind`` says."""
+    if branch is not None and account is not None:
+        months_behind.check_period(AccountRef(branch, account, currency), date_from=date_from, date_to=date_to)
+        return
+    gone = [month for month in months_behind.detached() if date_from < after(month) and month <= date_to]
+    if gone:
+        raise MonthArchived(f"The lines of {max(gone):%Y-%m} are archived. Begin at {after(max(gone))}.", field="from")
 
 
 def _sum(events: tuple[EventTotal, ...], side: Side) -> Decimal:

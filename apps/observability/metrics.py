@@ -49,6 +49,26 @@ SAGA_RUNS_OVER = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+LEDGER_DIFFERENCES = Gauge(
+    "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
+)
+LEDGER_CHECK_AGE = Gauge(
+    "lastro_ledger_check_age_seconds", "Since the moment that the last whole check of this kind saw.", ("kind",)
+)
+LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
+LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
+LEDGER_UNCHAINED = Gauge(
+    "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
+)
+LEDGER_UNCHAINED_OLDEST = Gauge(
+    "lastro_ledger_unchained_oldest_seconds", "Age of the oldest line that is not in the chain yet; 0 when all are."
+)
+LEDGER_CHAIN_DAMAGES = Gauge(
+    "lastro_ledger_chain_damages", "What was found changed in the ledger's chain, in this round of its proof or the last."
+)
+LEDGER_CHAIN_PROVED_AGE = Gauge(
+    "lastro_ledger_chain_proved_seconds", "Age of the last whole round of the proof; absent before the first one."
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -15,6 +15,7 @@ from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
+from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
 from apps.saga import public as saga
@@ -101,6 +102,8 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
+    if may("ledger.view_difference"):
+        needs += _ledger_needs(ledger.care_now(now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     verdict = home_verdict(things=len(needs), in_flight=in_flight)
     return Home(
@@ -160,6 +163,28 @@ def _message_needs(messages: messaging.MessagesNow, *, now: datetime) -> list[Ne
 
 def _message_need(title: str, where: str, href: str, since: datetime | None) -> Need:
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
+
+
+def _ledger_needs(care: ledger.CareNow) -> list[Need]:
+    found = []
+    if care.differences:
+        found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
+    if care.suspensions:
+        found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
+    return found
+
+
+def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:
+    state = {"state": "OPEN"} if name == "difference" else {}
+    return Need(
+        title=f"{plural(count, name, f'{name}s')} in the ledger",
+        where=where,
+        since=since,
+        amount=None,
+        who="",
+        href=rows(f"ledger_{name}", **state),
+        door=f"Open {name}s",
+    )
 
 
 def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:

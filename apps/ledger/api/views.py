@@ -343,7 +343,7 @@ class TransactionView(APIView):
     @extend_schema(
         operation_id="ledger_transaction",
         parameters=[*QUESTION],
-        responses={200: serializers.TransactionsSerializer, **_REFUSED},
+        responses={200: serializers.TransactionsSerializer, 409: ProblemSerializer, **_REFUSED},
     )
     def get(self, request: Request, key: UUID) -> Response:
         """The line with this id, or all lines of the entry with this tracekey."""
@@ -356,5 +356,6 @@ def _lines(key: UUID) -> tuple[public.TransactionLine, ...]:
     line = public.transaction_by_id(key)
     lines = (line,) if line else public.transactions_by_tracekey(key)
     if not lines:
+        public.check_line(key)
         raise NotFound("There is no transaction with this id or tracekey.")
     return lines

@@ -17,9 +17,9 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from apps.common.errors import InvalidRequest, NotFound
-from apps.ledger import metrics, reading, replica
+from apps.ledger import metrics_replica, reading, replica
 from apps.ledger import public as ledger
-from apps.ledger.checks import check_replica_is_another, check_replica_is_ours
+from apps.ledger.system_checks import check_replica_is_another, check_replica_is_ours
 from tests.integration.ledger.api.test_views import body, client_with, send
 from tests.integration.ledger.conftest import ANA, NOW, TODAY, fund, open_bank
 from tests.standby import Standby, as_replica, following
@@ -79,7 +79,7 @@ class TestReplicaThatIsNone:
             replica.link.resting_until = 0.0
             assert source("0/0") == "primary"
             assert len(caplog.records) == 1  # it was down before
-            assert [reading.value for reading in metrics.readings()] == [0]
+            assert [reading.value for reading in metrics_replica.readings()] == [0]
             (found,) = check_replica_is_ours(databases=["replica"])
             assert found.id == "ledger.E002"
 
@@ -228,7 +228,7 @@ class TestRealReplica:
 
     def is_checked_and_measured(self) -> None:
         assert check_replica_is_another() == check_replica_is_ours(databases=["replica"]) == []
-        up, behind = metrics.readings()
+        up, behind = metrics_replica.readings()
         assert (up.value, behind.value >= 0) == (1, True)
         with transaction.atomic():
             call_command("check", "--database", "replica", verbosity=0)

@@ -12,5 +12,5 @@ CREATE INDEX ledger_hold_ended ON ledger_hold (branch, account, currency, endeda
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0006_post_line")]
+    dependencies = [("ledger", "0013_chain_rules")]
     operations = [migrations.RunSQL(FORWARD, "DROP INDEX ledger_hold_ended")]
