@@ -11,8 +11,8 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database; check the replica."""
-        from apps.ledger import metrics, metrics_chain, metrics_replica, replica_checks, witness  # noqa: F401  # checks register themselves
+        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database; look after the replica."""
+        from apps.ledger import metrics, metrics_chain, metrics_replica, system_checks, witness  # noqa: F401  # a check registers itself
         from apps.saga import public as saga
 
         for source in (metrics, metrics_chain, metrics_replica):

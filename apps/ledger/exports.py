@@ -66,7 +66,7 @@ def export_statement(account: AccountRef, *, date_from: date, date_to: date, for
     """A statement as a file: csv, ofx or text. What it tells is fixed now; its parts are read when they are taken.
 
     Raises NotFound, InvalidRequest for a period that ends before it begins, MonthArchived when some of its lines
-    are, and TooMuchToRead above EXPORT_LINES_MAX lines.
+    are in the archive, and TooMuchToRead above EXPORT_LINES_MAX lines.
     """
     check_period(date_from, date_to)
     check_key(account)
@@ -78,7 +78,8 @@ def export_statement(account: AccountRef, *, date_from: date, date_to: date, for
     if line_count > EXPORT_LINES_MAX:
         raise TooMuchToRead(f"The period has more than {EXPORT_LINES_MAX} lines: ask for a shorter one.", field="from")
     if opening + net != closing:
-        months_behind.tell_missing(account, date_from=date_from, date_to=date_to)
+        months_behind.check_period(account, date_from=date_from, date_to=date_to)
+        raise RuntimeError(f"Lines of {account} do not add up to its days, and none of the period are archived.")
     head = formats.Head(account, date_from, date_to, opening, closing, made_at=now)
     kind = formats.FORMATS[format]
     fetch_page = _page_reader({**scope, "last_seq": last_seq, "limit": PAGE_LINES, "after_date": date_from, "after_seq": 0})

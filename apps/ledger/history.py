@@ -113,7 +113,8 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
         raise NotFound("There was no such ledger account at that moment.", field="account")
     debit, credit, pending, is_complete = found[0]
     if not is_complete:
-        months_behind.tell_missing(account, date_from=date.min, date_to=until)
+        months_behind.check_period(account, date_from=date.min, date_to=until)
+        raise RuntimeError(f"Lines of {account} up to {until} do not add up to its days, and none are archived.")
     posted = credit - debit
     return MomentBalance(
         account=account,

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from datetime import date, timedelta
-from typing import NoReturn
 from uuid import UUID
 
 from apps.common.arrays import array_text
@@ -51,19 +50,6 @@ def check_period(account: AccountRef, *, date_from: date, date_to: date) -> None
     if found := fetch(_OF_ACCOUNT, values):
         month, path = found[0]
         raise MonthArchived(f"{_words(month, path)} Begin at {after(month)}.", field="from")
-
-
-def tell_missing(account: AccountRef, *, date_from: date, date_to: date) -> NoReturn:
-    """Say why lines of this account and period are missing. Raises MonthArchived, RuntimeError when they were taken out."""
-    check_period(account, date_from=date_from, date_to=date_to)
-    raise RuntimeError(f"Lines of {'/'.join(account)} up to {date_to} are gone, and no archive has them.")
-
-
-def check_days(date_from: date, date_to: date) -> None:
-    """Raises MonthArchived when any lines of these days may be archived, of whatever account."""
-    months = Month.objects.filter(state=Month.State.DETACHED, month__gte=date_from.replace(day=1), month__lte=date_to)
-    if row := months.order_by("month").last():
-        raise MonthArchived(f"{_words(row.month, row.path)} Begin at {after(row.month)}.", field="from")
 
 
 _OF_KEYS = """

@@ -7,6 +7,8 @@ from decimal import Decimal
 from apps.common.errors import InvalidRequest
 from apps.common.money import CURRENCY
 from apps.ledger import months_behind
+from apps.ledger.chain_lines import after
+from apps.ledger.months_behind import MonthArchived
 from apps.ledger.queries import check_key, check_period, no_account
 from apps.ledger.reading import fetch, fetch_limited
 from apps.ledger.rules import AccountRef, Side
@@ -77,10 +79,7 @@ def totals_by_event(
     named = [f"{name} = %({name})s" for name, value in (("branch", branch), ("account", account)) if value is not None]
     values = {"branch": branch, "account": account, "currency": currency, "from": date_from, "to": date_to}
     found = fetch_limited(_TOTALS.format(where=" AND ".join([*named, _PERIOD])), values)
-    if branch is not None and account is not None:
-        months_behind.check_period(AccountRef(branch, account, currency), date_from=date_from, date_to=date_to)
-    else:
-        months_behind.check_days(date_from, date_to)
+    _check_at_hand(branch, account, currency, date_from, date_to)
     events = tuple(EventTotal(*row) for row in found)
     return EventTotals(
         branch=branch,
@@ -105,6 +104,16 @@ def _check_scope(branch: str | None, account: str | None, currency: str) -> None
         is_there = fetch(sql, [branch, account, currency])
     if not is_there:
         raise no_account()
+
+
+def _check_at_hand(branch: str | None, account: str | None, currency: str, date_from: date, date_to: date) -> None:
+    """Raises MonthArchived when lines of the period are archived. Asked after reading, as ``months_behind`` says."""
+    if branch is not None and account is not None:
+        months_behind.check_period(AccountRef(branch, account, currency), date_from=date_from, date_to=date_to)
+        return
+    gone = [month for month in months_behind.detached() if date_from < after(month) and month <= date_to]
+    if gone:
+        raise MonthArchived(f"The lines of {max(gone):%Y-%m} are archived. Begin at {after(max(gone))}.", field="from")
 
 
 def _sum(events: tuple[EventTotal, ...], side: Side) -> Decimal:

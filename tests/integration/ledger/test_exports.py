@@ -196,7 +196,7 @@ class TestOneMoment:
             cursor.execute("SET LOCAL session_replication_role = replica; DELETE FROM ledger_transaction")
         with pytest.raises(RuntimeError):
             list(file.parts)
-        with pytest.raises(RuntimeError, match="gone"):
+        with pytest.raises(RuntimeError):
             export("csv")
 
 

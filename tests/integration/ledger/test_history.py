@@ -103,7 +103,7 @@ class TestBalanceAsOf:
         fund(ANA, 1)
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica; DELETE FROM ledger_transaction")
-        with pytest.raises(RuntimeError, match="gone"):
+        with pytest.raises(RuntimeError):
             as_of(ANA, NOW)
         assert as_of(ANA, NOW + timedelta(days=9)).posted == 1  # no line of theirs is asked for
         assert as_of(BOB, NOW).posted == 0

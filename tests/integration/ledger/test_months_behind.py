@@ -1,6 +1,7 @@
 """Months that are over: sealed, exported, detached, asked for, and brought back."""
 
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
 from io import StringIO
 from pathlib import Path
 from uuid import UUID
@@ -26,7 +27,6 @@ from tests.integration.ledger.chained import (
     FEBRUARY,
     FIRST,
     IN_FEBRUARY,
-    IN_JANUARY,
     JANUARY,
     MARCH,
     TRANSFER,
@@ -417,16 +417,22 @@ class TestWhoAsksForADetachedMonth:
                 ledger.statement(BOB, date_from=first, date_to=last)
             assert refused.value.field == "from"
 
-    def test_totals_exports_and_what_was_known_then_are_refused_by_name(self, january_is_away: Path) -> None:
-        january = {"date_from": JANUARY, "date_to": end_of(JANUARY)}
-        with pytest.raises(MonthArchived):
-            ledger.export_statement(ANA, **january, format="csv", now=NOW)
-        for scope in ({}, {"branch": ANA.branch}, {"branch": ANA.branch, "account": ANA.account}):
-            with pytest.raises(MonthArchived):
-                ledger.totals_by_event(**january, **scope)
-        Account.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
-        with pytest.raises(MonthArchived):
-            ledger.balance_as_of(ANA, IN_JANUARY, now=NOW)
+    def test_files_totals_and_past_moments_are_refused_too(self, january_is_away: Path) -> None:
+        end = end_of(JANUARY)
+        then = datetime.combine(JANUARY + timedelta(days=25), time(15), UTC)
+        questions: list[Callable[[], object]] = [
+            lambda: ledger.export_statement(BOB, date_from=JANUARY, date_to=end, format="csv", now=NOW),
+            lambda: ledger.totals_by_event(branch=BOB.branch, account=BOB.account, date_from=JANUARY, date_to=end),
+            lambda: ledger.totals_by_event(date_from=end, date_to=TODAY),
+        ]
+        for question in questions:
+            with pytest.raises(MonthArchived, match="2026-01"):
+                question()
+        assert ledger.totals_by_event(date_from=end + timedelta(days=1), date_to=TODAY).events
+        assert ledger.balance_as_of(BOB, NOW, now=NOW).posted == ledger.balance(BOB).posted
+        Account.objects.update(created_at=then - timedelta(days=60))
+        with pytest.raises(MonthArchived, match="2026-01"):
+            ledger.balance_as_of(BOB, then, now=NOW)
 
     def test_a_statement_without_days_in_it_is_given(self, january_is_away: Path) -> None:
         assert len(ledger.statement(ANA, date_from=JANUARY + timedelta(days=20), date_to=TODAY).lines) == 2
