@@ -26,6 +26,14 @@ def _triage_active(request: HttpRequest) -> bool:
     return request.path.startswith("/admin/triage/")
 
 
+def _accounts_active(request: HttpRequest) -> bool:
+    return request.path.startswith(("/admin/ledger/account/", "/admin/accounts/"))
+
+
+def _entries_active(request: HttpRequest) -> bool:
+    return request.path.startswith(("/admin/ledger/transaction/", "/admin/entries/"))
+
+
 _TRIAGE = {
     **_model("Triage", "inbox", "saga", "run", active=_triage_active),
     "link": reverse_lazy("admin:backoffice_triage"),
@@ -112,8 +120,8 @@ UNFOLD: dict[str, Any] = {
                 "title": "Money",
                 "items": [
                     _model("Payments", "credit_card", "payments", "payment"),
-                    _model("Ledger accounts", "account_balance", "ledger", "account"),
-                    _model("Transactions", "swap_vert", "ledger", "transaction"),
+                    _model("Ledger accounts", "account_balance", "ledger", "account", active=_accounts_active),
+                    _model("Transactions", "swap_vert", "ledger", "transaction", active=_entries_active),
                     _model("Balances", "balance", "ledger", "balance"),
                     _model("Holds", "front_hand", "ledger", "hold"),
                 ],

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import act, actions, triage
+from apps.backoffice.pages import account, act, actions, entry, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -15,6 +15,7 @@ _ABOUT_A_RUN = (
     *(("compensate", "compensate"), ("skip", "skip"), ("handled", "handle")),
 )
 _ACTION = "triage/actions/<uuid:action_id>/"
+_ACCOUNT = "accounts/<str:branch>/<str:account>/<str:currency>/"
 
 
 def page_urls() -> list[URLPattern]:
@@ -37,6 +38,10 @@ def page_urls() -> list[URLPattern]:
         path(f"{_ACTION}live/", inside(actions.action_live_view), name="backoffice_triage_action_live"),
         path(f"{_ACTION}approve/", inside(actions.approve_view), name="backoffice_triage_action_approve"),
         path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
+        path(_ACCOUNT, inside(account.account_view), name="backoffice_account"),
+        path(f"{_ACCOUNT}live/", inside(account.account_live), name="backoffice_account_live"),
+        path("entries/<uuid:tracekey>/", inside(entry.entry_view), name="backoffice_entry"),
+        path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),

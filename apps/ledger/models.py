@@ -17,6 +17,8 @@ from apps.ledger.rules import (
     SUM_DIGITS_MAX,
 )
 
+_ACCOUNT = ["branch", "account", "currency"]
+
 
 class Event(models.Model):
     """What a posting is for, and on which side it may stand."""
@@ -218,7 +220,7 @@ class Deferred(models.Model):
             models.CheckConstraint(name="ledger_deferred_amount_positive", condition=Q(amount__gt=0)),
             models.CheckConstraint(name="ledger_deferred_side", condition=Q(debit_credit__in=["D", "C"])),
         ]
-        indexes = [models.Index(name="ledger_deferred_account", fields=["branch", "account", "currency"])]
+        indexes = [models.Index(name="ledger_deferred_account", fields=_ACCOUNT)]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -329,7 +331,8 @@ class Hold(models.Model):
             ),
         ]
         indexes = [
-            models.Index(name="ledger_hold_open", fields=["branch", "account", "currency"], condition=Q(status="OPEN")),
+            models.Index(name="ledger_hold_open", fields=_ACCOUNT, condition=Q(status="OPEN")),
+            models.Index(name="ledger_hold_ended_of", fields=[*_ACCOUNT, "id"], condition=~Q(status="OPEN")),  # a page
             models.Index(name="ledger_hold_expiry", fields=["expires_at"], condition=Q(status="OPEN")),
         ]
 

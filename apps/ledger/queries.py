@@ -113,10 +113,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance(account: AccountRef) -> AccountBalance:
     """The account now; what of it still waits to be rolled up included. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_BALANCE, list(account))
     if not found:
-        raise _no_account()
+        raise no_account()
     status, min_balance, max_balance, posted, pending = found[0]
     return AccountBalance(
         account=account,
@@ -129,13 +129,15 @@ def balance(account: AccountRef) -> AccountBalance:
     )
 
 
-def _check_key(account: AccountRef) -> None:
+def check_key(account: AccountRef) -> None:
+    """Raises NotFound for a key that no account can have."""
     # A NUL reaches here from a URL, and PostgreSQL refuses it with an error of its own.
     if any("\x00" in part for part in account):
-        raise _no_account()
+        raise no_account()
 
 
-def _no_account() -> NotFound:
+def no_account() -> NotFound:
+    """The answer for an account that is not there."""
     return NotFound("There is no such ledger account.", field="account")
 
 
@@ -153,10 +155,10 @@ WHERE a.branch = %s AND a.account = %s AND a.currency = %s
 
 def balance_on(account: AccountRef, day: date) -> DayBalance:
     """The account at the end of ``day``; back-dated lines included, holds not. Raises NotFound."""
-    _check_key(account)
+    check_key(account)
     found = fetch(_DAY, [day, *account])
     if not found:
-        raise _no_account()
+        raise no_account()
     dateref, debit, credit, accumulated_debit, accumulated_credit = found[0]
     zero = Decimal("0.00")
     accumulated_debit, accumulated_credit = accumulated_debit or zero, accumulated_credit or zero
@@ -210,7 +212,7 @@ def statement(
     """
     if date_to < date_from:
         raise InvalidRequest("The period ends before it begins.", field="to")
-    _check_key(account)
+    check_key(account)
     limit = max(1, min(limit, PAGE_ROWS_MAX))
     after_date, after_seq = _position(cursor) if cursor else (date_from, 0)
     found = fetch(
@@ -227,7 +229,7 @@ def statement(
         },
     )
     if not found:
-        raise _no_account()
+        raise no_account()
     rows = [row for row in found if row[2] is not None]
     last = rows[limit - 1] if len(rows) > limit else None
     return Statement(

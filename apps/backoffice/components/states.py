@@ -133,6 +133,22 @@ LOOKS: dict[str, dict[str, Look]] = {
         "VOIDED": _undo("Let go"),
         "EXPIRED": _idle("Expired", "clock"),
     },
+    "account": {
+        "ACTIVE": _ok("Open"),
+        "FROZEN": Look("warn", "lock", "Frozen"),
+        "CLOSED": _idle("Closed", "lock"),
+    },
+    "fork": {
+        "COMPLETED": _ok("Would complete"),
+        "REFUSED": _idle("Would be refused", "close"),
+        "FAILED": _bad("Would fail"),
+    },
+    "forked": {
+        "DONE": _ok("Done"),
+        "NOT_ASKED": _idle("Not asked", "skip"),
+        "REFUSED": _idle("Refused", "close"),
+        "FAILED": _bad("Failed"),
+    },
     "reservation": {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),
