@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import account, act, actions, entry, triage
+from apps.backoffice.pages import account, act, actions, entry, forks, resets, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -29,6 +29,9 @@ def page_urls() -> list[URLPattern]:
             path(f"runs/<uuid:run_id>/{word}/", inside(act.run_view), {"action": action}, name=f"backoffice_run_{word}")
             for word, action in _ABOUT_A_RUN
         ),
+        path("runs/<uuid:run_id>/fork/", inside(forks.ask_view), name="backoffice_run_fork"),
+        path("runs/<uuid:run_id>/reset/", inside(resets.reset_view), name="backoffice_run_reset"),
+        path("forks/<uuid:fork_id>/", inside(forks.fork_view), name="backoffice_fork"),
         path("triage/", inside(triage.list_view), name="backoffice_triage"),
         path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),
         path("triage/act/", inside(act.act_view), name="backoffice_triage_act"),

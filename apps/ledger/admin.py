@@ -228,7 +228,7 @@ class AccountAdmin(ReadOnlyAdmin):
     ) -> HttpResponseBase:
         """The page of an account joins what other apps know, so it stands on the floor above: the back office."""
         row = self.get_object(request, object_id)
-        if row is None or not self.has_view_permission(request, row):
+        if row is None or request.method != "GET" or not self.has_view_permission(request, row):
             answer: HttpResponseBase = super().change_view(request, object_id, form_url, extra_context)
             return answer
         return redirect("admin:backoffice_account", row.branch_id, row.account, row.currency)

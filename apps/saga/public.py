@@ -65,7 +65,7 @@ from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
-from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
+from apps.saga.resets import NotFailed, NotReopened, ResetChoice, UnsafeReset, reset, reset_choices
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
@@ -153,6 +153,7 @@ __all__ = [
     "Preview",
     "Progress",
     "Question",
+    "ResetChoice",
     "Resumed",
     "Revise",
     "Run",
@@ -221,6 +222,7 @@ __all__ = [
     "registered",
     "request_action",
     "reset",
+    "reset_choices",
     "resume",
     "run_input",
     "run_progress",

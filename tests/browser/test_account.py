@@ -1,20 +1,19 @@
 """The page of an account, its entries and a reversal as a person meets them."""
 
 from datetime import timedelta
-from decimal import Decimal
 from uuid import uuid4
 
 import pytest
 from django.db import transaction
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 from apps.common.clock import business_date
 from apps.ledger import public as ledger
 from tests.browser.conftest import SIZES, OpenPage
 from tests.browser.test_accessibility import CHECKS
 from tests.browser.test_pages import assert_no_sideways_scroll, shoot
-from tests.integration.ledger.conftest import ANA, BOB, LIMITED, fund, money, move, open_bank, post
+from tests.integration.ledger.conftest import ANA, BOB, LIMITED, money, move, open_bank, post
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = f"/admin/accounts/{ANA.branch}/{ANA.account}/{ANA.currency}/"

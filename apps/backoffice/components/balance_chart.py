@@ -123,12 +123,11 @@ def balance_chart(
     limits = _limits(closings, floor, ceiling)
     free = [closing - shown.get(day, Decimal(0)) for day, closing in zip(days, closings, strict=True)]
     low, high, step = _scale([*closings, *free, *limits.values()])
-    lines = int((high - low) / step) + 1
     scale = _Scale(frame, len(days), low, high)
     end_held = shown.get(days[-1], Decimal(0))
     return Chart(
         frame=frame,
-        grid=tuple(Mark(scale.y(value), short_amount(value)) for value in (low + step * n for n in range(lines))),
+        grid=tuple(Mark(scale.y(value), short_amount(value)) for value in _grid(low, high, step)),
         days=_day_marks(days, scale, frame.days),
         line=_line(closings, scale),
         area=_area(closings, scale),
@@ -180,15 +179,19 @@ def _limits(closings: Sequence[Decimal], floor: Decimal | None, ceiling: Decimal
 
 
 def _scale(values: Sequence[Decimal]) -> tuple[Decimal, Decimal, Decimal]:
-    """Lowest and highest line of the grid, and their distance: round numbers around zero and all values."""
+    """The lowest value, the highest line of the grid, and the distance of its lines: a round number."""
     low, high = min(*values, Decimal(0)), max(*values, Decimal(0))
-    span = high - low or Decimal(100)
-    raw = span / (LINES_MAX - 1)
+    raw = (high - low or Decimal(100)) / (LINES_MAX - 1)
     power = Decimal(10) ** math.floor(math.log10(raw))
     step = next(power * times for times in (1, 2, 5, 10) if power * times >= raw)
-    bottom = (low / step).to_integral_value(rounding="ROUND_FLOOR") * step
     top = (high / step).to_integral_value(rounding="ROUND_CEILING") * step
-    return bottom, max(top, bottom + step), step
+    return low, top if top > low else low + step, step
+
+
+def _grid(low: Decimal, high: Decimal, step: Decimal) -> list[Decimal]:
+    """The lines of the grid: zero, and whole steps from it."""
+    first, last = (low / step).to_integral_value(rounding="ROUND_CEILING"), (high / step).to_integral_value("ROUND_FLOOR")
+    return [step * n for n in range(int(first), int(last) + 1)]
 
 
 def _line(closings: Sequence[Decimal], scale: _Scale) -> str:

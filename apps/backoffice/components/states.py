@@ -133,6 +133,13 @@ LOOKS: dict[str, dict[str, Look]] = {
         "VOIDED": _undo("Let go"),
         "EXPIRED": _idle("Expired", "clock"),
     },
+    "approval": {
+        "OPEN": _waiting("Waits"),
+        "APPROVED": _ok("Approved"),
+        "REFUSED": _idle("Refused", "close"),
+        "EXPIRED": _near("Nobody decided"),
+        "CLOSED": _undo("Not needed any more"),
+    },
     "account": {
         "ACTIVE": _ok("Open"),
         "FROZEN": Look("warn", "lock", "Frozen"),
