@@ -146,6 +146,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _model("Users", "group", "auth", "user"),
                     _model("Interventions", "front_hand", "saga", "audit"),
+                    _model("Incidents", "report", "saga", "incident"),
+                    _model("Actions on runs", "checklist", "saga", "bulkaction"),
                     _model("Audit log", "fact_check", "admin", "logentry"),
                 ],
             },

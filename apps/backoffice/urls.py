@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import account, act, actions, entry, forks, resets, triage
+from apps.backoffice.pages import account, act, actions, care, entry, forks, resets, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -35,6 +35,7 @@ def page_urls() -> list[URLPattern]:
         path("triage/", inside(triage.list_view), name="backoffice_triage"),
         path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),
         path("triage/act/", inside(act.act_view), name="backoffice_triage_act"),
+        path("triage/care/", inside(care.care_view), name="backoffice_triage_care"),
         path("triage/groups/<uuid:incident_id>/", inside(triage.group_view), name="backoffice_triage_group"),
         path("triage/groups/<uuid:incident_id>/live/", inside(triage.group_live_view), name="backoffice_triage_group_live"),
         path(_ACTION, inside(actions.action_view), name="backoffice_triage_action"),
