@@ -6,14 +6,13 @@ from uuid import uuid4
 import pytest
 from django.db import transaction
 from django.utils import timezone
-from playwright.sync_api import Page
+from playwright.sync_api import expect
 
 from apps.common.clock import business_date
 from apps.ledger import public as ledger
-from tests.browser.conftest import SIZES, OpenPage
-from tests.browser.test_accessibility import CHECKS
-from tests.browser.test_pages import assert_no_sideways_scroll, shoot
-from tests.integration.ledger.conftest import ANA, BOB, LIMITED, money, move, open_bank, post
+from tests.browser.conftest import OpenPage
+from tests.browser.test_accessibility import look
+from tests.integration.ledger.conftest import ANA, BOB, LIMITED, line, money, move, open_bank, post
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = f"/admin/accounts/{ANA.branch}/{ANA.account}/{ANA.currency}/"
@@ -47,29 +46,32 @@ def account(transactional_db: None) -> ledger.PostResult:
 
 
 def fund_line(amount: int, **options: object) -> ledger.Entry:
-    from tests.integration.ledger.conftest import line
-
     return line(ANA, "C", amount, description="Card sale", **options)
-
-
-def assert_accessible(page: Page) -> None:
-    assert page.evaluate(CHECKS, ".bo")["wrong"] == []
 
 
 class TestAccount:
     def test_fits_and_is_readable_in_every_size_and_theme(self, open_page: OpenPage, account: ledger.PostResult) -> None:
         entry = f"/admin/entries/{account.tracekey}/"
-        pages = {"account": PAGE, "days": f"{PAGE}?tab=days", "holds": f"{PAGE}?tab=holds", "entry": entry,
-                 "reverse": f"{entry}reverse/"}  # fmt: skip
-        for dark in (False, True):
-            page = open_page(dark=dark)
-            for name, address in pages.items():
-                answer = page.goto(address)
-                assert answer is not None
-                assert answer.status == 200, name
-                for size in ("desktop", "phone"):
-                    width, height = SIZES[size]
-                    page.set_viewport_size({"width": width, "height": height})
-                    shoot(page, f"acct_{name}_{size}_{'dark' if dark else 'light'}")
-                    assert_no_sideways_scroll(page)
-                    assert_accessible(page)
+        tabs = {f"account_{tab}": f"{PAGE}?tab={tab}" for tab in ("statement", "days", "holds")}
+        page = open_page()
+        wrong = []
+        for name, address in {**tabs, "entry": entry, "reverse": f"{entry}reverse/"}.items():
+            answer = page.goto(address)
+            assert answer is not None
+            assert answer.status == 200, name
+            wrong += look(page, name)
+        assert wrong == []
+
+    def test_an_entry_is_found_and_taken_back(self, open_page: OpenPage, account: ledger.PostResult) -> None:
+        page = open_page()
+        page.goto(PAGE)
+        page.get_by_label("Amount, trace key, or how a text begins").fill("33.00")
+        page.get_by_role("button", name="Show").click()
+        page.locator(".bo-stm a.bo-mono").click()
+        page.get_by_role("link", name="Take back…").click()
+        expect(page.get_by_role("heading", name="What would be posted")).to_be_visible()
+        page.get_by_label("Reason, kept in the audit log").fill("refunded twice")
+        page.get_by_role("button", name="Take back").dblclick()
+        expect(page.get_by_text("it was taken back already")).to_be_visible()
+        expect(page.get_by_text("refunded twice")).to_be_visible()
+        assert ledger.balance(LIMITED).posted == money(0)
