@@ -53,7 +53,10 @@ UNFOLD: dict[str, Any] = {
     "ENVIRONMENT": "apps.backoffice.shell.environment",
     "DASHBOARD_CALLBACK": "apps.backoffice.pages.home.dashboard",
     "STYLES": [lambda _request: static("backoffice/backoffice.css")],
-    "SCRIPTS": [lambda _request: static("backoffice/shell.js")],
+    "SCRIPTS": [
+        lambda _request: static("backoffice/shell.js"),
+        lambda _request: static("backoffice/attributes.js"),
+    ],
     "BORDER_RADIUS": "6px",
     "COLORS": {
         # Light is the theme's own scale; the dark end is a little deeper, as in the design.
