@@ -3,7 +3,7 @@
 Note [How strict]
 No script but our files runs, and no style but our files and the two blocks that the shell writes into its pages, which are
 named by their hashes. No code is made of text: the shell's Alpine does so with the text of attributes, and
-static/backoffice/attributes.js reads them in its place. What is left open, because the shell needs it: styles in attributes.
+static/backoffice/attributes.js reads them in its place. Styles in attributes are left open: the shell needs them.
 Nothing is loaded from, or sent to, another host, and no other host frames a page.
 """
 

@@ -13,6 +13,9 @@ class DomainError(Exception):
     code: ClassVar[str] = "R000"
     status: ClassVar[int] = 409  # what HTTP says; 422 is kept for malformed requests
     retryable: ClassVar[bool] = False  # may the very same request succeed later?
+    # Is it over by itself, whatever was asked for? Then it is no refusal of this request, and who repeats does not count.
+    passes: ClassVar[bool] = False
+    stops_queue: bool = False  # would whatever comes next from a queue end the same? Then the queue waits
 
     def __init__(self, detail: str | None = None, *, field: str | None = None) -> None:
         """``detail`` tells this occurrence, by default the class's docstring; ``field`` names the culprit."""

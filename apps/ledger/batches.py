@@ -39,7 +39,10 @@ def claim(key: str, commands: Sequence[Command], *, now: datetime) -> bool:
 
 
 def keep_refusals(key: str, commands: Sequence[Command]) -> None:
-    """Write down why entries were refused: their postings would not be found by asking again."""
+    """Write down why entries were refused: their postings would not be found by asking again.
+
+    Not what passes by itself: the same batch is expected to come again, and may then be posted.
+    """
     refusals = [
         {
             "place": place,
@@ -50,7 +53,7 @@ def keep_refusals(key: str, commands: Sequence[Command]) -> None:
             "retryable": refusal.retryable,
         }
         for place, command in enumerate(commands)
-        if (refusal := command.refusal) is not None
+        if (refusal := command.refusal) is not None and not refusal.passes
     ]
     if refusals:
         Batch.objects.filter(key=key).update(refusals=refusals)

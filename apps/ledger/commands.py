@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.ledger.rules import CheckedLeg, Entry, EntryResult, PostedLine, PostResult, fingerprint
+from apps.ledger.rules import AccountRef, CheckedLeg, Entry, EntryResult, PostedLine, PostResult, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,23 @@ class HeldRow:
     amount: Decimal
     dateref: date
     expires_at: datetime | None
+
+
+class Suspended(NamedTuple):
+    """A suspension that nobody has lifted, as a writer reads it."""
+
+    id: UUID
+    branch: str | None
+    account: str | None
+    currency: str | None
+    mode: str
+    until: datetime
+
+    def covers(self, ref: AccountRef) -> bool:
+        """Does it speak of this account?"""
+        if self.branch is None:
+            return True
+        return self.branch == ref.branch and self.account in (None, ref.account) and self.currency in (None, ref.currency)
 
 
 class NewLine(NamedTuple):

@@ -15,16 +15,20 @@ from typing import Any
 
 from apps.common.clock import business_date
 from apps.common.transactions import transaction_required
-from apps.ledger import rows, writes
+from apps.ledger import rows, suspensions, writes
 from apps.ledger.commands import NewLine
 from apps.ledger.rules import AccountRef, PostedLine
 
 # Lines rolled up by one commit: their accounts stay locked for it, which disturbs nobody but another roll-up.
 ROLL_UP_ROWS_MAX = 10_000
 
+# What is suspended stays, whatever its mode: it is rolled up by a later call.
+_MAY = """NOT EXISTS (
+    SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = w.branch
+        AND (s.account IS NULL OR s.account = w.account AND s.currency = w.currency)))"""
 _TAKE = """
 DELETE FROM ledger_deferred WHERE id IN (
-    SELECT id FROM ledger_deferred WHERE {which} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+    SELECT id FROM ledger_deferred w WHERE {which} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
 )
 RETURNING id, branch, account, currency, debitcredit, amount, eventcode, dateref, tracekey, description, details::text,
     balanced
@@ -37,14 +41,17 @@ def roll_up(*, now: datetime, limit: int = ROLL_UP_ROWS_MAX) -> int:
 
     Safe side by side, too: the second one takes what the first one has not taken.
     """
-    taken = rows.fetch(_TAKE.format(which="true"), [min(limit, ROLL_UP_ROWS_MAX)])
+    taken = rows.fetch(_TAKE.format(which=_MAY), [now, min(limit, ROLL_UP_ROWS_MAX)])
     _write(sorted(taken), now=now)
     return len(taken)
 
 
 @transaction_required
 def roll_up_branch(branch: str, *, until: date, now: datetime) -> int:
-    """Move all waiting lines of a branch up to a day; nobody may be adding any (``rows.stop_deferred``). How many?"""
+    """Move all waiting lines of a branch up to a day; nobody may be adding any (``rows.stop_deferred``). How many?
+
+    Raises LedgerSuspended.
+    """
     taken = rows.fetch(
         _TAKE.format(which="branch = %s AND dateref <= %s").replace("LIMIT %s FOR UPDATE SKIP LOCKED", "FOR UPDATE"),
         [branch, until],
@@ -60,7 +67,10 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
         since[ref] = min(dateref, since.get(ref, dateref))
     if not since:
         return
-    books = rows.lock_deferred(since)
+    books, found = rows.lock_deferred(since)
+    # Suspended since they were taken: they are put back, and the next call leaves them.
+    for refusal in suspensions.heed(since, found, now=now, wait_s=0).values():
+        raise refusal
     stored = rows.read_days(since)
     today = business_date(now).toordinal()
     for ref, book in books.items():

@@ -3,7 +3,7 @@
 What is locked and read before stands in ``books``; nothing here knows the database. See Note [Fences] in ``rows.py``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,6 +24,7 @@ from apps.ledger.rules import (
     check_dateref,
 )
 
+SUSPENDED = "SUSPENDED"  # a status for as long as a batch lasts
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _IDS_MAX = 1 << 20  # more than a batch has lines
 
@@ -98,6 +99,7 @@ class Fold:
     deferred: dict[AccountRef, str] = field(default_factory=dict)  # accounts that take no lock, and their status
     events: dict[int, EventRule] = field(default_factory=dict)
     closed: dict[str, int] = field(default_factory=dict)  # branch to the ordinal of its last closed day
+    suspended: Mapping[AccountRef, DomainError] = field(default_factory=dict)  # their books have the status SUSPENDED
     holds: dict[UUID, HeldRow] = field(default_factory=dict)
     lines: list[NewLine] = field(default_factory=list)  # of what was just decided
     line_count: int = 0
@@ -245,6 +247,8 @@ class Fold:
         status = book.status if book else self.deferred.get(ref)
         if status != "ACTIVE":
             name = "/".join(ref)
+            if refusal := self.suspended.get(ref):
+                raise refusal
             if status is None:
                 raise UnknownAccount(f"There is no account {name}.", field="account")
             if status == "CLOSED":

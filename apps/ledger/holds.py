@@ -12,7 +12,7 @@ from apps.common.clock import business_date, uuid7
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
-from apps.ledger import rows
+from apps.ledger import rows, suspensions
 from apps.ledger.balances import AccountBook, InsufficientFunds
 from apps.ledger.fold import AccountClosed, AccountFrozen, HoldEnded, UnknownAccount
 from apps.ledger.postings import command_for, run_one
@@ -88,12 +88,12 @@ def hold(
 
     Safe to repeat with the same key, account and amount. Raises InsufficientFunds when less is available (a credit limit
     does not count; an account without a floor may hold anything), HoldEnded when the key was voided or has expired,
-    HoldKeyReused for another account or amount, UnknownAccount, AccountFrozen.
+    HoldKeyReused for another account or amount, UnknownAccount, AccountFrozen, LedgerSuspended.
     """
     ref, amount = AccountRef(branch, account, currency), check_amount(amount)
     _check_key(key)
     check_account(ref)
-    book = rows.lock_accounts([ref]).get(ref)
+    book = suspensions.lock_to_write([ref], now=now).get(ref)
     stored = _find(key)
     if stored is None:
         if book is None:
@@ -249,7 +249,7 @@ def void_hold(*, key: str, now: datetime) -> HoldResult:
     stored = _find(key) or _bury(key, now=now)
     if stored is None or stored.account is None:
         return _result(key, None)
-    book = rows.lock_accounts([stored.account])[stored.account]
+    book = suspensions.lock_to_write([stored.account], now=now)[stored.account]
     ended = rows.fetch(
         "UPDATE ledger_hold SET status = 'VOIDED', endedat = %s WHERE id = %s AND status = 'OPEN' RETURNING amount",
         [now, stored.id],
@@ -290,7 +290,10 @@ def expire_holds(*, now: datetime, limit: int = EXPIRE_ROWS_MAX) -> int:
     if not due:
         return 0
     # Between the search and the lock a hold may have been posted or voided, so the update asks again.
-    books = rows.lock_accounts({AccountRef(*row[1:]) for row in due})
+    books, found = rows.lock_accounts({AccountRef(*row[1:]) for row in due})
+    # What is suspended expires with a later call; until then nobody can post it either.
+    suspended = suspensions.heed(books, found, now=now, wait_s=0)
+    due = [row for row in due if AccountRef(*row[1:]) not in suspended]
     ended = rows.fetch(_EXPIRE, [now, [row[0] for row in due], now])
     freed: dict[AccountRef, Decimal] = {}
     for branch, account, currency, amount in ended:

@@ -9,6 +9,7 @@ from django.db.models import F, Q
 
 from apps.common.clock import uuid7
 from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
+from apps.ledger.care_models import Check, Difference, Proof, Suspension  # noqa: F401  # Django looks for models here
 from apps.ledger.columns import KEY_COLLATION, key_column, sum_column
 from apps.ledger.rules import (
     BRANCH_PATTERN,
@@ -31,9 +32,7 @@ class Event(models.Model):
     created_at = models.DateTimeField(db_column="createdat")
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(name="ledger_event_code_positive", condition=Q(code__gt=0)),
-        ]
+        constraints = [models.CheckConstraint(name="ledger_event_code_positive", condition=Q(code__gt=0))]
 
     def __str__(self) -> str:
         return f"{self.code} {self.description}"
@@ -49,9 +48,7 @@ class Currency(models.Model):
 
     class Meta:
         verbose_name_plural = "currencies"
-        constraints = [
-            models.CheckConstraint(name="ledger_currency_code", condition=Q(code__regex=CURRENCY_PATTERN)),
-        ]
+        constraints = [models.CheckConstraint(name="ledger_currency_code", condition=Q(code__regex=CURRENCY_PATTERN))]
 
     def __str__(self) -> str:
         return self.code

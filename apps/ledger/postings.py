@@ -15,9 +15,9 @@ from django.conf import settings
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
-from apps.ledger import batches, keys, rows, singles, writes
+from apps.ledger import batches, keys, rows, singles, suspensions, writes
 from apps.ledger.commands import Command, NewLine
-from apps.ledger.fold import Fold, TracekeyReused
+from apps.ledger.fold import SUSPENDED, Fold, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
     CREDIT,
@@ -169,7 +169,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         _answer_known(commands, claims.known)
     fold = Fold(today=business_date(now), now=now)
     fresh = [command for command in commands if command.refusal is None and command.posting is None]
-    _lock_and_read(fold, fresh)
+    _lock_and_read(fold, fresh, dry=dry)
     lines = fold.take_all(commands)
     if dry:
         deque(lines, maxlen=0)
@@ -208,7 +208,7 @@ def _answer_known(commands: Sequence[Command], known: dict[int, keys.KnownKey]) 
             command.posting = PostResult(command.tracekey, tuple(lines[command.tracekey]), replayed=True)
 
 
-def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
+def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> None:
     """Lock every account of these commands, then read what the checks need. See Note [Fences] in rows.py."""
     since: dict[AccountRef, date] = {}
     codes = set()
@@ -228,10 +228,13 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
         rows.open_missing(since, now=fold.now)
     locked = rows.lock_and_read(since, codes)
     fold.books, fold.events, fold.closed = locked.books, locked.events, locked.closed
+    found = locked.suspended
     if len(fold.books) < len(since):
         others = rows.read_deferred([ref for ref in since if ref not in fold.books])
-        fold.deferred = others.statuses
+        fold.deferred, found = others.statuses, [*found, *others.suspended]
         fold.closed.update(others.closed)
+    if found:
+        _heed(fold, suspensions.heed(since, found, now=fold.now, wait_s=0 if dry else suspensions.WAIT_S))
     # Only a back-dated line on an account with a floor asks how much was held on which day.
     asking = [ref for ref in fold.books if since[ref] < today and _is_guarded_and_held(fold, ref)]
     held = rows.read_held(asking) if asking else {}
@@ -240,6 +243,16 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command]) -> None:
         book.load_days(locked.days[ref], today=last, since=since[ref].toordinal(), held=held.get(ref, ()))
     if hold_ids := [command.hold_id for command in commands if command.hold_id]:
         fold.holds = rows.read_holds(hold_ids)
+
+
+def _heed(fold: Fold, refused: suspensions.Refused) -> None:
+    """Whoever touches one of these accounts will look twice at it, and be refused."""
+    fold.suspended = refused
+    for ref in refused:
+        if book := fold.books.get(ref):
+            book.status = SUSPENDED
+        elif ref in fold.deferred:
+            fold.deferred[ref] = SUSPENDED
 
 
 def _is_guarded_and_held(fold: Fold, ref: AccountRef) -> bool:

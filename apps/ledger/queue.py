@@ -8,6 +8,7 @@ Note [Refused or poisoned]
     - It cannot be answered: it does not follow the contract, or our code breaks on it. Then it goes to the topic's
       ``.error`` with the reason, by the consumer, which calls again with one request at a time to find it.
     Deadlocks, lock timeouts and a database that is away are nobody's fault: they are raised, and the consumer tries again.
+    So is a suspension (R130): the whole batch comes again, or, when one branch or account refuses, that part of it alone.
 """
 
 import json
@@ -31,6 +32,7 @@ from apps.ledger.rules import (
     check_leg_count,
     details_text,
 )
+from apps.ledger.suspensions import LedgerSuspended
 from apps.messaging.contracts.ledger import PostedLeg, PostingDone, PostingRequested, RequestedLeg
 from apps.messaging.public import Received, publish_many
 
@@ -61,6 +63,9 @@ def answer_requests(requests: Sequence[Received[PostingRequested]], *, now: date
     See Note [Refused or poisoned] for what is answered and what is raised.
     """
     results = _post([request.message for request in requests], now=now)
+    for result in results:
+        if isinstance(result.refusal, LedgerSuspended):
+            raise result.refusal
     if refused := {result.tracekey: result.refusal for result in results if result.refusal}:
         keys.keep_refusals(refused, now=now)
     answers = [(_answer(result), request.key) for result, request in zip(results, requests, strict=True)]

@@ -22,7 +22,7 @@ from django.db import connection
 from apps.common import prepared
 from apps.common.arrays import array_text
 from apps.ledger.balances import AccountBook, StoredDay
-from apps.ledger.commands import EventRule, HeldRow
+from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.rules import AccountRef
 
 # From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
@@ -93,15 +93,43 @@ ORDER BY a.branch, a.account, a.currency
 FOR NO KEY UPDATE OF a
 """
 _EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
-_CLOSED = "SELECT branch, closeduntil FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL"
+# Closed days and suspensions are read behind the accounts' locks: see Note [Suspended] in suspensions.py.
+_SUSPENDED = "SELECT id, branch, account, currency, mode, until FROM ledger_suspension WHERE liftedat IS NULL"
+_CLOSED = f"""
+SELECT closeduntil, NULL::uuid, branch, NULL, NULL, NULL, NULL::timestamptz
+FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL
+UNION ALL SELECT NULL, s.* FROM ({_SUSPENDED}) s
+"""  # noqa: S608 - a constant
 
 
-def lock_accounts(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+class Accounts(NamedTuple):
+    """Locked accounts, and the suspensions there are."""
+
+    books: dict[AccountRef, AccountBook]
+    suspended: list[Suspended]
+
+
+def lock_accounts(refs: Collection[AccountRef]) -> Accounts:
     """Lock accounts in key order and read their totals. See Note [Fences], 2.
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
-    return _books(fetch(_LOCK, columns(refs, 3)))
+    return _lock(_LOCK, refs)
+
+
+def _lock(statement: str, refs: Collection[AccountRef]) -> Accounts:
+    locked, suspended = fetch_all((statement, columns(refs, 3)), (_SUSPENDED, []))
+    return Accounts(_books(locked), [Suspended(*row) for row in suspended])
+
+
+def _closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int], list[Suspended]]:
+    closed, suspended = {}, []
+    for day, *row in rows:
+        if day is not None:
+            closed[row[1]] = day.toordinal()
+        else:
+            suspended.append(Suspended(*row))
+    return closed, suspended
 
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
@@ -119,6 +147,7 @@ class Locked(NamedTuple):
     days: dict[AccountRef, list[StoredDay]]
     events: dict[int, EventRule]
     closed: dict[str, int]  # branch to the ordinal of its last closed day
+    suspended: list[Suspended]
 
 
 def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> Locked:
@@ -137,12 +166,12 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int]) -> L
         (_CLOSED, [branches]),
     )
     rules = {code: EventRule(*rule) for code, *rule in events}
-    return Locked(_books(locked), _days_of(refs, days), rules, {branch: day.toordinal() for branch, day in closed})
+    return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed))
 
 
-def lock_deferred(refs: Collection[AccountRef]) -> dict[AccountRef, AccountBook]:
+def lock_deferred(refs: Collection[AccountRef]) -> Accounts:
     """Lock deferred accounts for a roll-up, in key order."""
-    return _books(fetch(_LOCK.replace("NOT a.deferred", "a.deferred"), columns(refs, 3)))
+    return _lock(_LOCK.replace("NOT a.deferred", "a.deferred"), refs)
 
 
 class DeferredAccounts(NamedTuple):
@@ -150,6 +179,7 @@ class DeferredAccounts(NamedTuple):
 
     statuses: dict[AccountRef, str]
     closed: dict[str, int]
+    suspended: list[Suspended]
 
 
 def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
@@ -173,7 +203,7 @@ def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
         (_CLOSED, [array_text(branches)]),
     )
     found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
-    return DeferredAccounts(found, {branch: day.toordinal() for branch, day in closed})
+    return DeferredAccounts(found, *_closed_and_suspended(closed))
 
 
 def stop_deferred(branch: str) -> None:

@@ -18,6 +18,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
+from apps.common.errors import DomainError
 from apps.common.transactions import transaction
 from apps.messaging import envelope as envelopes
 from apps.messaging import inbox, wire
@@ -168,8 +169,10 @@ class Delivery:
 
 
 def _raise_if_away(error: Exception) -> None:
-    """The database is away: no message is to blame, and the offset stays."""
+    """The database is away, or the handler has to stand still: no message is to blame, and the offset stays."""
     if isinstance(error, DatabaseError) and not connection.is_usable():
+        raise error
+    if isinstance(error, DomainError) and error.stops_queue:
         raise error
 
 
@@ -251,8 +254,11 @@ class _Poll:
 
     def _failed(self, record: IncomingRecord, error: Exception) -> None:
         where = f"{record.topic}/{record.partition} at {record.offset}"
-        logger.warning("consumer %s cannot take %s and pauses the partition", self._group, where, exc_info=error)
-        connection.close()  # The next attempt makes a fresh one.
+        if isinstance(error, DomainError):
+            logger.info("consumer %s waits with %s: %s", self._group, where, error.detail)
+        else:
+            logger.warning("consumer %s cannot take %s and pauses the partition", self._group, where, exc_info=error)
+            connection.close()  # The next attempt makes a fresh one.
         self.failures += 1
         self._put_off(record)
 

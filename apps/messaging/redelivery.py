@@ -86,7 +86,8 @@ def queue(
 
 def _count_failure(row: Redelivery, error: Exception, *, now: datetime) -> bool:
     """Put the message off, or bury it; True when it is still in the queue."""
-    row.attempts += 1
+    # What is over by itself (a suspended ledger) is waited for: it takes away no attempt that an error would need.
+    row.attempts += not (isinstance(error, DomainError) and error.passes and row.attempts == ATTEMPTS_MAX - 1)
     hopeless = isinstance(error, DomainError) and not error.retryable
     if hopeless or row.attempts >= ATTEMPTS_MAX:
         bury(row, error, now=now)

@@ -42,7 +42,8 @@ def class_of(step: Step, error: Exception, *, undo: bool = False) -> ErrorClass:
         return UNKNOWN
     if isinstance(error, DomainError):
         # What may be accepted later is asked for again where there is no other way: after the pivot, and on the way back.
-        return TECHNICAL if error.retryable and (undo or step.kind is RETRIABLE) else BUSINESS
+        asked_again = error.retryable and (undo or step.kind is RETRIABLE)
+        return TECHNICAL if asked_again or error.passes else BUSINESS
     return TECHNICAL
 
 

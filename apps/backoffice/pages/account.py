@@ -35,6 +35,7 @@ DAYS_SHOWN = 60
 DAYS_BESIDE = 7
 HOLDS_SHOWN = 50
 HOLDS_BESIDE = 5
+DIFFERENCES_SHOWN = 5  # in the banner; the list has all of them
 QUERY_CHARACTERS_MAX = 100
 FIRST_DAY = date(1970, 1, 1)
 
@@ -214,7 +215,14 @@ def as_amount(text: str) -> Decimal | None:
 
 # --- The parts ----------------------------------------------------------------------------------------------------------
 def _head_context(head: ledger.AccountHead, *, now: datetime) -> dict[str, Any]:
-    return {"head": head, "look": account_look(head), "says": says(head), "now": now}
+    return {
+        "head": head,
+        "look": account_look(head),
+        "says": says(head),
+        "differences": ledger.find_differences(account=head.account, limit=DIFFERENCES_SHOWN),
+        "proved": ledger.proved(head.account),
+        "now": now,
+    }
 
 
 def account_look(head: ledger.AccountHead) -> Look:

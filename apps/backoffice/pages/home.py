@@ -1,6 +1,6 @@
 """Home: is everything all right? What needs a person first, the numbers in fixed places below."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,6 +15,7 @@ from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
+from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
 from apps.saga import public as saga
@@ -101,6 +102,8 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
+    if may("ledger.view_difference"):
+        needs += _difference_needs(ledger.find_differences())
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     verdict = home_verdict(things=len(needs), in_flight=in_flight)
     return Home(
@@ -160,6 +163,25 @@ def _message_needs(messages: messaging.MessagesNow, *, now: datetime) -> list[Ne
 
 def _message_need(title: str, where: str, href: str, since: datetime | None) -> Need:
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
+
+
+def _difference_needs(found: Sequence[ledger.Finding]) -> list[Need]:
+    """The differences that nobody has acknowledged, as one thing: they often have one cause."""
+    opened = [each for each in found if each.state == "OPEN"]
+    if not opened:
+        return []
+    accounts = len({each.account for each in opened if each.account is not None})
+    return [
+        Need(
+            title=f"{plural(len(opened), 'difference', 'differences')} in the ledger",
+            where=f"{opened[0].rule}: not so" if len(opened) == 1 else plural(accounts, "account", "accounts"),
+            since=min(each.first_seen for each in opened),
+            amount=sum((abs(each.differs_by) for each in opened if each.differs_by is not None), Decimal(0)),
+            who="",
+            href=reverse("admin:backoffice_differences"),
+            door="Open differences",
+        )
+    ]
 
 
 def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:

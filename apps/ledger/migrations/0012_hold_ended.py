@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('ledger', '0006_post_line'),
+        ('ledger', '0007_care_posting'),
     ]
 
     operations = [

@@ -330,3 +330,28 @@ class TestQueueEqualsSequence:
         assert batched == sequential
         # The generator must reach what it is meant to reach.
         assert {"POSTED", "R101", "R103", "R107", "R109", "R110"} <= set(expected)
+
+
+@pytest.mark.usefixtures("bank")
+class TestWhileSuspended:
+    def suspend(self, **options: Any) -> None:
+        with transaction.atomic():
+            ledger.suspend(reason="a look", by="ana", now=NOW, **{"mode": "REFUSE", **options})
+
+    @pytest.mark.parametrize(
+        ("scope", "waits"),
+        [({}, True), ({"branch": "0001"}, False), ({"account": ANA}, False), ({"account": ANA, "mode": "WAIT"}, True)],
+    )
+    def test_a_request_is_not_answered_but_comes_again(
+        self, scope: dict[str, Any], waits: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.ledger.suspensions.WAIT_S", 0.0)
+        self.suspend(**scope)
+        with pytest.raises(ledger.LedgerSuspended) as refused:
+            ask(line(BOB, "C", 1), line(ANA, "C", 1))
+        assert (refused.value.passes, refused.value.stops_queue) == (True, waits)
+        assert (answered(), Refusal.objects.count(), Transaction.objects.count()) == ([], 0, 0)
+
+    def test_others_are_answered(self) -> None:
+        self.suspend(account=ANA)
+        assert codes(ask(line(BOB, "C", 1))) == ["POSTED"]

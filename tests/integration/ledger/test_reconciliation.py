@@ -4,7 +4,7 @@ import json
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from apps.common.clock import uuid7
@@ -100,13 +100,28 @@ class TestCheckBalancesCommand:
 
     def test_ends_with_zero_when_all_is_proven_and_with_one_when_something_differs(self) -> None:
         some_history()
-        assert self.run() == (0, f"{len(CHECKS)} checks, 0 differences\n")
+        assert self.run() == (0, f"INCREMENTAL: 4 accounts, 2 days, 5 lines, {len(CHECKS)} checks, 0 differences\n")
         damage("UPDATE ledger_balance SET accumulatedcredit = accumulatedcredit + 1 WHERE account = '000000001'")
-        code, text = self.run()
+        assert self.run()[0] == 0  # nobody posted to the account
+        code, text = self.run("--full")
         assert code == 1
         assert "account=000000001" in text
         assert "1 differences" in text
-        code, text = self.run("--json")
+        code, text = self.run("--full", "--json")
         document = json.loads(text)
         assert code == 1
         assert [(found["stored"], found["proven"]) for found in document["differences"]] == [("101.00", "100.00")]
+        assert (document["kind"], document["accounts"], document["lines"]) == ("FULL", 4, 5)
+
+    @pytest.mark.parametrize("options", [["--branch", "0001"], ["--account", "0001/000000001", "--full"], ["--exclusive"]])
+    def test_checks_a_part_or_everything_alone(self, options: list[str]) -> None:
+        some_history()
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
+        code, text = self.run(*options, "--json")
+        assert (code, json.loads(text)["exclusive"]) == (1, "--exclusive" in options)
+        assert ledger.suspended(now=NOW) == []
+
+    def test_ends_with_two_when_it_could_not_check(self) -> None:
+        with pytest.raises(CommandError) as refused:
+            self.run("--exclusive", "--branch", "9999")
+        assert refused.value.returncode == 2

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.utils import timezone
 from psycopg.errors import DeadlockDetected
 
+from apps.common.errors import DomainError
 from apps.messaging import inbox
 from apps.messaging.consumer import consume_once
 from apps.messaging.inbox import Received
 from apps.messaging.models import Inbox, Redelivery
+from apps.messaging.redelivery import ATTEMPTS_MAX, redeliver
 from apps.messaging.transports.base import IncomingRecord
 from tests.integration.messaging.test_consumer import record
 from tests.integration.messaging.world import TOPIC, Note, all_is_due, dead_letters
@@ -174,3 +177,45 @@ class TestSharedCommit:
         assert inbox.rows_max(GROUP) == 1
         inbox._handlers.pop(GROUP)
         inbox._topics.pop(GROUP)
+
+
+class StandsStill(DomainError):
+    """A refusal that is over by itself."""
+
+    code, retryable, passes = "R999", True, True
+
+
+class TestWhatPassesByItself:
+    def refuse(self, *, stops_queue: bool) -> Callable[[], None]:
+        def stand_still() -> None:
+            error = StandsStill()
+            error.stops_queue = stops_queue
+            raise error
+
+        return stand_still
+
+    def test_is_redelivered_as_often_as_it_takes(self, batches: Batches) -> None:
+        batches.before = [self.refuse(stops_queue=False)] * (2 * ATTEMPTS_MAX)
+        feed(record(1))
+        for _ in range(2 * ATTEMPTS_MAX - 1):
+            all_is_due()
+            redeliver(group=GROUP, now=timezone.now())
+        assert (dead_letters(), batches.handled) == ([], [])
+        all_is_due()
+        redeliver(group=GROUP, now=timezone.now())
+        assert batches.handled == [1]
+
+    def test_leaves_an_attempt_to_what_fails_then(self, batches: Batches) -> None:
+        batches.before = [self.refuse(stops_queue=False)] * (2 * ATTEMPTS_MAX)
+        batches.poisoned = {1}
+        feed(record(1))
+        for _ in range(2 * ATTEMPTS_MAX):
+            all_is_due()
+            redeliver(group=GROUP, now=timezone.now())
+        assert len(dead_letters()) == 1
+
+    def test_keeps_the_partition_waiting_when_all_would_end_so(self, batches: Batches) -> None:
+        batches.before = [self.refuse(stops_queue=True)]
+        member = feed(record(1), record(2))
+        assert (member.committed, member.retried, batches.calls) == ([], [0], [[1, 2]])
+        assert Redelivery.objects.count() == 0

@@ -5,26 +5,62 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from apps.ledger.reconciliation import CHECKS, check_balances
+from apps.common.errors import DomainError
+from apps.ledger.checks import CheckResult, run_check
+from apps.ledger.management.commands.ledger_suspend import account_of
 
 
 class Command(BaseCommand):
-    help = "Prove the ledger's balances and holds from its rows. Ends with 1 when something differs; changes nothing."
+    help = (
+        "Prove the ledger's balances and holds from its rows: what changed since the last check, or all with --full. "
+        "Ends with 1 when something differs. Differences are written down for people to see; nothing is corrected."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--full", action="store_true", help="read every line, not only what changed")
+        parser.add_argument("--exclusive", action="store_true", help="keep writers waiting meanwhile")
+        scope = parser.add_mutually_exclusive_group()
+        scope.add_argument("--branch", help="only this branch")
+        scope.add_argument("--account", type=account_of, help="only this account: branch/account[/currency]")
         parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        differences = check_balances()
-        if options["json"]:
-            document = {"checks": len(CHECKS), "differences": [difference.as_dict() for difference in differences]}
-            self.stdout.write(json.dumps(document, indent=2))
-        else:
-            for difference in differences:
-                facts = [f"{name}={value}" for name, value in difference.as_dict().items() if value is not None]
-                self.stdout.write("  ".join(facts))
-            self.stdout.write(f"{len(CHECKS)} checks, {len(differences)} differences")
-        if differences:
+        try:
+            result = run_check(
+                kind="FULL" if options["full"] else "INCREMENTAL",
+                branch=options["branch"],
+                account=options["account"],
+                exclusive=options["exclusive"],
+                now=timezone.now(),
+            )
+        except DomainError as refusal:
+            raise CommandError(f"{refusal.code} {refusal.detail}", returncode=2) from None
+        self.stdout.write(json.dumps(_document(result), indent=2) if options["json"] else _text(result))
+        if result.differences:
             sys.exit(1)
+
+
+def _document(result: CheckResult) -> dict[str, Any]:
+    return {
+        "check": str(result.id),
+        "kind": result.kind,
+        "exclusive": result.exclusive,
+        "snapshot_at": result.snapshot_at.isoformat(),
+        "ended_at": result.ended_at.isoformat(),
+        "checks": result.rules,
+        "accounts": result.accounts,
+        "days": result.days,
+        "lines": result.lines,
+        "differences": [difference.as_dict() for difference in result.differences],
+    }
+
+
+def _text(result: CheckResult) -> str:
+    found = []
+    for difference in result.differences:
+        found.append("  ".join(f"{name}={value}" for name, value in difference.as_dict().items() if value is not None))
+    size = f"{result.accounts} accounts, {result.days} days, {result.lines} lines"
+    return "\n".join([*found, f"{result.kind}: {size}, {result.rules} checks, {len(result.differences)} differences"])

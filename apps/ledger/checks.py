@@ -1,0 +1,250 @@
+"""Checks: a run that proves balances, its row, and a row for each difference that people look at. Nothing is corrected."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db import OperationalError, connection
+from psycopg.errors import LockNotAvailable
+
+from apps.common import clock
+from apps.common.clock import business_date
+from apps.common.errors import DomainError, InvalidRequest, NotFound
+from apps.common.transactions import transaction, transaction_required
+from apps.ledger import care_models as tables
+from apps.ledger import increments, reconciliation, suspensions
+from apps.ledger.increments import Scope
+from apps.ledger.reconciliation import DIFFERENCES_MAX
+from apps.ledger.reconciliation import Difference as Found
+from apps.ledger.rules import AccountRef
+
+Kind = Literal["FULL", "INCREMENTAL"]
+
+# Far above what a check takes: one that hangs must not hold its snapshot for ever.
+STATEMENT_TIMEOUTS = {"FULL": "2h", "INCREMENTAL": "10min"}
+EXCLUSIVE_LASTS = timedelta(minutes=30)  # then writers go on, whatever became of the check
+TURN_S = 3  # for the check that is running: the scheduled ones take turns, and one that came too late may go
+REASON_CHARACTERS_MAX = 1_000
+CHECKS_KEPT = timedelta(days=30)  # of those that no difference names; one every ten minutes
+FORGET_ROWS_MAX = 1_000
+
+
+class CheckRunning(DomainError):
+    """Another check is running: they take turns."""
+
+    code, retryable = "R133", True
+
+
+class DifferenceGone(DomainError):
+    """The difference is gone: the last check found nothing wrong any more."""
+
+    code = "R134"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check looked at, and what it found; a few hundred differences of each rule at most."""
+
+    id: UUID
+    kind: str
+    exclusive: bool
+    snapshot_at: datetime
+    ended_at: datetime
+    accounts: int
+    days: int
+    lines: int
+    rules: int
+    differences: Sequence[Found]
+
+
+def run_check(
+    *, kind: Kind, now: datetime, branch: str | None = None, account: AccountRef | None = None, exclusive: bool = False
+) -> CheckResult:
+    """Prove balances, and write down what differs. Several commits of its own; safe to repeat, and while writers run.
+
+    FULL reads the whole ledger (of a branch or an account: all of it), INCREMENTAL what changed since it was last proved:
+    see Note [Increments]. ``exclusive``: posting is suspended (WAIT) meanwhile. Raises CheckRunning; WritersInside when
+    posting could not be suspended; whatever breaks the check, having resumed.
+    """
+    scope = Scope(*account) if account else Scope(branch)
+    row_id = _begin(kind, scope, exclusive=exclusive, now=now)
+    try:
+        with _suspended(scope, now=now) if exclusive else nullcontext():
+            return _run(row_id, kind, scope, exclusive=exclusive, now=now)
+    except BaseException as error:  # also when the process is told to stop
+        _break_off(row_id, error)
+        raise
+
+
+@transaction
+def _begin(kind: Kind, scope: Scope, *, exclusive: bool, now: datetime) -> UUID:
+    row = tables.Check.objects.create(
+        kind=kind,
+        exclusive=exclusive,
+        began_at=now,
+        **asdict(scope),
+    )
+    return row.id
+
+
+@transaction
+def _break_off(row_id: UUID, error: BaseException) -> None:
+    text = f"{error.code} {error.detail}" if isinstance(error, DomainError) else repr(error)
+    tables.Check.objects.filter(pk=row_id).update(failure=text[:REASON_CHARACTERS_MAX], ended_at=clock.now())
+
+
+@contextmanager
+def _suspended(scope: Scope, *, now: datetime) -> Iterator[None]:
+    """Nobody posts meanwhile; resumed however it ends, and by its limit when this process dies."""
+    suspension = _suspend(scope, now=now)
+    try:
+        yield
+    finally:
+        _resume(suspension.id)
+
+
+@transaction
+def _suspend(scope: Scope, *, now: datetime) -> suspensions.SuspensionView:
+    account = scope.account and AccountRef(scope.branch or "", scope.account, scope.currency or "")
+    return suspensions.suspend(
+        mode="WAIT",
+        reason="An exclusive check runs.",
+        by="check_balances",
+        branch=scope.branch,
+        account=account or None,
+        until=now + EXCLUSIVE_LASTS,
+        now=now,
+    )
+
+
+@transaction
+def _resume(suspension_id: UUID) -> None:
+    suspensions.resume(suspension_id=suspension_id, by="check_balances", now=clock.now())
+
+
+@transaction
+def _run(row_id: UUID, kind: Kind, scope: Scope, *, exclusive: bool, now: datetime) -> CheckResult:
+    """The check: one snapshot, which sees all that was committed, and nothing in between."""
+    _take_turn(kind)
+    snapshot_at, cluster = clock.now(), increments.cluster()
+    whole = kind == "FULL" and scope == Scope()
+    if _last_cluster() not in (None, cluster):
+        increments.forget_proofs()
+    size = increments.whole_size() if whole else increments.find_changed(scope, afresh=kind == "FULL")
+    found = reconciliation.prove(reconciliation.CHECKS if whole else increments.CHECKS)
+    _write_down(row_id, found, whole=whole, at=snapshot_at)
+    _keep_proofs(found, whole=whole, day=business_date(now))
+    ended_at = clock.now()
+    tables.Check.objects.filter(pk=row_id).update(
+        snapshot_at=snapshot_at, ended_at=ended_at, differences=len(found), cluster=cluster, **size._asdict()
+    )
+    rules = len(reconciliation.CHECKS)
+    return CheckResult(row_id, kind, exclusive, snapshot_at, ended_at, *size, rules, found)
+
+
+def _take_turn(kind: Kind) -> None:
+    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUTS[kind]}'")
+        cursor.execute(f"SET LOCAL lock_timeout = '{TURN_S}s'")
+        try:
+            cursor.execute("LOCK TABLE ledger_proof IN SHARE ROW EXCLUSIVE MODE")
+        except OperationalError as error:
+            if isinstance(error.__cause__, LockNotAvailable):
+                raise CheckRunning from None
+            raise
+
+
+def _last_cluster() -> str | None:
+    return tables.Check.objects.exclude(cluster="").order_by("-id").values_list("cluster", flat=True).first()
+
+
+def _keep_proofs(found: Sequence[Found], *, whole: bool, day: date) -> None:
+    unsound = {place for each in found if (place := (each.branch, each.account, each.currency)) and all(place)}
+    # A rule that filled its list did not name all accounts.
+    keep = not _cut_off(found)
+    increments.keep_proofs(unsound, all_accounts=whole, day=day, keep=keep)  # type: ignore[arg-type]  # not None
+
+
+def _cut_off(found: Sequence[Found]) -> set[str]:
+    """The rules that found as many differences as are reported."""
+    rules = [each.rule for each in found]
+    return {rule for rule in set(rules) if rules.count(rule) >= DIFFERENCES_MAX}
+
+
+# --- Differences --------------------------------------------------------------------------------------------------------
+_PLACE = ("rule", "branch", "account", "currency", "dateref", "tracekey")
+
+
+def _place(of: Found | tables.Difference) -> tuple[Any, ...]:
+    tracekey = UUID(of.tracekey) if isinstance(of.tracekey, str) else of.tracekey
+    return (of.rule, of.branch, of.account, of.currency, of.dateref, tracekey)
+
+
+def _write_down(row_id: UUID, found: Sequence[Found], *, whole: bool, at: datetime) -> None:
+    """A row for each place that differs. One that was acknowledged is open again when its amounts are others."""
+    known = {_place(row): row for row in tables.Difference.objects.all().iterator()}
+    places = {_place(each): each for each in found}
+    for place, each in places.items():
+        row = known.get(place) or tables.Difference(**dict(zip(_PLACE, place, strict=True)), first_seen=at)
+        same = (row.stored, row.proven) == (each.stored, each.proven)
+        if not (same and row.state == tables.Difference.State.ACKNOWLEDGED):
+            row.state = tables.Difference.State.OPEN
+        row.stored, row.proven, row.last_seen, row.check_run_id, row.gone_at = each.stored, each.proven, at, row_id, None
+        row.save()
+    _write_gone([row for place, row in known.items() if place not in places], found, whole=whole, at=at)
+
+
+def _write_gone(rows: Sequence[tables.Difference], found: Sequence[Found], *, whole: bool, at: datetime) -> None:
+    """Differences that this check would have found again, and did not."""
+    afresh = set() if whole else increments.proven_afresh()
+    cut_off = _cut_off(found)
+    gone = [
+        row.id for row in rows if row.rule not in cut_off and (whole or (row.branch, row.account, row.currency) in afresh)
+    ]
+    still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
+    still.filter(pk__in=gone).update(state=tables.Difference.State.GONE, gone_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """A difference as people see it."""
+
+    id: UUID
+    rule: str
+    state: str
+    stored: Decimal | None
+    proven: Decimal | None
+    acknowledged_by: str
+    reason: str
+
+
+@transaction_required
+def acknowledge(*, difference_id: UUID, by: str, reason: str, now: datetime) -> DifferenceView:
+    """Say that a difference is known, and why it may stay for now; the ledger is not changed. Safe to repeat.
+
+    Another reason replaces the first one. Raises NotFound, InvalidRequest, DifferenceGone.
+    """
+    if not reason.strip() or len(reason) > REASON_CHARACTERS_MAX or "\0" in reason:
+        raise InvalidRequest(f"reason is a text of 1 to {REASON_CHARACTERS_MAX} characters.", field="reason")
+    row = tables.Difference.objects.select_for_update().filter(pk=difference_id).first()
+    if row is None:
+        raise NotFound(f"There is no difference {difference_id}.")
+    if row.state == tables.Difference.State.GONE:
+        raise DifferenceGone
+    row.state = tables.Difference.State.ACKNOWLEDGED
+    row.acknowledged_at, row.acknowledged_by, row.reason = now, by, reason.strip()
+    row.save(update_fields=["state", "acknowledged_at", "acknowledged_by", "reason"])
+    return DifferenceView(row.id, row.rule, row.state, row.stored, row.proven, row.acknowledged_by, row.reason)
+
+
+@transaction_required
+def forget_checks(*, now: datetime) -> int:
+    """Delete checks that ended more than CHECKS_KEPT ago and that no difference names. How many? Safe to repeat."""
+    old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).order_by("id")
+    return tables.Check.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:FORGET_ROWS_MAX])).delete()[0]
