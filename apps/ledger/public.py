@@ -43,6 +43,19 @@ from apps.ledger.lines import (
     account_lines,
     entry,
 )
+from apps.ledger.overview import (
+    HOLDS_COUNTED_MAX,
+    AccountHead,
+    AccountHold,
+    DayRow,
+    HeldSpan,
+    HoldsPage,
+    Period,
+    account_days,
+    account_head,
+    account_holds,
+    account_period,
+)
 from apps.ledger.postings import (
     AlreadyReversed,
     PostingVoided,
@@ -69,19 +82,6 @@ from apps.ledger.queries import (
     transactions_by_tracekey,
 )
 from apps.ledger.queue import request_postings
-from apps.ledger.reading import (
-    HOLDS_COUNTED_MAX,
-    AccountHead,
-    AccountHold,
-    DayRow,
-    HeldSpan,
-    HoldsPage,
-    Period,
-    account_days,
-    account_head,
-    account_holds,
-    account_period,
-)
 from apps.ledger.reconciliation import Difference, check_balances
 from apps.ledger.reversals import reverse_dry
 from apps.ledger.rules import (

@@ -137,7 +137,7 @@ def check_key(account: AccountRef) -> None:
 
 
 def no_account() -> NotFound:
-    """The answer for an account that is not there."""
+    """The refusal of whoever asks for an account that is not there."""
     return NotFound("There is no such ledger account.", field="account")
 
 

@@ -25,7 +25,8 @@ SELECT status, count(*) FROM (
 ) AS few GROUP BY 1
 """
 _INCIDENTS = """
-SELECT count(*), count(*) FILTER (WHERE owner = ''), count(*) FILTER (WHERE silenced_until > %(now)s)
+SELECT count(*), count(*) FILTER (WHERE owner = '' AND NOT coalesce(silenced_until > %(now)s, false)),
+    count(*) FILTER (WHERE silenced_until > %(now)s)
 FROM saga_incident WHERE status = 'OPEN'
 """
 # The same runs as the incidents affect, through the index of those that are not over.

@@ -1,4 +1,4 @@
-"""Questions of the page of an account: its head, its days, its holds. (Its lines: lines.py.)
+"""Questions of the page of an account: its head, its days, its holds. (Its lines: ``lines.py``.)
 
 Every list is read after a key, backwards through an index, so a page costs the same at the end of a long history. Nothing
 here is summed over a history: running balances and days are stored (see ``queries.py``).
