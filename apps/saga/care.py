@@ -9,10 +9,11 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q
 
-from apps.common.errors import DomainError, InvalidRequest, NotFound
+from apps.common.errors import DomainError, InvalidRequest
 from apps.common.transactions import transaction, transaction_required
 from apps.saga import audit, incidents
 from apps.saga.models import Incident
+from apps.saga.selection import UnknownIncident
 
 SILENCE_MAX = timedelta(days=7)  # who wants more quiet than a week handles the cause
 NOTE_CHARACTERS_MAX = 200  # one line in the list
@@ -40,7 +41,7 @@ class IncidentOver(DomainError):
 def take(incident: UUID, *, by: str, note: str = "", instead_of: str = "", now: datetime) -> None:
     """See to an incident, perhaps ``instead_of`` who did so far. Safe to repeat.
 
-    ``note``: what is done about it, in a line; a repeat changes it. Raises IncidentTaken, IncidentOver, NotFound.
+    ``note``: what is done about it, in a line; a repeat changes it. Raises IncidentTaken, IncidentOver, UnknownIncident.
     """
     note = note.strip()
     if len(note) > NOTE_CHARACTERS_MAX:
@@ -59,7 +60,7 @@ def take(incident: UUID, *, by: str, note: str = "", instead_of: str = "", now: 
 
 @transaction
 def release(incident: UUID, *, by: str, now: datetime) -> None:
-    """Give an incident back: nobody sees to it. Safe to repeat. Raises NotYourIncident, IncidentOver, NotFound."""
+    """Give an incident back: nobody sees to it. Safe to repeat. Raises NotYourIncident, IncidentOver, UnknownIncident."""
     row = _open(incident)
     if not row.owner:
         return
@@ -74,7 +75,7 @@ def release(incident: UUID, *, by: str, now: datetime) -> None:
 def silence(incident: UUID, *, until: datetime, reason: str, by: str, now: datetime) -> None:
     """Don't call for anybody because of an incident until then, at most SILENCE_MAX from now. A repeat moves the end.
 
-    Raises InvalidRequest, IncidentOver, NotFound.
+    Raises InvalidRequest, IncidentOver, UnknownIncident.
     """
     why = audit.check_reason(reason)
     if not now < until <= now + SILENCE_MAX:
@@ -87,7 +88,7 @@ def silence(incident: UUID, *, until: datetime, reason: str, by: str, now: datet
 
 @transaction
 def unsilence(incident: UUID, *, by: str, now: datetime) -> None:
-    """End a silence early. Safe to repeat. Raises IncidentOver, NotFound."""
+    """End a silence early. Safe to repeat. Raises IncidentOver, UnknownIncident."""
     row = _open(incident)
     if row.silenced_until is None:
         return
@@ -105,7 +106,7 @@ def _open(incident: UUID) -> Incident:
         incidents.fold_now()
         row = found.first()
     if row is None:
-        raise NotFound("There is no such incident.")
+        raise UnknownIncident
     if row.status != Incident.Status.OPEN:
         raise IncidentOver()
     return row

@@ -1,4 +1,4 @@
-"""What stands around every page does what it says, without a script that is made of text: menus, theme, sidebar, palette."""
+"""What stands around every page does what it says, and no code is made of text: menus, theme, sidebar, palette."""
 
 import pytest
 from playwright.sync_api import expect

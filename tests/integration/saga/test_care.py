@@ -7,12 +7,13 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from apps.common.errors import InvalidRequest, NotFound
+from apps.common.errors import InvalidRequest
 from apps.observability import metrics
 from apps.saga import care, incidents, overview
 from apps.saga.incidents import IncidentQuestion, Occurred, incident_id
 from apps.saga.metrics import _triage
 from apps.saga.models import Audit, Incident, Run
+from apps.saga.selection import UnknownIncident
 from apps.saga.terms import ErrorClass
 from tests import factories
 
@@ -79,7 +80,7 @@ class TestTake:
         assert Incident.objects.get().owner == ANA
 
     def test_of_nothing_or_of_what_is_handled_is_refused(self, group: Incident) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(UnknownIncident):
             care.take(uuid4(), by=ANA, now=NOW)
         with pytest.raises(InvalidRequest):
             care.take(group.id, by=ANA, note="x" * 201, now=NOW)
