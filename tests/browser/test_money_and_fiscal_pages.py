@@ -163,6 +163,7 @@ class TestAccount:
         page = opened(open_page)
         page.goto(f"/admin/ledger/account/?q={account.branch_id}/{account.account}")
         page.get_by_role("link", name=f"{account.branch_id} · {account.account}").click()
+        expect(page.locator(".bo-bal b")).to_have_count(3)
         numbers = page.locator(".bo-bal b").all_inner_texts()
         assert [Decimal(re.sub(r"[^0-9.]", "", each)) for each in numbers] == [money(90), money(20), money(70)]
         expect(page.get_by_role("region", name="Open holds")).to_contain_text("a hold")
