@@ -133,6 +133,10 @@ def _hourly(minute: int, task: str) -> dict[str, Any]:
     return {"task": task, "schedule": crontab(minute=minute), "options": {"expires": EXPIRES_S}}
 
 
+def _nightly(hour: int, minute: int, task: str) -> dict[str, Any]:
+    return {"task": task, "schedule": crontab(hour=hour, minute=minute), "options": {"expires": EXPIRES_S}}
+
+
 beat_schedule: dict[str, dict[str, Any]] = {
     # The guarantee behind every lost wake-up; see apps/saga/sweeper.py and apps/messaging/relay.py.
     "sweep-sagas": _every(1.0, "saga.sweep"),
@@ -144,6 +148,9 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
     "open-ledger-months": _hourly(27, "ledger.open_months"),
+    # A difference is known after ten minutes; where nobody posts, the next morning (03:13 in São Paulo).
+    "check-ledger-changes": _every(600.0, "ledger.check_changes"),
+    "check-ledger": _nightly(6, 13, "ledger.check_all"),
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),
     "forget-idempotency-keys": _hourly(47, "idempotency.purge"),

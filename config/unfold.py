@@ -127,13 +127,9 @@ UNFOLD: dict[str, Any] = {
                     _model("Transactions", "swap_vert", "ledger", "transaction", active=_entries_active),
                     _model("Balances", "balance", "ledger", "balance"),
                     _model("Holds", "front_hand", "ledger", "hold"),
-                    {
-                        "title": "Differences",
-                        "icon": "difference",
-                        "link": reverse_lazy("admin:backoffice_differences"),
-                        "permission": _may("ledger.view_difference"),
-                        "badge": "apps.backoffice.shell.differences_badge",
-                    },
+                    _model("Differences", "rule", "ledger", "difference", badge="apps.backoffice.shell.differences_badge"),
+                    _model("Ledger checks", "fact_check", "ledger", "check"),
+                    _model("Suspensions", "pause_circle", "ledger", "suspension"),
                 ],
             },
             {

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import account, act, actions, care, differences, entry, forks, resets, triage
+from apps.backoffice.pages import account, act, actions, care, entry, forks, resets, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -44,8 +44,6 @@ def page_urls() -> list[URLPattern]:
         path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
         path(_ACCOUNT, inside(account.account_view), name="backoffice_account"),
         path(f"{_ACCOUNT}live/", inside(account.account_live), name="backoffice_account_live"),
-        path("differences/", inside(differences.list_view), name="backoffice_differences"),
-        path("differences/<uuid:difference_id>/", inside(differences.acknowledge_view), name="backoffice_difference"),
         path("entries/<uuid:tracekey>/", inside(entry.entry_view), name="backoffice_entry"),
         path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),

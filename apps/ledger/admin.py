@@ -323,3 +323,6 @@ class HoldAdmin(OfAccountAdmin):
 
     credited = column("Credited to", lambda row: _of_number(row.credit_branch, row.credit_account))
     run = column("Run", lambda row: _run(row.key))
+
+
+from apps.ledger import care_admin  # noqa: E402, F401  # it uses the columns above; Django looks for admins here

@@ -11,10 +11,11 @@ class LedgerConfig(AppConfig):
     verbose_name = "Ledger"
 
     def ready(self) -> None:
-        """Tell what a fork of a saga would have posted; prepare a new database."""
-        from apps.ledger import witness
+        """Tell what a fork of a saga would have posted, and the metrics; prepare a new database."""
+        from apps.ledger import metrics, witness
         from apps.saga import public as saga
 
+        metrics.register()
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
         post_migrate.connect(_prepare, sender=self)

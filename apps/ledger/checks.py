@@ -29,6 +29,7 @@ STATEMENT_TIMEOUTS = {"FULL": "2h", "INCREMENTAL": "10min"}
 EXCLUSIVE_LASTS = timedelta(minutes=30)  # then writers go on, whatever became of the check
 TURN_S = 3  # for the check that is running: the scheduled ones take turns, and one that came too late may go
 REASON_CHARACTERS_MAX = 1_000
+COUNT_MAX = 10_000
 CHECKS_KEPT = timedelta(days=30)  # of those that no difference names; one every ten minutes
 FORGET_ROWS_MAX = 1_000
 
@@ -209,6 +210,28 @@ def _write_gone(rows: Sequence[tables.Difference], found: Sequence[Found], *, wh
     ]
     still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
     still.filter(pk__in=gone).update(state=tables.Difference.State.GONE, gone_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class CareNow:
+    """What of the ledger's care needs a person."""
+
+    differences: int  # that nobody has acknowledged; counted up to COUNT_MAX
+    since: datetime | None  # the oldest of them
+    suspensions: int
+    suspended_since: datetime | None
+
+
+def care_now(*, now: datetime) -> CareNow:
+    """Open differences, and suspensions that hold now."""
+    open_ = tables.Difference.objects.filter(state=tables.Difference.State.OPEN)
+    active = suspensions.suspended(now=now)
+    return CareNow(
+        differences=open_[:COUNT_MAX].count(),
+        since=open_.order_by("first_seen").values_list("first_seen", flat=True).first(),
+        suspensions=len(active),
+        suspended_since=active[0].since if active else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

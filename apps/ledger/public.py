@@ -17,7 +17,16 @@ from apps.ledger.accounts import (
 )
 from apps.ledger.balances import AboveCeiling, InsufficientFunds, SumTooLarge
 from apps.ledger.batches import BatchKeyReused
-from apps.ledger.checks import CheckResult, CheckRunning, DifferenceGone, DifferenceView, acknowledge, run_check
+from apps.ledger.checks import (
+    CareNow,
+    CheckResult,
+    CheckRunning,
+    DifferenceGone,
+    DifferenceView,
+    acknowledge,
+    care_now,
+    run_check,
+)
 from apps.ledger.deferred import roll_up
 from apps.ledger.findings import Finding, ProvedView, find_differences, open_differences, proved
 from apps.ledger.fold import (
@@ -128,6 +137,7 @@ __all__ = [
     "Balances",
     "BatchKeyReused",
     "BatchTooLarge",
+    "CareNow",
     "CheckResult",
     "CheckRunning",
     "DateRefused",
@@ -188,6 +198,7 @@ __all__ = [
     "acknowledge",
     "balance",
     "balance_on",
+    "care_now",
     "check_balances",
     "check_form",
     "close_account",

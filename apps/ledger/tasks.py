@@ -1,10 +1,15 @@
 """Celery edges of the ledger."""
 
+import logging
+
 from celery import shared_task
 from django.db import transaction
 from django.utils import timezone
 
-from apps.ledger import deferred, holds, months, queue
+from apps.common.errors import DomainError
+from apps.ledger import checks, deferred, holds, months, queue
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(name="ledger.expire_holds", ignore_result=True)
@@ -32,3 +37,23 @@ def roll_up(**_newer_args: object) -> None:
 def open_months(**_newer_args: object) -> None:
     """Open the months ahead. A table that is busy for too long is left for the next call."""
     months.open_ahead(now=timezone.now())
+
+
+@shared_task(name="ledger.check_changes", ignore_result=True, throws=(DomainError,))
+def check_changes(**_newer_args: object) -> None:
+    """Prove what changed since the last check. One that is running already is enough."""
+    _check("INCREMENTAL")
+    with transaction.atomic(durable=True):
+        checks.forget_checks(now=timezone.now())
+
+
+@shared_task(name="ledger.check_all", ignore_result=True, throws=(DomainError,))
+def check_all(**_newer_args: object) -> None:
+    """Prove the whole ledger, also what nobody has touched for long."""
+    _check("FULL")
+
+
+def _check(kind: checks.Kind) -> None:
+    result = checks.run_check(kind=kind, now=timezone.now())
+    if result.differences:
+        logger.error("%s of the ledger's balances differ; see the list of differences", len(result.differences))

@@ -54,6 +54,14 @@ SAGA_AT_RISK = Gauge(
     "lastro_saga_amount_at_risk", "The amounts of the runs that are in error, in the currency of the orders; 100,000 runs."
 )
 SAGA_ACTION_ITEMS = Gauge("lastro_saga_action_items", "Runs of operators' actions that wait for their turn.", ("status",))
+LEDGER_DIFFERENCES = Gauge(
+    "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
+)
+LEDGER_CHECK_AGE = Gauge(
+    "lastro_ledger_check_age_seconds", "Since the moment that the last whole check of this kind saw.", ("kind",)
+)
+LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
+LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -156,11 +156,6 @@ LOOKS: dict[str, dict[str, Look]] = {
         "REFUSED": _idle("Refused", "close"),
         "FAILED": _bad("Failed"),
     },
-    "difference": {
-        "OPEN": _bad("Open"),
-        "ACKNOWLEDGED": _near("Known"),
-        "GONE": _idle("Gone", "ok"),
-    },
     "reservation": {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),

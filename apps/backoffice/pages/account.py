@@ -219,7 +219,7 @@ def _head_context(head: ledger.AccountHead, *, now: datetime) -> dict[str, Any]:
         "head": head,
         "look": account_look(head),
         "says": says(head),
-        "differences": ledger.find_differences(account=head.account, limit=DIFFERENCES_SHOWN),
+        "differences": ledger.find_differences(head.account, limit=DIFFERENCES_SHOWN),
         "proved": ledger.proved(head.account),
         "now": now,
     }

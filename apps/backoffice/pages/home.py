@@ -1,6 +1,6 @@
 """Home: is everything all right? What needs a person first, the numbers in fixed places below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -103,7 +103,7 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
     if may("ledger.view_difference"):
-        needs += _difference_needs(ledger.find_differences())
+        needs += _ledger_needs(ledger.care_now(now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     verdict = home_verdict(things=len(needs), in_flight=in_flight)
     return Home(
@@ -165,23 +165,26 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
 
 
-def _difference_needs(found: Sequence[ledger.Finding]) -> list[Need]:
-    """The differences that nobody has acknowledged, as one thing: they often have one cause."""
-    opened = [each for each in found if each.state == "OPEN"]
-    if not opened:
-        return []
-    accounts = len({each.account for each in opened if each.account is not None})
-    return [
-        Need(
-            title=f"{plural(len(opened), 'difference', 'differences')} in the ledger",
-            where=f"{opened[0].rule}: not so" if len(opened) == 1 else plural(accounts, "account", "accounts"),
-            since=min(each.first_seen for each in opened),
-            amount=sum((abs(each.differs_by) for each in opened if each.differs_by is not None), Decimal(0)),
-            who="",
-            href=reverse("admin:backoffice_differences"),
-            door="Open differences",
-        )
-    ]
+def _ledger_needs(care: ledger.CareNow) -> list[Need]:
+    found = []
+    if care.differences:
+        found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
+    if care.suspensions:
+        found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
+    return found
+
+
+def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:
+    state = {"state": "OPEN"} if name == "difference" else {}
+    return Need(
+        title=f"{plural(count, name, f'{name}s')} in the ledger",
+        where=where,
+        since=since,
+        amount=None,
+        who="",
+        href=rows(f"ledger_{name}", **state),
+        door=f"Open {name}s",
+    )
 
 
 def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:

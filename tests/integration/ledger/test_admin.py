@@ -1,19 +1,22 @@
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
+from apps.ledger.care_models import Check, Difference
 from apps.ledger.models import Account, Balance, Hold, Transaction
 from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, money, move, post
 
 pytestmark = pytest.mark.usefixtures("bank")
 
-MODELS = ["event", "branch", "account", "transaction", "balance", "hold"]
+MODELS = ["event", "branch", "account", "transaction", "balance", "hold", "check", "difference", "suspension"]
 
 
 @pytest.fixture
@@ -71,3 +74,73 @@ class TestPages:
             assert admin.post(address, {}, secure=True).status_code == 403
             delete = reverse(f"admin:ledger_{row._meta.model_name}_delete", args=[row.pk])
             assert admin.post(delete, {"post": "yes"}, secure=True).status_code == 403
+
+
+@pytest.fixture
+def broken(admin: Client) -> Difference:
+    """A difference that a check wrote down."""
+    row = Check.objects.create(kind="FULL", began_at=NOW, snapshot_at=NOW, ended_at=NOW, accounts=3, differences=1)
+    values = {"stored": money(11), "proven": money(10), "first_seen": NOW, "last_seen": NOW, "check_run": row}
+    return Difference.objects.create(rule=RULE, branch=ANA.branch, account=ANA.account, currency="BRL", **values)
+
+
+RULE = "an account's credits are the sum of its lines"
+
+
+class TestDifferences:
+    def act(self, client: Client, row: Difference, **more: str) -> Any:
+        address = reverse("admin:ledger_difference_changelist")
+        return client.post(address, {"action": "acknowledge", "_selected_action": str(row.pk), **more}, secure=True)
+
+    def test_are_listed_by_state_rule_and_branch_and_lead_to_the_account(self, admin: Client, broken: Difference) -> None:
+        account = Account.objects.get(account=ANA.account)
+        assert reverse("admin:ledger_account_change", args=[account.pk]) in page(admin, "difference")
+        for query, shown in (
+            ({"state": "OPEN"}, 1),
+            ({"state": "GONE"}, 0),
+            ({"rule": RULE}, 1),
+            ({"branch": "0001"}, 1),
+            ({"branch": "2"}, 0),
+            ({"q": f"0001/{ANA.account}"}, 1),
+            ({"q": "0001/none"}, 0),
+        ):
+            answer = admin.get(reverse("admin:ledger_difference_changelist"), query, secure=True)
+            assert len(answer.context["cl"].result_list) == shown, query
+        for row in (broken, broken.check_run):
+            address = reverse(f"admin:ledger_{row._meta.model_name}_change", args=[row.pk])
+            assert admin.get(address, secure=True).status_code == 200
+            assert admin.post(address, {}, secure=True).status_code == 403
+
+    def test_are_acknowledged_with_a_reason_which_is_kept_and_logged(self, admin: Client, broken: Difference) -> None:
+        asked = self.act(admin, broken)
+        assert (asked.status_code, RULE in asked.content.decode().replace("&#x27;", "'")) == (200, True)
+        assert self.act(admin, broken, confirmed="1", reason="").status_code == 422
+        assert self.act(admin, broken, confirmed="1", reason="known since March").status_code == 302
+        broken.refresh_from_db()
+        assert (broken.state, broken.acknowledged_by, broken.reason) == ("ACKNOWLEDGED", "root", "known since March")
+        assert "known since March" in LogEntry.objects.get().change_message
+
+    def test_that_are_gone_need_nothing(self, admin: Client, broken: Difference) -> None:
+        Difference.objects.update(state="GONE", gone_at=NOW)
+        assert "Nothing to acknowledge" in self.act(admin, broken, confirmed="1", reason="whatever").content.decode()
+
+    def test_are_acknowledged_only_by_who_may(self, admin: Client, broken: Difference) -> None:
+        looker = User.objects.create_user("looker", is_staff=True)
+        looker.user_permissions.add(Permission.objects.get(codename="view_difference"))
+        client = Client()
+        client.force_login(looker)
+        assert RULE.replace("'", "&#x27;") in page(client, "difference")
+        self.act(client, broken, confirmed="1", reason="because I say so")
+        broken.refresh_from_db()
+        assert broken.state == "OPEN"
+
+
+class TestSuspensions:
+    def test_are_lifted_by_an_action_that_is_logged(self, admin: Client) -> None:
+        with transaction.atomic():
+            view = ledger.suspend(mode="REFUSE", reason="a look", by="ana", now=timezone.now())
+        assert "a look" in page(admin, "suspension")
+        chosen = {"action": "lift", "_selected_action": str(view.id)}
+        admin.post(reverse("admin:ledger_suspension_changelist"), chosen, secure=True)
+        assert ledger.suspended(now=timezone.now()) == []
+        assert LogEntry.objects.get().change_message == "Lifted"

@@ -1,3 +1,4 @@
+import logging
 from datetime import timedelta
 from uuid import uuid4
 
@@ -5,11 +6,13 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from apps.ledger import metrics
 from apps.ledger import public as ledger
-from apps.ledger.models import Refusal
+from apps.ledger.models import Check, Refusal
 from apps.ledger.queue import REFUSALS_KEPT
-from apps.ledger.tasks import expire_holds, forget_refusals
+from apps.ledger.tasks import check_all, check_changes, expire_holds, forget_refusals
 from tests.integration.ledger.conftest import ANA, NOW, fund, money
+from tests.integration.ledger.test_reconciliation import damage
 
 
 @pytest.mark.usefixtures("bank")
@@ -30,3 +33,25 @@ class TestForgetRefusalsTask:
             Refusal.objects.create(tracekey=uuid4(), code="R103", reason="-", retryable=True, refused_at=now - age)
         forget_refusals(newer=True)
         assert Refusal.objects.get().refused_at == now
+
+
+@pytest.mark.usefixtures("committed_bank")
+class TestCheckTasks:
+    def test_check_write_down_and_tell_the_metrics(self, caplog: pytest.LogCaptureFixture) -> None:
+        fund(ANA, 10)
+        check_changes(newer=True)
+        check_all(newer=True)
+        assert list(Check.objects.order_by("id").values_list("kind", "differences")) == [("INCREMENTAL", 0), ("FULL", 0)]
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
+        with caplog.at_level(logging.ERROR):
+            check_changes()
+        assert "1 of the ledger's balances differ" in caplog.text
+        with transaction.atomic():
+            ledger.suspend(mode="REFUSE", reason="x", by="x", now=timezone.now())
+        told = {(reading.gauge.name, *reading.labels): reading.value for reading in metrics._rows()}
+        assert told["lastro_ledger_differences", "OPEN"] == 1
+        assert told["lastro_ledger_differences", "ACKNOWLEDGED"] == 0
+        assert told["lastro_ledger_suspensions",] == 1
+        for kind in ("FULL", "INCREMENTAL"):
+            assert 0 <= told["lastro_ledger_check_age_seconds", kind] < 60
+            assert 0 <= told["lastro_ledger_check_seconds", kind] < 60

@@ -1,0 +1,31 @@
+"""The ledger's care in numbers. What they are called is in apps/observability/metrics.py."""
+
+from collections.abc import Iterator
+
+from django.utils import timezone
+
+from apps.ledger.care_models import Check, Difference, Suspension
+from apps.observability import metrics
+from apps.observability.metrics import Reading
+
+COUNT_MAX = 10_000  # that there are very many is all that a graph needs to say
+
+
+def register() -> None:
+    """Tell the metrics where to ask."""
+    metrics.register("ledger", _rows, queries=True)
+
+
+def _rows() -> Iterator[Reading]:
+    now = timezone.now()
+    for state in (Difference.State.OPEN, Difference.State.ACKNOWLEDGED):
+        count = Difference.objects.filter(state=state)[:COUNT_MAX].count()
+        yield Reading(metrics.LEDGER_DIFFERENCES, count, (state.value,))
+    for kind in Check.Kind.values:
+        whole = Check.objects.filter(kind=kind, branch=None, failure="", snapshot_at__isnull=False)
+        last = whole.order_by("-ended_at").first()
+        if last and last.snapshot_at and last.ended_at:
+            yield Reading(metrics.LEDGER_CHECK_AGE, (now - last.snapshot_at).total_seconds(), (kind,))
+            yield Reading(metrics.LEDGER_CHECK_SECONDS, (last.ended_at - last.began_at).total_seconds(), (kind,))
+    active = Suspension.objects.filter(lifted_at=None, until__gt=now)
+    yield Reading(metrics.LEDGER_SUSPENSIONS, active[:COUNT_MAX].count())
