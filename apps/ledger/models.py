@@ -18,8 +18,6 @@ from apps.ledger.rules import (
     SUM_DIGITS_MAX,
 )
 
-_ACCOUNT = ["branch", "account", "currency"]
-
 
 class Event(models.Model):
     """What a posting is for, and on which side it may stand."""
@@ -217,7 +215,7 @@ class Deferred(models.Model):
             models.CheckConstraint(name="ledger_deferred_amount_positive", condition=Q(amount__gt=0)),
             models.CheckConstraint(name="ledger_deferred_side", condition=Q(debit_credit__in=["D", "C"])),
         ]
-        indexes = [models.Index(name="ledger_deferred_account", fields=_ACCOUNT)]
+        indexes = [models.Index(name="ledger_deferred_account", fields=["branch", "account", "currency"])]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -328,8 +326,7 @@ class Hold(models.Model):
             ),
         ]
         indexes = [
-            models.Index(name="ledger_hold_open", fields=_ACCOUNT, condition=Q(status="OPEN")),
-            models.Index(name="ledger_hold_ended_of", fields=[*_ACCOUNT, "id"], condition=~Q(status="OPEN")),  # a page
+            models.Index(name="ledger_hold_open", fields=["branch", "account", "currency"], condition=Q(status="OPEN")),
             models.Index(name="ledger_hold_expiry", fields=["expires_at"], condition=Q(status="OPEN")),
         ]
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from apps.common.clock import BUSINESS_ZONE
 from apps.common.errors import InvalidRequest
-from apps.common.pagination import decode_id_cursor, encode_cursor
+from apps.common.pagination import decode_cursor, encode_cursor
 from apps.ledger.queries import check_key, no_account
 from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef
@@ -117,7 +117,7 @@ class AccountHold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldsPage:
-    """A page of holds, newest first."""
+    """A page of holds."""
 
     holds: tuple[AccountHold, ...]
     older: str | None
@@ -188,8 +188,8 @@ def account_days(account: AccountRef, *, date_from: date, before: date, limit: i
 _HELD = """
 WITH ended AS (
     SELECT dateref, endedat, amount FROM ledger_hold
-    WHERE branch = %(branch)s AND account = %(account)s AND currency = %(currency)s AND status <> 'OPEN'
-    ORDER BY id DESC LIMIT %(most)s
+    WHERE branch = %(branch)s AND account = %(account)s AND currency = %(currency)s AND endedat IS NOT NULL
+    ORDER BY endedat DESC LIMIT %(most)s
 ), spans AS (
     SELECT dateref, NULL::date AS until, amount FROM ledger_hold
     WHERE branch = %(branch)s AND account = %(account)s AND currency = %(currency)s AND status = 'OPEN'
@@ -237,33 +237,44 @@ def _held(account: AccountRef, *, date_from: date, date_to: date) -> tuple[tuple
 # --- Holds --------------------------------------------------------------------------------------------------------------
 _HOLDS = """
 SELECT id, key, status, amount, postedamount, dateref, createdat, expiresat, endedat, tracekey FROM ledger_hold
-WHERE branch = %(branch)s AND account = %(account)s AND currency = %(currency)s AND status {of_them} 'OPEN'
-    AND (%(before)s::uuid IS NULL OR id < %(before)s)
-ORDER BY id DESC LIMIT %(limit)s
+WHERE branch = %(branch)s AND account = %(account)s AND currency = %(currency)s AND {which} LIMIT %(limit)s
 """
+_OPEN = "status = 'OPEN' AND (%(id)s::uuid IS NULL OR id < %(id)s) ORDER BY id DESC"
+_ENDED = """endedat IS NOT NULL AND (%(ended)s::timestamptz IS NULL OR (endedat, id) < (%(ended)s, %(id)s))
+ORDER BY endedat DESC, id DESC"""
 
 
 def account_holds(account: AccountRef, *, ended: bool, limit: int, cursor: str | None = None) -> HoldsPage:
-    """The holds of an account, newest first: those that are open, or ``ended``.
+    """The holds of an account: those that are open, placed last first, or those that have ``ended``, ended last first.
 
     Raises InvalidRequest for a cursor of another list.
     """
     check_key(account)
     limit = max(1, min(limit, HOLDS_MAX))
-    before = decode_id_cursor(cursor) if cursor else None
-    values = {**account._asdict(), "before": before, "limit": limit + 1}
-    rows = fetch(_HOLDS.format(of_them="<>" if ended else "="), values)
+    ended_at, hold_id = _hold_position(cursor, ended=ended)
+    values = {**account._asdict(), "ended": ended_at, "id": hold_id, "limit": limit + 1}
+    rows = fetch(_HOLDS.format(which=_ENDED if ended else _OPEN), values)
     names = (
-        "id",
-        "key",
-        "status",
-        "amount",
-        "posted_amount",
-        "dateref",
-        "created_at",
-        "expires_at",
-        "ended_at",
-        "tracekey",
+        *("id", "key", "status", "amount", "posted_amount", "dateref"),
+        *("created_at", "expires_at", "ended_at", "tracekey"),
     )
     holds = tuple(AccountHold(**dict(zip(names, row, strict=True))) for row in rows[:limit])
-    return HoldsPage(holds=holds, older=encode_cursor(str(holds[-1].id)) if len(rows) > limit else None)
+    last = holds[-1] if len(rows) > limit else None
+    return HoldsPage(holds=holds, older=_hold_cursor(last) if last else None)
+
+
+def _hold_cursor(last: AccountHold) -> str:
+    return encode_cursor(last.ended_at.isoformat() if last.ended_at else "", str(last.id))
+
+
+def _hold_position(cursor: str | None, *, ended: bool) -> tuple[datetime | None, UUID | None]:
+    if cursor is None:
+        return None, None
+    moment, hold_id = decode_cursor(cursor, parts=2)
+    try:
+        at = datetime.fromisoformat(str(moment)) if ended else None
+        if at is not None and at.tzinfo is None:
+            raise ValueError
+        return at, UUID(str(hold_id))
+    except ValueError:
+        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None

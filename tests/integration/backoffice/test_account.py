@@ -179,7 +179,25 @@ class TestHolds:
         ]
         assert [each.left for each in page.context["holds"]] == [None, 10]
         assert page.context["head"].open_holds == 2
+        assert chief.get(account_url(tab="holds", after="odd")).status_code == 422
         assert page.context["head"].available == money(55)
+
+    def test_those_that_ended_are_paged(self, chief: Client, moved: ledger.PostResult, monkeypatch: Any) -> None:
+        from apps.backoffice.pages import account
+
+        monkeypatch.setattr(account, "HOLDS_SHOWN", 2)
+        now = timezone.now()
+        for number in range(5):
+            with transaction.atomic():
+                ledger.hold(key=f"h{number}", branch=ANA.branch, account=ANA.account, amount=money(1), now=now)
+                ledger.void_hold(key=f"h{number}", now=now + timedelta(seconds=number // 2))
+        seen, query = [], "tab=holds"
+        for _ in range(3):
+            page = chief.get(f"{account_url()}?{query}")
+            seen += [hold.key for hold, _ in page.context["all_holds"]]
+            query = page.context["older"]
+        assert seen == ["h4", "h3", "h2", "h1", "h0"]
+        assert query == ""
 
 
 class TestReversal:
