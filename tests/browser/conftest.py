@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.contrib.staticfiles.handlers import StaticFilesHandlerMixin
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
@@ -28,12 +31,16 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--renderer-process-limit=1",
     # Nothing may come from another host: whatever asks for one fails, and is heard.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 TIMEOUT_MS = 15_000
 SIZES = {"desktop": (1280, 900), "wide": (1440, 900), "phone": (390, 844)}
 PASSWORD = "a long one"
+# Where a page waits for its next test: it asks for nothing, and is ours, so that the browser keeps its process.
+RESTING = "/resting"
+BLANK = "<!doctype html><title>resting</title><link rel=icon href=data:,>"
 
 OpenPage = Callable[..., Page]
 
@@ -51,44 +58,102 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lasting_files() -> Iterator[None]:
+    """Scripts, styles and fonts stay in the browser's cache, as they do behind a server that sends their age."""
+
+    def serve(handler: StaticFilesHandlerMixin, request: HttpRequest) -> HttpResponseBase:
+        response = original(handler, request)
+        response["Cache-Control"] = "max-age=3600, immutable"
+        return response
+
+    original = StaticFilesHandlerMixin.serve
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StaticFilesHandlerMixin, "serve", serve)
+        yield
+
+
+class Profile:
+    """What the browser keeps for one person. Its cache and one page last for all tests, everything else for one."""
+
+    def __init__(self, browser: Browser, *, base_url: str, script: bool) -> None:
+        self.base_url, self.script = base_url, script
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self.context = browser.new_context(base_url=base_url, java_script_enabled=script)
+        self.context.set_default_timeout(TIMEOUT_MS)
+        self.context.on("console", self._listen)
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.context.on("request", self._look)
+        self.kept = self.context.new_page()  # a page of its own for each test starts a process for each
+        self.is_free = True
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} {message.location}")
+
+    def _look(self, request: Request) -> None:
+        if not request.url.startswith((self.base_url, "data:", "blob:", "about:")):
+            self.foreign.append(request.url)
+
+    def open(self, *, size: str, dark: bool) -> Page:
+        page = self.kept if self.is_free else self.context.new_page()
+        self.is_free = False
+        width, height = SIZES[size]
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
+        return page
+
+    def forget(self) -> None:
+        """Close the pages, and forget who was logged in and what was remembered."""
+        for page in self.context.pages:
+            if self.script and page.url.startswith(self.base_url):
+                page.evaluate("localStorage.clear(); sessionStorage.clear()")
+            if page is self.kept:
+                page.unroute_all()
+                page.route(RESTING, lambda route: route.fulfill(content_type="text/html", body=BLANK))
+                page.goto(RESTING)
+                page.unroute_all()
+            else:
+                page.close()
+        self.context.clear_cookies()
+        self.is_free = True
+        self.errors, self.foreign = [], []
+
+
+@pytest.fixture(scope="session")
+def profiles(chromium: Browser, live_server: LiveServer) -> Iterator[dict[tuple[bool, bool], Profile]]:
+    """With scripts or without, and of the chief or of somebody else: made when they are asked for."""
+
+    class Profiles(dict[tuple[bool, bool], Profile]):
+        def __missing__(self, key: tuple[bool, bool]) -> Profile:
+            self[key] = made = Profile(chromium, base_url=live_server.url, script=key[0])
+            return made
+
+    made = Profiles()
+    yield made
+    for profile in made.values():
+        profile.context.close()
+
+
 @pytest.fixture
-def open_page(chromium: Browser, live_server: LiveServer, transactional_db: None) -> Iterator[OpenPage]:
+def open_page(
+    profiles: dict[tuple[bool, bool], Profile], live_server: LiveServer, transactional_db: None
+) -> Iterator[OpenPage]:
     """Open pages in a size and a theme; at the end no page may have logged an error or asked another host."""
     chief = User.objects.create_superuser("chief", password=PASSWORD)
-    contexts, errors, foreign = [], [], []
-
-    def listen(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            errors.append(f"{message.text} {message.location}")
-
-    def look(request: Request) -> None:
-        if not request.url.startswith((live_server.url, "data:", "blob:")):
-            foreign.append(request.url)
 
     def opener(*, size: str = "desktop", dark: bool = False, script: bool = True, login: bool = True) -> Page:
-        width, height = SIZES[size]
-        context = chromium.new_context(
-            base_url=live_server.url,
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            java_script_enabled=script,
-            reduced_motion="reduce",
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("console", listen)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", look)
+        page = profiles[script, login].open(size=size, dark=dark)
         if login:
-            context.add_cookies([session_of(chief, url=live_server.url)])
+            page.context.add_cookies([session_of(chief, url=live_server.url)])
         return page
 
     yield opener
-    for context in contexts:
-        context.close()
-    assert errors == []
-    assert foreign == []
+    heard = [(profile.errors, profile.foreign) for profile in profiles.values()]
+    for profile in profiles.values():
+        profile.forget()
+    assert heard == [([], [])] * len(heard)
 
 
 def session_of(user: User, *, url: str) -> Any:
