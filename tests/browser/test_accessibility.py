@@ -7,7 +7,7 @@ from django.utils import timezone
 from playwright.sync_api import Page
 
 from apps.saga import incidents
-from apps.saga.models import Incident, Run
+from apps.saga.models import Fork, Incident, Run
 from tests import worlds
 from tests.browser.conftest import OpenPage
 from tests.browser.test_pages import assert_no_sideways_scroll, shoot
@@ -34,7 +34,51 @@ BAD = """<div class="bo" id="bad"><p style="color:#999;background:#fff">pale</p>
 def evening(transactional_db: None) -> dict[str, Run]:
     found = worlds.busy_evening(now=timezone.now(), completed=20, waiting=8)
     incidents.adopt()
+    fork_of(found["stuck"])
     return found
+
+
+def fork_of(run: Run) -> Fork:
+    """A try that went as far as the posting."""
+    how = (
+        ("reserve_tickets", "kept"),
+        ("authorise_payment", "taken"),
+        ("issue_fiscal_doc", "not_asked"),
+        ("post_sale", "run"),
+    )
+    status = {"not_asked": "NOT_ASKED"}
+    steps = [
+        {
+            "name": name,
+            "how": way,
+            "status": status.get(way, "DONE"),
+            "output": {},
+            "error_code": "",
+            "error_detail": "",
+            "took_ms": 1.5,
+        }
+        for name, way in how
+    ]
+    steps[-1] |= {"status": "REFUSED", "error_code": "R103", "error_detail": "The account would fall below its floor."}
+    line = {"account": "0001/SALES/BRL", "amount": "10.50", "debitcredit": "C"}
+    return Fork.objects.create(
+        forked_from=run.pk,
+        use_case=run.use_case,
+        version=run.version,
+        subject_id=run.subject_id,
+        business_key=run.business_key,
+        from_step="authorise_payment",
+        status="REFUSED",
+        failed_step="post_sale",
+        error_code="R103",
+        error_detail="The account would fall below its floor.",
+        steps=steps,
+        published=[{"topic": "payments.card.processor.in", "schema": "payments.Authorise", "key": "42"}],
+        posted={"lines": [line], "holds": [{"account": "0001/000000001/BRL", "amount": "10.50", "status": "OPEN"}]},
+        reason="would it pass with the new floor?",
+        made_by="user:chief",
+        made_at=timezone.now(),
+    )
 
 
 def addresses(evening: dict[str, Run]) -> dict[str, str]:
@@ -54,6 +98,7 @@ def addresses(evening: dict[str, Run]) -> dict[str, str]:
         "skip": f"/admin/triage/act/?action=skip&run={evening['stuck'].pk}",
         "silence": f"/admin/triage/care/?do=silence&incident={incident}",
         "group": f"/admin/triage/groups/{incident}/",
+        "fork": f"/admin/forks/{Fork.objects.get().pk}/",
         "fork_ask": f"/admin/runs/{evening['completed'].pk}/fork/",
         "reset": f"/admin/runs/{evening['stuck'].pk}/reset/",
         **runs,

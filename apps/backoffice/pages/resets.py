@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import short_id, words
+from apps.backoffice.components.formats import sentence, short_id, words
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.pages.triage import ACT, require
 from apps.common.errors import DomainError
@@ -109,10 +109,14 @@ def _choice(step: saga.StepState, found: saga.ResetChoice, names: list[str]) -> 
     at = names.index(step.name)
     if found.code:
         return Choice(step=step, look=look("step", step.status), code=found.code, does=found.detail)
-    kept = f"{_listed(names[:at])} stay as they are. " if at else ""
-    again = f"{_listed(names[at:])} are done" if len(names) - at > 1 else f"{words(step.name)} is done"
+    kept = f"{_listed(names[:at])} {_are(names[:at])} left as {'they are' if at > 1 else 'it is'}. " if at else ""
+    again = f"{_listed(names[at:])} {_are(names[at:])} done"
     anew = f", {_listed(list(found.redone))} under new keys" if found.redone else ""
-    return Choice(step=step, look=look("step", step.status), code="", does=f"{kept}{again}{anew}.".replace("_", " "))
+    return Choice(step=step, look=look("step", step.status), code="", does=f"{sentence(kept)}{sentence(again)}{anew}.")
+
+
+def _are(names: list[str]) -> str:
+    return "are" if len(names) > 1 else "is"
 
 
 def _listed(names: list[str]) -> str:
