@@ -6,8 +6,9 @@
 (ledger_roles.py). Ratios, each the median of the rounds' own: ``vs_seed_engine_batch1000`` and ``_batch1``: lines a second
 by the seed's engine's on one connection; ``of_copy_batch10000``: by COPY's of the same rows into the same table;
 ``writers4_vs_1``: four writers of batches of 1,000 by one; ``vs_hordak``: batches of 1,000 by django-hordak.
-``batch_with_history``: time of a batch behind BENCH_HISTORY lines by its time behind none. Figures: lines a second of each,
-and how many day balances were wrong at the end, proved from the lines.
+``batch_with_history``: time of a batch of 1,000 behind BENCH_HISTORY lines by its time behind none. Figures: lines a
+second of each, the processor's time that a line takes (which says more on a busy machine), and how many day balances were
+wrong at the end, proved from the lines.
 """
 
 import json
@@ -15,6 +16,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,14 +30,15 @@ os.environ["CELERY_BROKER_URL"] = "memory://"
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 HISTORY = int(os.environ.get("BENCH_HISTORY", "10000000"))
-DATABASE, HORDAK_DATABASE, HISTORY_DATABASE = "bench_ledger", "bench_hordak", "bench_ledger_history"
+DATABASE, HORDAK_DATABASE = "bench_ledger", "bench_hordak"
+PRESENT_DATABASE, HISTORY_DATABASE = "bench_ledger_no_history", "bench_ledger_history"
 SEED_LINES = 2_000
 HORDAK_LINES = 300
 COPY_LINES = 50_000
 BATCHES = {1: 1_500, 10: 4_000, 100: 10_000, 1_000: 20_000, 10_000: 50_000}  # of so many lines, so many in all
 HOT_COMMANDS = 400
 WRITERS = 4
-HISTORY_BATCHES = 20
+HISTORY_ROUNDS = 5
 HISTORY_DAYS = 720
 
 
@@ -66,10 +70,10 @@ class Role:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
-    def lines(self) -> int:
-        """How many it wrote, when it is done."""
-        found: dict[str, int] = json.loads(self._until("{"))
-        return found["lines"]
+    def done(self) -> dict[str, float]:
+        """How many lines it wrote, and the processor's seconds that it and its server process took, when it is done."""
+        found: dict[str, float] = json.loads(self._until("{"))
+        return found
 
     def end(self) -> None:
         """Wait until the process is gone."""
@@ -81,6 +85,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.rates: dict[str, list[float]] = {}
+        self._processor: dict[str, list[tuple[float, float]]] = {}
         self._seed = int(time.time())
 
     def measure(self, key: str, role: str, *, writers: int = 1, **arguments: Any) -> None:
@@ -93,12 +98,32 @@ class Bench:
         began = time.perf_counter()
         for one in made:
             one.go()
-        written = sum(one.lines() for one in made)
+        done = [one.done() for one in made]
+        written = sum(one["lines"] for one in done)
         rate = written / (time.perf_counter() - began)
         for one in made:
             one.end()
         self.rates.setdefault(key, []).append(rate)
-        print(f"  {key}: {rate:,.0f} a second", flush=True)
+        client, server = (sum(one[name] for one in done) / written * 1e6 for name in ("client_s", "server_s"))
+        self._processor.setdefault(key, []).append((client, server))
+        print(f"  {key}: {rate:,.0f} a second; processor {client:.1f} + {server:.1f} us a line", flush=True)
+
+    def forget(self) -> None:
+        """Drop what was measured so far."""
+        self.rates.clear()
+        self._processor.clear()
+
+    def processor_us(self) -> dict[str, dict[str, float]]:
+        """Microseconds of a core that a line takes, of the client and of its server process; the middle values."""
+        from benchmarks.harness import median
+
+        return {
+            key: {
+                name: round(median(values), 1)
+                for name, values in zip(("client", "server"), zip(*found, strict=True), strict=True)
+            }
+            for key, found in self._processor.items()
+        }
 
     def median(self, key: str) -> float:
         """The middle rate."""
@@ -183,10 +208,32 @@ def build_hordak() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True)
 
 
+@contextmanager
+def no_checkpoint() -> Iterator[None]:
+    """After a checkpoint the first change of every page is written in full, by whoever has his turn just then."""
+    from django.db import connection
+
+    settings = {"checkpoint_timeout": "1h", "max_wal_size": "16GB"}
+    try:
+        with connection.cursor() as cursor:
+            for name, value in settings.items():
+                cursor.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            cursor.execute("SELECT pg_reload_conf()")
+            cursor.execute("CHECKPOINT")
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            for name in settings:
+                cursor.execute(f"ALTER SYSTEM RESET {name}")
+            cursor.execute("SELECT pg_reload_conf()")
+
+
 def run_rounds(bench: Bench) -> None:
-    """Everything in turn, so that a slow minute of the machine is everybody's."""
-    for number in range(ROUNDS):
-        print(f"round {number + 1} of {ROUNDS}", flush=True)
+    """Everything in turn, so that a slow minute of the machine is everybody's. The first round warms up and is dropped."""
+    for number in range(ROUNDS + 1):
+        if number == 1:
+            bench.forget()
+        print(f"round {number} of {ROUNDS}", flush=True)
         bench.measure("seed_1", "seed", count=SEED_LINES)
         bench.measure("ours_1", "ours", count=BATCHES[1], batch=1)
         bench.measure("ours_1000", "ours", count=BATCHES[1_000], batch=1_000)
@@ -229,87 +276,34 @@ def roll_up() -> float:
         count += rolled
 
 
-_HISTORY = """
-INSERT INTO ledger_transaction (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey,
-    dateref, createdat, balanced, balanceafter, pendingafter, dayafter, daynet)
-SELECT gen_random_uuid(), '0001', lpad((n %% 1000)::text, 9, '0'), 'BRL', 1, 'C', 1, 'history', gen_random_uuid(),
-    %(day)s, %(day)s, false, 0, 0, 0, 0
-FROM generate_series(1, %(count)s) n
-"""
-_HISTORY_KEYS = """
-INSERT INTO ledger_posting_key (tracekey, bodyhash, state, dateref, createdat)
-SELECT tracekey, '', 'POSTED', dateref, createdat FROM ledger_transaction WHERE dateref = %(day)s
-"""
-_HISTORY_DAYS = """
-INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-    accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-SELECT gen_random_uuid(), '0001', lpad(n::text, 9, '0'), 'BRL', %(day)s, 0, %(each)s, 0, %(sum)s, gen_random_uuid(),
-    gen_random_uuid(), %(day)s, %(day)s FROM generate_series(0, 999) n
-"""
-
-
-def _batch_ms() -> float:
-    """Milliseconds of a batch of 1,000, the middle one of HISTORY_BATCHES."""
-    from django.db import transaction
-
-    from apps.ledger import public as ledger
-    from benchmarks.harness import median, timed
-    from benchmarks.ledger_roles import lines
-
-    now, today, times = datetime.now(UTC), _today(), []
-    for n in range(HISTORY_BATCHES):
-        entries = [
-            ledger.Entry.line(
-                tracekey=line.tracekey,
-                account=ledger.AccountRef("0001", line.account),
-                amount=line.amount,
-                debitcredit="D" if line.side == "D" else "C",
-                eventcode=1,
-                dateref=line.dateref,
-            )
-            for line in lines(1_000, seed=time.time_ns() + n, today=today)
-        ]
-
-        def post(entries: list[ledger.Entry] = entries) -> None:
-            with transaction.atomic(durable=True):
-                ledger.post_batch(entries, now=now)
-
-        times.append(timed(post) * 1000)
-    return median(times[2:])
-
-
-def history() -> tuple[float, float]:
-    """Milliseconds of a batch behind no history, and behind HISTORY lines of two years."""
+def history(bench: Bench) -> None:
+    """Batches of 1,000 behind no history and behind HISTORY lines of two years, in turn."""
     from django.db import connection
 
     from apps.ledger import months
+    from benchmarks import ledger_peers
 
+    build(PRESENT_DATABASE, accounts=1_000)
     build(HISTORY_DATABASE, accounts=1_000)
-    without = _batch_ms()
-    first = _today() - timedelta(days=HISTORY_DAYS + 10)
-    day = first
+    first, each = _today() - timedelta(days=HISTORY_DAYS + 10), HISTORY // HISTORY_DAYS // 1_000
+    day = first.replace(day=1)
     while day < _today():
-        months.TRANSACTIONS.quietly(months.TRANSACTIONS.open, day.replace(day=1))
-        day = (day.replace(day=1) + timedelta(days=31)).replace(day=1)
-    count = HISTORY // HISTORY_DAYS // 1_000 * 1_000
+        months.TRANSACTIONS.quietly(months.TRANSACTIONS.open, day)
+        day = (day + timedelta(days=31)).replace(day=1)
     with connection.cursor() as cursor:
-        cursor.execute("SET synchronous_commit = off")
+        cursor.execute(ledger_peers.HISTORY_BEGIN)
         for n in range(HISTORY_DAYS):
-            each = count // 1_000
-            values = {"day": first + timedelta(days=n), "count": count, "each": each, "sum": each * (n + 1)}
-            for sql in (_HISTORY, _HISTORY_KEYS, _HISTORY_DAYS):
-                cursor.execute(sql, values)
+            values = {"day": first + timedelta(days=n), "first": n * each * 1_000, "each": each, "sum": each * (n + 1)}
+            cursor.execute(ledger_peers.HISTORY_DAY, values)
             if n % 90 == 0:
-                print(f"  {count * n:,} lines of history", flush=True)
-        total = count // 1_000 * HISTORY_DAYS
-        cursor.execute("UPDATE ledger_account SET postedcredit = postedcredit + %s WHERE account ~ '^0'", [total])
-        sql = "UPDATE ledger_balance SET accumulatedcredit = accumulatedcredit + %s WHERE dateref > %s"
-        cursor.execute(sql, [total, _today() - timedelta(days=10)])
-        cursor.execute("RESET synchronous_commit")
-        cursor.execute("VACUUM ANALYZE ledger_balance")
-        cursor.execute("ANALYZE")
+                print(f"  {each * 1_000 * n:,} lines of history", flush=True)
+        cursor.execute(ledger_peers.HISTORY_END, {"total": each * HISTORY_DAYS})
+        cursor.execute("VACUUM ANALYZE ledger_balance, ledger_account, ledger_transaction, ledger_posting_key")
         cursor.execute("CHECKPOINT")
-    return without, _batch_ms()
+    for number in range(HISTORY_ROUNDS + 1):
+        for name in (PRESENT_DATABASE, HISTORY_DATABASE):
+            key = f"ours_1000_{name}" if number else f"warm_{name}"
+            bench.measure(key, "ours", database=name, count=BATCHES[1_000], batch=1_000)
 
 
 def main() -> None:
@@ -320,7 +314,7 @@ def main() -> None:
     from django.db import connection
 
     from benchmarks import ledger_peers
-    from benchmarks.harness import report
+    from benchmarks.harness import load, report
 
     build(DATABASE, accounts=1_000)
     with connection.cursor() as cursor:
@@ -333,7 +327,8 @@ def main() -> None:
     build_hordak()
     _use(DATABASE)
     bench = Bench()
-    run_rounds(bench)
+    with no_checkpoint():
+        run_rounds(bench)
     rolled = roll_up()
     figures: dict[str, Any] = {f"per_s_{key}": round(bench.median(key)) for key in bench.rates}
     figures |= {
@@ -351,9 +346,15 @@ def main() -> None:
         "vs_hordak": bench.ratio("ours_1000", "hordak"),
     }
     if HISTORY:
-        without, behind = history()
-        figures |= {"batch1000_ms_no_history": round(without, 1), "batch1000_ms_history": round(behind, 1)}
-        ratios["batch_with_history"] = behind / without
+        history(bench)
+        without, behind = f"ours_1000_{PRESENT_DATABASE}", f"ours_1000_{HISTORY_DATABASE}"
+        figures |= {
+            "batch1000_ms_no_history": round(1_000_000 / bench.median(without), 1),
+            "batch1000_ms_history": round(1_000_000 / bench.median(behind), 1),
+            "wrong_balances_history": wrong(ledger_peers.OURS_WRONG),
+        }
+        ratios["batch_with_history"] = bench.ratio(without, behind)
+    figures |= {"processor_us_a_line": bench.processor_us(), "load": load()}
     report("ledger", ratios=ratios, figures=figures, postgresql=version)
 
 

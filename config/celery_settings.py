@@ -147,6 +147,14 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
+    "chain-ledger": _every(30.0, "ledger.chain"),
+    "prove-ledger-chain": _every(300.0, "ledger.patrol"),
+    "archive-ledger-months": _hourly(37, "ledger.archive_months"),
+    "tell-ledger-head": {
+        "task": "ledger.tell_head",
+        "schedule": crontab(minute=3, hour=0),
+        "options": {"expires": EXPIRES_S},
+    },
     "open-ledger-months": _hourly(27, "ledger.open_months"),
     # A difference is known after ten minutes; where nobody posts, the next morning (03:13 in São Paulo).
     "check-ledger-changes": _every(600.0, "ledger.check_changes"),

@@ -199,6 +199,10 @@ LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
 LEDGER_BACKDATE_DAYS_MAX = env.whole("LEDGER_BACKDATE_DAYS_MAX", 7)
 # Is an account opened, without money and with the floor zero, by the first posting that names it in a known branch?
 LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
+# Whole months behind the present one whose lines stay in the table: older ones are exported to Parquet files in this
+# folder, which all workers share, and detached; months that are over are sealed before. 0: no month is sealed by itself.
+LEDGER_MONTHS_ONLINE = env.whole("LEDGER_MONTHS_ONLINE", 0)
+LEDGER_ARCHIVE_DIR = env.text("LEDGER_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
@@ -326,6 +330,8 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
+        "ModeEnum": ["wait", "refuse"],  # of a use case's pause
+        "SuspensionMode": "apps.ledger.care_models.Suspension.Mode",
         "OrderStatus": [
             "PENDING",
             "RESERVED",

@@ -130,6 +130,8 @@ UNFOLD: dict[str, Any] = {
                     _model("Differences", "rule", "ledger", "difference", badge="apps.backoffice.shell.differences_badge"),
                     _model("Ledger checks", "fact_check", "ledger", "check"),
                     _model("Suspensions", "pause_circle", "ledger", "suspension"),
+                    _model("Chain of hashes", "link", "ledger", "block"),
+                    _model("Sealed months", "inventory_2", "ledger", "month"),
                 ],
             },
             {

@@ -32,6 +32,7 @@ from apps.common.admin import (
     link,
     moment,
 )
+from apps.ledger.admin_chain import BlockAdmin as BlockAdmin  # noqa: PLC0414  # Django looks for admins here
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
 
 _link = partial(link, wraps=True)  # a description is long

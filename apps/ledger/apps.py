@@ -12,12 +12,13 @@ class LedgerConfig(AppConfig):
 
     def ready(self) -> None:
         """Tell what a fork of a saga would have posted, and the metrics; prepare a new database."""
-        from apps.ledger import metrics, witness
+        from apps.ledger import metrics, metrics_chain, witness
         from apps.saga import public as saga
 
         metrics.register()
         saga.witness("lines", witness.lines)
         saga.witness("holds", witness.holds)
+        metrics_chain.register()
         post_migrate.connect(_prepare, sender=self)
 
 

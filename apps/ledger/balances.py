@@ -77,6 +77,7 @@ class AccountBook:
     last: int = 0  # the ordinal of slot 0
     debits: list[Decimal] = field(default_factory=list)
     credits: list[Decimal] = field(default_factory=list)
+    nets: list[Decimal] = field(default_factory=list)  # credits less debits
     held: list[Decimal] = field(default_factory=list)
     stored: dict[int, UUID] = field(default_factory=dict)  # slot to row
     touched: dict[int, tuple[UUID, int, UUID]] = field(default_factory=dict)  # slot to first key, last line and its key
@@ -103,16 +104,18 @@ class AccountBook:
         days = list(stored)
         self.last = max(days[-1].ordinal, today) if days else today
         count = self.last - since + 1
-        self.debits, self.credits = [ZERO] * count, [ZERO] * count
+        self.debits, self.credits, self.nets = [ZERO] * count, [ZERO] * count, [ZERO] * count
         for row_id, ordinal, debit, credit in days:
             slot = self.last - ordinal
-            self.debits[slot], self.credits[slot] = debit, credit
+            self.debits[slot], self.credits[slot], self.nets[slot] = debit, credit, credit - debit
             self.stored[slot] = row_id
         self.held = [self.pending_debit] * count
         for day_held, amount in held:
             for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
                 self.held[slot] -= amount
         self.room = _UNKNOWN
+        if self.min_balance is not None:  # as if all these days' credits had come on the last one
+            self.room = self.available - self.min_balance - (sum(self.credits) if count > 1 else 0)
         has_space = max(self.posted_debit, self.posted_credit) < _SUM_NEAR
         self.is_plain = has_space and self.status == "ACTIVE" and self.max_balance is None
 
@@ -121,9 +124,11 @@ class AccountBook:
         if side == CREDIT:
             self.posted_credit += amount
             self.credits[slot] += amount
+            self.nets[slot] += amount
         else:
             self.posted_debit += amount
             self.debits[slot] += amount
+            self.nets[slot] -= amount
         posted = self.posted_credit - self.posted_debit
         pending = self.pending_debit
         return Balances(posted, pending, posted - pending, posted if slot == 0 else self.balance_at(slot))
@@ -135,11 +140,10 @@ class AccountBook:
 
     def balance_at(self, slot: int) -> Decimal:
         """The balance at the end of a slot's day."""
-        return self.posted_credit - self.posted_debit - sum(self.credits[:slot]) + sum(self.debits[:slot])
-
-    def net(self, slot: int) -> Decimal:
-        """Credits less debits of that day alone."""
-        return self.credits[slot] - self.debits[slot]
+        balance = self.posted_credit - self.posted_debit
+        for net in self.nets[:slot]:
+            balance -= net
+        return balance
 
     def confirm(self, slot: int, *, line: int, tracekey: UUID) -> None:
         """The line just applied is part of an accepted entry: its day and the later ones are to be written."""
@@ -179,9 +183,9 @@ class AccountBook:
     def _left(self, slot: int) -> list[Decimal]:
         """Balance less what is held, for each slot up to this one."""
         balance, found = self.posted_credit - self.posted_debit, []
-        for held, credit, debit in zip(self.held[: slot + 1], self.credits, self.debits, strict=False):
+        for held, net in zip(self.held[: slot + 1], self.nets, strict=False):
             found.append(balance - held)
-            balance += debit - credit
+            balance -= net
         return found
 
     def _poorest_day(self, slot: int) -> date:
@@ -203,7 +207,7 @@ class AccountBook:
             if balance > self.max_balance:
                 day = date.fromordinal(self.last - n)
                 raise AboveCeiling(f"Account {self.ref.branch}/{self.ref.account} would be above its ceiling on {day}.")
-            balance += self.debits[n] - self.credits[n]
+            balance -= self.nets[n]
 
     def check_sums(self) -> None:
         """Raises SumTooLarge when a lifetime's debits or credits no longer fit their columns."""
@@ -215,28 +219,19 @@ class AccountBook:
         if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
             row_id, day, sums = self.stored.get(0), date.fromordinal(self.last), (self.posted_debit, self.posted_credit)
             return [ChangedDay(row_id, day, self.debits[0], self.credits[0], *sums, only[0], only[2])]
-        debit, credit, newest = self.posted_debit, self.posted_credit, (-1, UUID(int=0))
-        found = []
-        newest_by_slot: dict[int, UUID] = {}
+        first, found, newest = max(self.touched), [], (-1, UUID(int=0))
+        debit = self.posted_debit - sum(self.debits[: first + 1])
+        credit = self.posted_credit - sum(self.credits[: first + 1])
         # From the earliest day on, a row was last changed by the last line of any day up to it.
-        for slot in range(max(self.touched), -1, -1):
+        for slot in range(first, -1, -1):
+            debit, credit = debit + self.debits[slot], credit + self.credits[slot]
+            row_id, created_by = self.stored.get(slot), None
             if touched := self.touched.get(slot):
-                newest = max(newest, touched[1:])
-            newest_by_slot[slot] = newest[1]
-        for slot, tracekey in sorted(newest_by_slot.items()):
-            row_id, touched = self.stored.get(slot), self.touched.get(slot)
-            if row_id or touched:
-                found.append(
-                    ChangedDay(
-                        row_id,
-                        date.fromordinal(self.last - slot),
-                        self.debits[slot],
-                        self.credits[slot],
-                        debit,
-                        credit,
-                        touched[0] if touched else None,
-                        tracekey,
-                    )
-                )
-            debit, credit = debit - self.debits[slot], credit - self.credits[slot]
+                created_by = touched[0]
+                if touched[1] > newest[0]:
+                    newest = touched[1:]
+            elif row_id is None:
+                continue
+            day, sums = date.fromordinal(self.last - slot), (debit, credit)
+            found.append(ChangedDay(row_id, day, self.debits[slot], self.credits[slot], *sums, created_by, newest[1]))
         return found

@@ -23,9 +23,7 @@ from apps.ledger.rules import AccountRef, PostedLine
 ROLL_UP_ROWS_MAX = 10_000
 
 # What is suspended stays, whatever its mode: it is rolled up by a later call.
-_MAY = """NOT EXISTS (
-    SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = w.branch
-        AND (s.account IS NULL OR s.account = w.account AND s.currency = w.currency)))"""
+_MAY = rows.NOT_SUSPENDED.format("w")
 _TAKE = """
 DELETE FROM ledger_deferred WHERE id IN (
     SELECT id FROM ledger_deferred w WHERE {which} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
@@ -83,8 +81,8 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
         book.confirm(slot, line=count, tracekey=key)
         posted = PostedLine(line_id, book.ref, side, amount, eventcode, dateref, balances)
         description, details, balanced = rest
-        lines.append(NewLine(posted, key, description, details, balanced, book.net(slot), deferred=True))
-    writes.write_lines(lines, line_count=len(lines), now=now)
+        lines.append(NewLine(posted, key, description, details, balanced, book.nets[slot], deferred=True))
+    writes.write_lines([lines], line_count=len(lines), now=now)
     sums = writes.Sums()
     sums.take(books.values())
     sums.write(now=now)

@@ -27,6 +27,7 @@ from apps.ledger.rules import (
 SUSPENDED = "SUSPENDED"  # a status for as long as a batch lasts
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _IDS_MAX = 1 << 20  # more than a batch has lines
+LINES_AT_ONCE = 200  # decided, then sent: enough for a system call, and the server has work soon
 
 
 class UnknownAccount(DomainError):
@@ -109,8 +110,8 @@ class Fold:
     _allowed: set[tuple[int, str]] = field(default_factory=set)
     _ordinals: dict[date, int] = field(default_factory=dict)
 
-    def take_all(self, commands: Iterable[Command]) -> Iterator[NewLine]:
-        """Decide commands in order, and give each one's lines as soon as nothing can take them back.
+    def take_all(self, commands: Iterable[Command]) -> Iterator[list[NewLine]]:
+        """Decide commands in order, and give some lines at a time as soon as nothing can take them back.
 
         Neighbours of one group are posted together or not at all.
         """
@@ -120,16 +121,16 @@ class Fold:
             if group and name != group[0].entry.group:
                 self._take_group(group)
                 group = []
-            if name is None:
-                self.take(command)
-            else:
+            if name is not None:
                 group.append(command)
-            if self.lines and not group:
-                yield from self.lines
-                self.lines.clear()
+                continue
+            self.take(command)
+            if len(self.lines) >= LINES_AT_ONCE:
+                yield self.lines
+                self.lines = []
         if group:
             self._take_group(group)
-        yield from self.lines
+        yield self.lines
 
     def take(self, command: Command) -> None:
         """Decide one command: its posting or its refusal. What was decided before stays."""
@@ -192,6 +193,7 @@ class Fold:
         if side == CREDIT:
             book.posted_credit += amount
             book.credits[slot] += amount
+            book.nets[slot] += amount
         else:
             if book.min_balance is not None:
                 room = book.room - amount
@@ -200,6 +202,7 @@ class Fold:
                 book.room = room
             book.posted_debit += amount
             book.debits[slot] += amount
+            book.nets[slot] -= amount
         posted, pending = book.posted_credit - book.posted_debit, book.pending_debit
         day = posted if slot == 0 else book.balance_at(slot)
         tracekey = command.entry.tracekey
@@ -208,8 +211,7 @@ class Fold:
         book.touched[slot] = (known[0] if known else tracekey, self.line_count, tracekey)
         balances = _tuple(Balances, (posted, pending, posted - pending, day))
         line = _tuple(PostedLine, (next(self._ids), ref, side, amount, eventcode, command.dateref, balances))
-        day_net = book.credits[slot] - book.debits[slot]
-        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, day_net, False)))
+        self.lines.append(_tuple(NewLine, (line, tracekey, description, details, False, book.nets[slot], False)))
         command.posting = _tuple(PostResult, (tracekey, (line,), False))
         return True
 
@@ -311,7 +313,7 @@ class Fold:
         if book is not None:
             slot = book.last - ordinal
             balances = book.apply(side, amount, slot)
-            day_net = book.credits[slot] - book.debits[slot]
+            day_net = book.nets[slot]
         posted = PostedLine(next(self._ids), ref, side, amount, eventcode, command.dateref, balances)
         is_leg = len(command.legs) > 1
         return NewLine(posted, command.entry.tracekey, description, details, is_leg, day_net, book is None)

@@ -283,15 +283,15 @@ RETURNING branch, account, currency, amount
 def expire_holds(*, now: datetime, limit: int = EXPIRE_ROWS_MAX) -> int:
     """End holds whose time is over, at most ``limit``; how many. Safe to run anywhere, at any time, side by side."""
     due = rows.fetch(
-        "SELECT id, branch, account, currency FROM ledger_hold WHERE status = 'OPEN' AND expiresat <= %s "
-        "ORDER BY expiresat LIMIT %s",
-        [now, min(limit, EXPIRE_ROWS_MAX)],
+        "SELECT id, branch, account, currency FROM ledger_hold h WHERE status = 'OPEN' AND expiresat <= %s "  # noqa: S608
+        f"AND {rows.NOT_SUSPENDED.format('h')} ORDER BY expiresat LIMIT %s",
+        [now, now, min(limit, EXPIRE_ROWS_MAX)],
     )
     if not due:
         return 0
     # Between the search and the lock a hold may have been posted or voided, so the update asks again.
     books, found = rows.lock_accounts({AccountRef(*row[1:]) for row in due})
-    # What is suspended expires with a later call; until then nobody can post it either.
+    # What was suspended meanwhile expires with a later call; until then nobody can post it either.
     suspended = suspensions.heed(books, found, now=now, wait_s=0)
     due = [row for row in due if AccountRef(*row[1:]) not in suspended]
     ended = rows.fetch(_EXPIRE, [now, [row[0] for row in due], now])

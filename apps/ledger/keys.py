@@ -6,10 +6,11 @@ from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection
 
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
+from apps.common.transactions import kept_savepoint
 from apps.ledger.commands import Command
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch, fetch_hot
 from apps.ledger.rules import AccountRef, Balances, PostedLine
@@ -31,6 +32,9 @@ ORDER BY k.tracekey
 ON CONFLICT (tracekey) DO NOTHING
 RETURNING tracekey
 """
+
+
+CLAIMS_AT_ONCE = 200  # checked, then sent
 
 
 class Claims(NamedTuple):
@@ -79,7 +83,7 @@ def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Com
     """The claims, if all keys were new; otherwise none is claimed."""
     made: dict[int, Command] = {}
     try:
-        with transaction.atomic():
+        with kept_savepoint():
             copy_rows(
                 "COPY ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat) FROM STDIN",
                 _claim_texts(commands, made, now.isoformat()),
@@ -91,16 +95,17 @@ def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Com
 
 def _claim_texts(commands: Sequence[Command], made: dict[int, Command], moment: str) -> Iterator[str]:
     days: dict[date, str] = {}
-    for command in commands:
-        if not command.check_form() or (key := command.entry.tracekey.int) in made:
-            continue
-        made[key] = command
-        day = command.dateref
-        reverses = "\\N" if command.reverses is None else command.reverses.hex
-        yield (
-            f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t"
-            f"{days.get(day) or days.setdefault(day, day.isoformat())}\t{moment}\n"
-        )
+    for start in range(0, len(commands), CLAIMS_AT_ONCE):
+        texts = []
+        for command in commands[start : start + CLAIMS_AT_ONCE]:
+            if not command.check_form() or (key := command.entry.tracekey.int) in made:
+                continue
+            made[key] = command
+            day = command.dateref
+            reverses = "\\N" if command.reverses is None else command.reverses.hex
+            day_text = days.get(day) or days.setdefault(day, day.isoformat())
+            texts.append(f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t{day_text}\t{moment}\n")
+        yield "".join(texts)
 
 
 def settle_claims(*, unused: Sequence[Command], changed: Sequence[Command]) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from apps.common.clock import BUSINESS_ZONE
 from apps.common.errors import InvalidRequest
 from apps.common.pagination import decode_cursor, encode_cursor
+from apps.ledger import months_behind
 from apps.ledger.queries import TransactionLine, check_key, transactions_by_tracekey
 from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef, Side
@@ -58,11 +59,15 @@ class DayCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinesPage:
-    """A page of lines; ``counts`` by the days that stand on it. ``older``: the cursor of the next page."""
+    """A page of lines; ``counts`` by the days that stand on it. ``older``: the cursor of the next page.
+
+    ``archived``: on the last page, where the lines are that the period has beside these; empty: it has no others.
+    """
 
     lines: tuple[LedgerLine, ...]
     counts: Mapping[date, DayCount]
     older: str | None
+    archived: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +137,17 @@ def account_lines(account: AccountRef, wanted: LinesWanted, *, cursor: str | Non
         lines=lines,
         counts=_counts(account, sorted({line.dateref for line in lines})),
         older=encode_cursor(last.dateref.isoformat(), last.seq) if last else None,
+        archived="" if last else _archived(account, wanted),
     )
+
+
+def _archived(account: AccountRef, wanted: LinesWanted) -> str:
+    """Where the lines of this period are that are not in the table any more."""
+    try:
+        months_behind.check_period(account, date_from=wanted.date_from, date_to=wanted.date_to)
+    except months_behind.MonthArchived as elsewhere:
+        return elsewhere.detail
+    return ""
 
 
 def _wanted(wanted: LinesWanted, values: dict[str, Any]) -> str:
@@ -204,9 +219,11 @@ FROM ledger_posting_key k WHERE k.tracekey = %s
 
 
 def entry(tracekey: UUID) -> EntryView | None:
-    """All that was posted under a tracekey, and what took it back; None when nothing was posted."""
+    """All that was posted under a tracekey, and what took it back; None when nothing was posted. Raises MonthArchived."""
     lines = transactions_by_tracekey(tracekey)
     if not lines:
+        if archived := months_behind.archived_entries([tracekey]).get(tracekey):
+            raise archived
         return None
     reverses, reversed_by, hold_key = (fetch(_ENTRY, [tracekey]) or [(None, None, "")])[0]
     codes = sorted({line.eventcode for line in lines})

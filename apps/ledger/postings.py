@@ -15,7 +15,7 @@ from django.conf import settings
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
-from apps.ledger import batches, keys, rows, singles, suspensions, writes
+from apps.ledger import batches, keys, months_behind, rows, singles, suspensions, writes
 from apps.ledger.commands import Command, NewLine
 from apps.ledger.fold import SUSPENDED, Fold, TracekeyReused
 from apps.ledger.rules import (
@@ -104,13 +104,17 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
     """Take an entry back: the same legs with the sides exchanged, dated today, under ``reversal_tracekey``.
 
     Safe to repeat. An entry that was never posted is refused from now on. Raises AlreadyReversed under another
-    tracekey, InsufficientFunds when a receiver has spent the money, AccountFrozen.
+    tracekey, InsufficientFunds when a receiver has spent the money, AccountFrozen, MonthArchived when its lines are in
+    the archive and it was not reversed under this tracekey.
     """
     if keys.lock_or_bury(tracekey, now=now):
         return ReverseResult("NEVER_POSTED")
     reversed_by = keys.reversal_of(tracekey)
     if reversed_by not in (None, reversal_tracekey):
         raise AlreadyReversed(f"It was reversed by {reversed_by}.", field="reversal_tracekey")
+    lines = keys.posted_lines([tracekey]).get(tracekey)
+    if lines is None:
+        return _reverse_archived(tracekey, reversed_by)
     legs = tuple(
         Leg(
             account=line.account,
@@ -120,10 +124,17 @@ def reverse(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -> Revers
             description="Reversal",
             details={"reverses": str(tracekey)},
         )
-        for line in keys.posted_lines([tracekey])[tracekey]
+        for line in lines
     )
     command = command_for(Entry(tracekey=reversal_tracekey, legs=legs), reverses=tracekey, now=now)
     return ReverseResult("REVERSED", run_one(command, now=now))
+
+
+def _reverse_archived(tracekey: UUID, reversed_by: UUID | None) -> ReverseResult:
+    """An entry whose lines are in the archive is not taken back any more; a reversal from before is repeated."""
+    if reversed_by is not None and (lines := keys.posted_lines([reversed_by]).get(reversed_by)):
+        return ReverseResult("REVERSED", PostResult(reversed_by, tuple(lines), replayed=True))
+    raise months_behind.refusal_of(tracekey)
 
 
 def command_for(entry: Entry, *, now: datetime, reverses: UUID | None = None, hold_id: UUID | None = None) -> Command:
@@ -187,7 +198,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
     sums.write(now=now)
 
 
-def _then(work: Callable[[], None]) -> Iterator[NewLine]:
+def _then(work: Callable[[], None]) -> Iterator[list[NewLine]]:
     """After the last line, while the server still takes those before it."""
     work()
     yield from ()
@@ -204,6 +215,8 @@ def _answer_known(commands: Sequence[Command], known: dict[int, keys.KnownKey]) 
             command.refusal = PostingVoided()
         elif key.body_hash != command.body_hash:
             command.refusal = TracekeyReused(field="tracekey")
+        elif command.tracekey not in lines:
+            command.refusal = months_behind.refusal_of(command.tracekey)
         else:
             command.posting = PostResult(command.tracekey, tuple(lines[command.tracekey]), replayed=True)
 

@@ -52,6 +52,7 @@ from apps.ledger.lines import (
     account_lines,
     entry,
 )
+from apps.ledger.months_behind import MonthArchived, check_line
 from apps.ledger.overview import (
     HOLDS_COUNTED_MAX,
     AccountHead,
@@ -168,6 +169,7 @@ __all__ = [
     "LinesWanted",
     "LinkedRefused",
     "MalformedEntry",
+    "MonthArchived",
     "OpenedAccount",
     "Outcome",
     "Period",
@@ -201,6 +203,7 @@ __all__ = [
     "care_now",
     "check_balances",
     "check_form",
+    "check_line",
     "close_account",
     "close_day",
     "ensure_currencies",

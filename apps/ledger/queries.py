@@ -9,6 +9,7 @@ from uuid import UUID
 
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.pagination import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, decode_cursor, encode_cursor
+from apps.ledger import months_behind
 from apps.ledger.keys import posted_lines
 from apps.ledger.models import Deferred, Hold, Refusal, Transaction
 from apps.ledger.rows import fetch
@@ -208,7 +209,8 @@ def statement(
 ) -> Statement:
     """The lines of a period, oldest first, with the running balance after each.
 
-    Raises NotFound, and InvalidRequest for a period that ends before it begins or a cursor of another list.
+    Raises NotFound, InvalidRequest for a period that ends before it begins or a cursor of another list, and MonthArchived
+    when some of its lines are in the archive.
     """
     if date_to < date_from:
         raise InvalidRequest("The period ends before it begins.", field="to")
@@ -230,6 +232,7 @@ def statement(
     )
     if not found:
         raise no_account()
+    months_behind.check_period(account, date_from=date_from, date_to=date_to)
     rows = [row for row in found if row[2] is not None]
     last = rows[limit - 1] if len(rows) > limit else None
     return Statement(
@@ -257,7 +260,8 @@ def _position(cursor: str) -> tuple[date, int]:
 class Outcome:
     """What became of a tracekey: its lines as they were answered, or why the queue refused it the last time.
 
-    UNKNOWN: it changed nothing so far. It waits in the queue, was refused over HTTP, or nobody ever asked for it.
+    UNKNOWN: it changed nothing so far. It waits in the queue, was refused over HTTP, or nobody ever asked for it. POSTED
+    without lines: they are in the archive, and code and detail say so.
     """
 
     tracekey: UUID
@@ -275,7 +279,13 @@ def outcomes(tracekeys: Sequence[UUID]) -> tuple[Outcome, ...]:
     # Refusals first: what is posted between the two statements is seen by the second one.
     refusals = {row.tracekey: row for row in Refusal.objects.filter(tracekey__in=tracekeys)}
     lines = posted_lines(tracekeys)
-    return tuple(_outcome(tracekey, lines.get(tracekey), refusals.get(tracekey)) for tracekey in tracekeys)
+    archived = months_behind.archived_entries([tracekey for tracekey in tracekeys if tracekey not in lines])
+    return tuple(
+        Outcome(tracekey, "POSTED", replayed=True, code=found.code, detail=found.detail)
+        if (found := archived.get(tracekey))
+        else _outcome(tracekey, lines.get(tracekey), refusals.get(tracekey))
+        for tracekey in tracekeys
+    )
 
 
 def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | None) -> Outcome:
@@ -294,10 +304,12 @@ def _outcome(tracekey: UUID, lines: list[PostedLine] | None, refusal: Refusal | 
 
 
 def transactions_by_tracekey(tracekey: UUID) -> tuple[TransactionLine, ...]:
-    """All lines of an entry, in order; none when nothing was posted under this tracekey."""
+    """All lines of an entry, in order; none when nothing was posted under this tracekey. Raises MonthArchived."""
     # What waits first: what is rolled up between the two statements is seen by the second one.
     waiting = {row.id: _line(row) for row in Deferred.objects.filter(tracekey=tracekey)}
     lines = {row.id: _line(row) for row in Transaction.objects.filter(tracekey=tracekey)}
+    if not (waiting or lines) and (archived := months_behind.archived_entries([tracekey])):
+        raise archived[tracekey]
     return tuple(line for _, line in sorted({**waiting, **lines}.items()))
 
 

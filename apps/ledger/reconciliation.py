@@ -43,6 +43,8 @@ class Difference:
         return {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
 
 
+# ``ledger_opening``: what the lines of an account came to that were archived, up to which day, and their last seq. See Note
+# [Increments] in increments.py. A line that stayed and is older than one that went can't be compared with its balance then.
 # Every check gives: branch, account, currency, dateref, tracekey, stored, proven; a row for each difference.
 _TOTAL = """
 WITH proven AS (
@@ -51,7 +53,8 @@ WITH proven AS (
 )
 SELECT branch, account, currency, dateref, NULL, b.{column}, p.amount
 FROM ledger_balance b FULL JOIN proven p USING (branch, account, currency, dateref)
-WHERE b.{column} IS DISTINCT FROM p.amount
+LEFT JOIN (SELECT branch, account, currency, dateref AS until FROM ledger_opening) o USING (branch, account, currency)
+WHERE b.{column} IS DISTINCT FROM p.amount AND (o.until IS NULL OR dateref > o.until)
 """
 _ACCUMULATED = """
 SELECT * FROM (
@@ -61,11 +64,12 @@ SELECT * FROM (
 ) d WHERE stored <> proven
 """
 _POSTED = """
-SELECT branch, account, currency, NULL, NULL, a.{column}, coalesce(p.amount, 0)
+SELECT branch, account, currency, NULL, NULL, a.{column}, coalesce(p.amount, 0) + coalesce(o.{side_sum}, 0)
 FROM ledger_account a
 FULL JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM ledger_transaction
     WHERE debitcredit = '{side}' GROUP BY 1, 2, 3) p USING (branch, account, currency)
-WHERE a.{column} IS DISTINCT FROM coalesce(p.amount, 0)
+LEFT JOIN ledger_opening o USING (branch, account, currency)
+WHERE a.{column} IS DISTINCT FROM coalesce(p.amount, 0) + coalesce(o.{side_sum}, 0)
 """
 _PENDING = """
 SELECT a.branch, a.account, a.currency, NULL, NULL, a.pendingdebit, coalesce(h.amount, 0)
@@ -75,10 +79,21 @@ LEFT JOIN (SELECT branch, account, currency, sum(amount) AS amount FROM ledger_h
 WHERE a.pendingdebit <> coalesce(h.amount, 0)
 """
 _RUNNING = """
-SELECT * FROM (
-    SELECT branch, account, currency, dateref, tracekey, {column} AS stored,
+SELECT branch, account, currency, dateref, tracekey, stored, proven + coalesce(o.credit - o.debit, 0) FROM (
+    SELECT branch, account, currency, dateref, tracekey, seq, balanceafter AS stored,
         sum(CASE debitcredit WHEN 'C' THEN amount ELSE -amount END)
-            OVER (PARTITION BY branch, account, currency{by_day} ORDER BY seq) AS proven
+            OVER (PARTITION BY branch, account, currency ORDER BY seq) AS proven
+    FROM ledger_transaction
+) t
+LEFT JOIN (SELECT branch, account, currency, debit, credit, seq AS until FROM ledger_opening) o
+    USING (branch, account, currency)
+WHERE stored <> proven + coalesce(o.credit - o.debit, 0) AND (o.until IS NULL OR t.seq > o.until)
+"""
+_DAY_NET = """
+SELECT * FROM (
+    SELECT branch, account, currency, dateref, tracekey, daynet AS stored,
+        sum(CASE debitcredit WHEN 'C' THEN amount ELSE -amount END)
+            OVER (PARTITION BY branch, account, currency, dateref ORDER BY seq) AS proven
     FROM ledger_transaction
 ) t WHERE stored <> proven
 """
@@ -96,13 +111,16 @@ FROM ledger_posting_key k
 FULL JOIN (SELECT tracekey, count(*) AS lines FROM (SELECT tracekey FROM ledger_transaction
     UNION ALL SELECT tracekey FROM ledger_deferred) line GROUP BY 1) t USING (tracekey)
 WHERE (coalesce(k.state, '') = 'POSTED') <> (t.tracekey IS NOT NULL)
+    AND (t.tracekey IS NOT NULL OR coalesce(k.dateref > (SELECT max(dateref) FROM ledger_opening), true))
 """
 _POSTED_HOLDS = """
 SELECT h.branch, h.account, h.currency, NULL, h.tracekey, coalesce(h.postedamount, h.amount), t.amount
 FROM ledger_hold h
 LEFT JOIN ledger_transaction t ON t.tracekey = h.tracekey AND t.debitcredit = 'D'
     AND (t.branch, t.account, t.currency) = (h.branch, h.account, h.currency)
+LEFT JOIN ledger_posting_key k ON k.tracekey = h.tracekey
 WHERE h.status = 'POSTED' AND t.amount IS DISTINCT FROM coalesce(h.postedamount, h.amount)
+    AND (t.amount IS NOT NULL OR coalesce(k.dateref > (SELECT max(dateref) FROM ledger_opening), true))
 """
 _CEILING = """
 SELECT branch, account, currency, NULL, NULL, postedcredit - posteddebit, maxbalance
@@ -120,13 +138,13 @@ CHECKS: dict[str, str] = {
     "accumulated credits are the sum of the days": _ACCUMULATED.format(
         accumulated="accumulatedcredit", total="totalcredit"
     ),
-    "an account's debits are the sum of its lines": _POSTED.format(side="D", column="posteddebit"),
-    "an account's credits are the sum of its lines": _POSTED.format(side="C", column="postedcredit"),
+    "an account's debits are the sum of its lines": _POSTED.format(side="D", column="posteddebit", side_sum="debit"),
+    "an account's credits are the sum of its lines": _POSTED.format(side="C", column="postedcredit", side_sum="credit"),
     "what is pending is the sum of the open holds": _PENDING,
     "no account is below its floor": _FLOOR,
     "no account is above its ceiling": _CEILING,
-    "a line's balance follows from the lines before it": _RUNNING.format(column="balanceafter", by_day=""),
-    "a line's day net follows from the lines of its day": _RUNNING.format(column="daynet", by_day=", dateref"),
+    "a line's balance follows from the lines before it": _RUNNING,
+    "a line's day net follows from the lines of its day": _DAY_NET,
     "a balanced entry's debits are its credits": _BALANCED,
     "a tracekey is known exactly when it has lines": _KEYS,
     "a posted hold has its debit": _POSTED_HOLDS,

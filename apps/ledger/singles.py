@@ -2,11 +2,11 @@
 
 Note [One line]
     Most callers post one line, and what they wait for is round trips, not work. ``ledger_post_line`` (a function in the
-    database) claims the tracekey, locks the account, reads and writes: the same fences and the same rows as the engine's,
-    every statement with a snapshot of its own. It knows only lines that nothing speaks against. Whatever needs an
-    explanation or more than a look at one account (a repeat, a refusal, a ceiling, holds on a back-dated day) it leaves
-    undone and answers nothing; then the engine does it. So refusals are said in one place. That both ways write the same is
-    tested: a batch of N is N single lines (``test_batch_differential``).
+    database) claims the tracekey, locks the account by updating it, then reads and writes: the same fences and the same
+    rows as the engine's, every statement with a snapshot of its own. It knows only lines that nothing speaks against.
+    Whatever needs an explanation or more than a look at one account (a repeat, a refusal, a ceiling, holds on a back-dated
+    day) it leaves undone and answers nothing; then the engine does it. So refusals are said in one place. That both ways
+    write the same is tested: a batch of N is N single lines (``test_batch_differential``).
 """
 
 from datetime import date, datetime
@@ -52,7 +52,7 @@ def post_line(command: Command, *, today: date, now: datetime) -> PostResult | N
         now,
         SUM_MAX,
     )
-    row = prepared.execute(_POST_LINE, values).fetchone()
+    row = prepared.first_row(_POST_LINE, values)
     if row is None:
         return None
     posted, pending, day = row

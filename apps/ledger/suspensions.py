@@ -2,9 +2,10 @@
 
 Note [Suspended]
     A suspension is a row. Writers read it with what they read anyway, behind the locks of their accounts: no round trip is
-    added, and where nothing is suspended the look costs an empty index. They hold ACCESS SHARE on the table until their
-    commit, as everybody does who reads a table. ``suspend`` makes two promises with that, to be kept at its commit:
-    - no earlier writer is inside: it locks the table ACCESS EXCLUSIVE, and so waits for each writer that has looked;
+    added, and where nothing is suspended the look costs an empty index. They read FOR KEY SHARE, and so hold ROW SHARE on
+    the table until their commit; who only reads (a backup, a list) does not. ``suspend`` makes two promises, to be kept at
+    its commit:
+    - no earlier writer is inside: it locks the table EXCLUSIVE, and so waits for each writer that has looked;
     - no later one slips in: whoever comes to look meanwhile waits for that lock. A lock on a table is taken before the
       statement's snapshot (one on a row is not: Note [Fences]), so what it reads then contains the new row.
     The table is locked first and the row inserted then, or two suspensions would wait for each other. A writer that looks
@@ -140,7 +141,7 @@ def _drain(branch: str | None, account: AccountRef | None, limit_s: float) -> No
         if account is None:
             if branch is not None and not Branch.objects.filter(branch=branch).exists():
                 raise NotFound(f"There is no branch {branch}.", field="branch")
-            cursor.execute("LOCK TABLE ledger_suspension IN ACCESS EXCLUSIVE MODE")
+            cursor.execute("LOCK TABLE ledger_suspension IN EXCLUSIVE MODE")
         else:
             _drain_account(account)
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [before])

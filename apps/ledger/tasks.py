@@ -1,13 +1,17 @@
 """Celery edges of the ledger."""
 
 import logging
+from pathlib import Path
 
 from celery import shared_task
-from django.db import transaction
+from django.conf import settings
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.common.errors import DomainError
-from apps.ledger import checks, deferred, holds, months, queue
+from apps.ledger import chain as chained
+from apps.ledger import checks, deferred, detaching, holds, months, queue
+from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,7 @@ def forget_refusals(**_newer_args: object) -> None:
         queue.forget_refusals(now=timezone.now())
 
 
-@shared_task(name="ledger.roll_up", ignore_result=True)
+@shared_task(name="ledger.roll_up", ignore_result=True, throws=(DomainError,))
 def roll_up(**_newer_args: object) -> None:
     """Move what waits of deferred accounts into the ledger. What does not fit in one commit is left for the next call."""
     with transaction.atomic(durable=True):
@@ -57,3 +61,43 @@ def _check(kind: checks.Kind) -> None:
     result = checks.run_check(kind=kind, now=timezone.now())
     if result.differences:
         logger.error("%s of the ledger's balances differ; see the list of differences", len(result.differences))
+
+
+@shared_task(name="ledger.chain", ignore_result=True)
+def chain(**_newer_args: object) -> None:
+    """Hash what was posted since the last call and is settled. What is too much for one call is left for the next."""
+    chained.chain(now=timezone.now())
+
+
+@shared_task(name="ledger.patrol", ignore_result=True)
+def patrol(**_newer_args: object) -> None:
+    """Prove the next blocks of the chain, round after round. What is damaged is logged, and kept for the metrics."""
+    patrols.patrol(now=timezone.now())
+
+
+@shared_task(name="ledger.tell_head", ignore_result=True)
+def tell_head(**_newer_args: object) -> None:
+    """Log the head of the chain, so that it stands where nobody who changes the database can change it."""
+    if head := chained.head():
+        logger.info("the head of the ledger's chain is %s", head, extra={"head": str(head), "seq": head.seq_to})
+
+
+@shared_task(name="ledger.archive_months", ignore_result=True)
+def archive_months(**_newer_args: object) -> None:
+    """Seal the months that are over; export and detach those older than LEDGER_MONTHS_ONLINE. 0: leave all as they are.
+
+    A month that is refused stops the others, and the log says why. What it says is there until somebody looks.
+    """
+    if not settings.LEDGER_MONTHS_ONLINE or not settings.LEDGER_ARCHIVE_DIR:
+        return
+    try:
+        detaching.archive_months(
+            online=settings.LEDGER_MONTHS_ONLINE,
+            directory=Path(settings.LEDGER_ARCHIVE_DIR),
+            by="ledger.archive_months",
+            now=timezone.now(),
+        )
+    except OperationalError as error:  # somebody reads or writes for longer than we wait
+        logger.warning("the months of the ledger have to wait for the next call: %s", error)
+    except DomainError as refusal:
+        logger.error("a month of the ledger can't be archived: %s %s", refusal.code, refusal.detail)

@@ -9,6 +9,7 @@ from apps.common.clock import uuid7
 from apps.ledger.balances import AccountBook
 from apps.ledger.commands import NewLine
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch_hot
+from apps.ledger.rules import AccountRef
 
 _LINE = (
     "id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced, "
@@ -37,11 +38,11 @@ RETURNING 1
 """
 
 
-def write_lines(lines: Iterable[NewLine], *, line_count: int, now: datetime) -> None:
+def write_lines(lines: Iterable[Sequence[NewLine]], *, line_count: int, now: datetime) -> None:
     """Write lines as they come, ``line_count`` of them at most. Their sequence numbers are the order of posting."""
     if line_count >= COPY_ROWS_MIN:
         copy_rows(f"COPY ledger_transaction ({_LINE}) FROM STDIN", _line_texts(lines, now))
-    elif made := [_line_row(line) for line in lines]:
+    elif made := [_line_row(line) for some in lines for line in some]:
         fetch_hot(_INSERT_LINES, [now, *columns(made, 17)])
 
 
@@ -58,23 +59,27 @@ def _line_row(line: NewLine) -> tuple[Any, ...]:
     return (*own, posted, pending, day, line.day_net, line.deferred)
 
 
-def _line_texts(lines: Iterable[NewLine], now: datetime) -> Iterator[str]:
+def _line_texts(lines: Iterable[Sequence[NewLine]], now: datetime) -> Iterator[str]:
     """COPY's text. What can't hold a tab, a line feed or a backslash is written as it is."""
-    moment = now.isoformat()
+    end = f"\t{now.isoformat()}\n"
     days: dict[date, str] = {}
-    for posting, tracekey, description, details, balanced, day_net, deferred in lines:
-        line_id, (branch, account, currency), side, amount, eventcode, dateref, balances = posting
-        day_text = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
-        description_text = copy_text(description) if description else ""
-        details_text = "\\N" if details is None else copy_text(details)
-        assert balances is not None  # noqa: S101  # lines of deferred accounts go elsewhere
-        posted, pending, _, day = balances
-        flags = ("t" if balanced else "f"), ("t" if deferred else "f")
-        yield (
-            f"{line_id.int:032x}\t{branch}\t{account}\t{currency}\t{amount!s}\t{side}\t{eventcode}\t{description_text}\t"
-            f"{tracekey.int:032x}\t{details_text}\t{day_text}\t{flags[0]}\t"
-            f"{posted!s}\t{pending!s}\t{day!s}\t{day_net!s}\t{flags[1]}\t{moment}\n"
-        )
+    places: dict[AccountRef, str] = {}
+    for some in lines:
+        texts = []
+        for posting, tracekey, description, details, balanced, day_net, deferred in some:
+            line_id, ref, side, amount, eventcode, dateref, balances = posting
+            place = places.get(ref) or places.setdefault(ref, "\t".join(ref))
+            day_text = days.get(dateref) or days.setdefault(dateref, dateref.isoformat())
+            description_text = copy_text(description) if description else ""
+            details_text = "\\N" if details is None else copy_text(details)
+            assert balances is not None  # noqa: S101  # lines of deferred accounts go elsewhere
+            posted, pending, _, day = balances
+            texts.append(
+                f"{line_id.int:032x}\t{place}\t{amount!s}\t{side}\t{eventcode}\t{description_text}\t"
+                f"{tracekey.int:032x}\t{details_text}\t{day_text}\t{'t' if balanced else 'f'}\t"
+                f"{posted!s}\t{pending!s}\t{day!s}\t{day_net!s}\t{'t' if deferred else 'f'}{end}"
+            )
+        yield "".join(texts)
 
 
 def copy_text(value: str) -> str:

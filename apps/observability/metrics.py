@@ -62,6 +62,18 @@ LEDGER_CHECK_AGE = Gauge(
 )
 LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
 LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
+LEDGER_UNCHAINED = Gauge(
+    "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
+)
+LEDGER_UNCHAINED_OLDEST = Gauge(
+    "lastro_ledger_unchained_oldest_seconds", "Age of the oldest line that is not in the chain yet; 0 when all are."
+)
+LEDGER_CHAIN_DAMAGES = Gauge(
+    "lastro_ledger_chain_damages", "What was found changed in the ledger's chain, in this round of its proof or the last."
+)
+LEDGER_CHAIN_PROVED_AGE = Gauge(
+    "lastro_ledger_chain_proved_seconds", "Age of the last whole round of the proof; absent before the first one."
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -3,7 +3,6 @@
 <SAGA_ARCHIVE_DIR>/saga_run/month=2026-01/<first run id>.parquet      (and saga_step, saga_attempt, saga_approval)
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from django.db import models
 
+from apps.common import parquet
 from apps.common.clock import time_of_uuid7
 from apps.saga.models import Approval, ArchivedBatch, Attempt, Run, Step
 
@@ -29,23 +29,9 @@ def path_of(first_run_id: UUID) -> str:
 
 def write(directory: Path, model: type[models.Model], path: str, rows: Sequence[Sequence[Any]]) -> None:
     """Write the rows of one table to its file, safe on disk when this returns. A file of this name is replaced."""
-    import pyarrow.parquet  # late: it takes a tenth of a second, and only the archive needs it
-
-    target = directory / model._meta.db_table / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
-    pyarrow.parquet.write_table(_table(model, rows), part, compression="zstd")
-    _sync(part)
-    part.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    table = _table(model, rows)
+    with parquet.writing(directory / model._meta.db_table / path, table.schema) as file:
+        file.write_table(table)
 
 
 def _table(model: type[models.Model], rows: Sequence[Sequence[Any]]) -> Any:

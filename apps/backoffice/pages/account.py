@@ -277,7 +277,8 @@ def _chart(period: ledger.Period, head: ledger.AccountHead, frame: Any) -> Chart
 def _statement(ref: ledger.AccountRef, wanted: Wanted) -> dict[str, Any]:
     page = ledger.account_lines(ref, lines_wanted(wanted), cursor=wanted.cursor or None, limit=LINES_SHOWN)
     days = _days(page, first=not wanted.cursor, narrowed=wanted.narrowed)
-    return {"statement": days, "older": wanted.query(after=page.older) if page.older else "", "newest": wanted.cursor}
+    older = wanted.query(after=page.older) if page.older else ""
+    return {"statement": days, "older": older, "newest": wanted.cursor, "archived": page.archived}
 
 
 def _days(page: ledger.LinesPage, *, first: bool, narrowed: bool) -> tuple[Day, ...]:

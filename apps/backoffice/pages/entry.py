@@ -134,7 +134,10 @@ def _take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> boo
 
 
 def _entry(tracekey: UUID) -> ledger.EntryView:
-    found = ledger.entry(tracekey)
+    try:
+        found = ledger.entry(tracekey)
+    except ledger.MonthArchived as elsewhere:
+        raise Http404(elsewhere.detail) from None
     if found is None:
         raise Http404("Nothing was posted under this trace key.")
     return found

@@ -57,7 +57,10 @@ def money_of(run: RunState) -> Money:
     """The money of a run."""
     holds = [hold for key in outputs_of(run, "hold_key")[:KEYS_MAX] if (hold := ledger.hold_by_key(key)) is not None]
     keys = [key for text in outputs_of(run, "tracekey")[:KEYS_MAX] if (key := as_uuid(text)) is not None]
-    posted = [line for key in keys for line in ledger.transactions_by_tracekey(key)]
+    try:
+        posted = [line for key in keys for line in ledger.transactions_by_tracekey(key)]
+    except ledger.MonthArchived:  # a run that is older than the months that the ledger keeps at hand
+        return Money(lines=tuple(map(_hold, holds)), says="its lines are in the ledger's archive")
     return Money(lines=(*map(_hold, holds), *map(_posted, posted)), says=_says(holds, posted))
 
 

@@ -18,6 +18,7 @@ from apps.identity.public import require_scope
 from apps.ledger import public
 
 ADMIN = "ledger:admin"
+MODES = [("WAIT", "Wait"), ("REFUSE", "Refuse")]
 _REFUSED = {401: ProblemSerializer, 403: ProblemSerializer, 404: ProblemSerializer, 422: ProblemSerializer}
 
 
@@ -27,9 +28,7 @@ class SuspensionRequestSerializer(serializers.Serializer[Any]):
     branch = serializers.CharField(required=False, max_length=40)
     account = serializers.CharField(required=False, max_length=40)
     currency = serializers.CharField(required=False, default=CURRENCY, max_length=3)
-    mode = serializers.ChoiceField(
-        ["WAIT", "REFUSE"], help_text="WAIT: writers wait a few seconds before they are refused."
-    )
+    mode = serializers.ChoiceField(MODES, help_text="WAIT: writers wait a few seconds before they are refused.")
     reason = serializers.CharField(max_length=500)
     until = serializers.DateTimeField(required=False, default=None, allow_null=True, help_text="In an hour when absent.")
 
@@ -39,7 +38,7 @@ class SuspensionSerializer(serializers.Serializer[Any]):
     branch = serializers.CharField(allow_null=True)
     account = serializers.CharField(allow_null=True)
     currency = serializers.CharField(allow_null=True)
-    mode = serializers.ChoiceField(["WAIT", "REFUSE"])
+    mode = serializers.ChoiceField(MODES)
     reason = serializers.CharField()
     suspendedby = serializers.CharField(source="suspended_by")
     since = serializers.DateTimeField()

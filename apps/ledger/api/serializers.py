@@ -223,14 +223,14 @@ class PostingOutcomeSerializer(serializers.Serializer[public.Outcome]):
     )
     replayed = serializers.BooleanField(required=False, help_text="POSTED by an earlier request?")
     lines = PostedLineSerializer(many=True, required=False, help_text="Of what was POSTED.")
-    code = serializers.CharField(required=False, help_text="Why it was REFUSED: R1xx.")
+    code = serializers.CharField(required=False, help_text="Why it was REFUSED: R1xx; or R135: POSTED, lines archived.")
     detail = serializers.CharField(required=False)
     field = serializers.CharField(required=False, help_text="The field at fault, where there is one.")
     retryable = serializers.BooleanField(required=False, help_text="May the very same entry be posted later?")
 
     def to_representation(self, instance: public.Outcome) -> dict[str, Any]:
         belongs = {
-            "POSTED": ("tracekey", "result", "replayed", "lines"),
+            "POSTED": ("tracekey", "result", "replayed", "lines", "code", "detail"),
             "REFUSED": ("tracekey", "result", "code", "detail", "field", "retryable"),
             "UNKNOWN": ("tracekey", "result"),
         }[instance.result]

@@ -84,7 +84,7 @@ class StatementView(APIView):
             OpenApiParameter("limit", int, description="Lines on a page, 1 to 500; 50 when absent."),
             _CURRENCY,
         ],
-        responses={200: serializers.StatementSerializer, **_REFUSED},
+        responses={200: serializers.StatementSerializer, 409: ProblemSerializer, **_REFUSED},
     )
     def get(self, request: Request, branch: str, account: str) -> Response:
         """Opening balance, lines with the balance after each, closing balance; oldest first, in pages."""
@@ -221,12 +221,16 @@ def _refuse_malformed(results: Sequence[public.EntryResult]) -> None:
 class TransactionView(APIView):
     """Posted lines."""
 
-    @extend_schema(operation_id="ledger_transaction", responses={200: serializers.TransactionsSerializer, **_REFUSED})
+    @extend_schema(
+        operation_id="ledger_transaction",
+        responses={200: serializers.TransactionsSerializer, 409: ProblemSerializer, **_REFUSED},
+    )
     def get(self, request: Request, key: UUID) -> Response:
         """The line with this id, or all lines of the entry with this tracekey."""
         require_scope(request, READ)
         line = public.transaction_by_id(key)
         lines = (line,) if line else public.transactions_by_tracekey(key)
         if not lines:
+            public.check_line(key)
             raise NotFound("There is no transaction with this id or tracekey.")
         return Response(serializers.TransactionsSerializer({"transactions": lines}).data)

@@ -5,10 +5,13 @@ from datetime import timedelta
 
 import pytest
 from django.contrib import admin
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.ledger import public as ledger
+from apps.ledger.care_models import Check, Difference
 from apps.saga.models import Run
 from tests import factories
 
@@ -149,6 +152,20 @@ class TestHome:
         rows = chief.get(address.group(1).replace("&amp;", "&")).content.decode()
         assert str(runs[1].business_key) in rows
         assert str(runs[0].business_key) not in rows
+
+    def test_names_differences_and_suspensions_of_the_ledger(self, chief: Client) -> None:
+        now = timezone.now()
+        check = Check.objects.create(kind="FULL", began_at=now)
+        for rule in ("one", "two"):
+            Difference.objects.create(rule=rule, first_seen=now, last_seen=now, check_run=check)
+        with transaction.atomic():
+            ledger.suspend(mode="REFUSE", reason="a look", by="ana", now=now)
+        html = chief.get(reverse("admin:index")).content.decode().replace("\u00a0", " ")
+        assert "2 differences in the ledger" in html
+        assert "1 suspension in the ledger" in html
+        for door in ("ledger/difference/?state=OPEN", "ledger/suspension/"):
+            assert chief.get(f"/admin/{door}").status_code == 200
+            assert door in html
 
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object

@@ -16,7 +16,19 @@ from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, money, m
 
 pytestmark = pytest.mark.usefixtures("bank")
 
-MODELS = ["event", "branch", "account", "transaction", "balance", "hold", "check", "difference", "suspension"]
+MODELS = [
+    "event",
+    "branch",
+    "account",
+    "transaction",
+    "balance",
+    "hold",
+    "check",
+    "difference",
+    "suspension",
+    "block",
+    "month",
+]
 
 
 @pytest.fixture

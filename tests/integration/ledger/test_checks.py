@@ -1,8 +1,8 @@
 """Checks and what they leave: damage is found where something changed, and what was proved is not read again."""
 
 import threading
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -68,7 +68,7 @@ class TestKinds:
     def test_say_the_same(self, rule: str) -> None:
         some_history()
         damage(SMALLER[rule])
-        part, whole = check("INCREMENTAL"), check("FULL")
+        part, whole = check("INCREMENTAL", branch="0001"), check("FULL")  # that of a branch begins at its first lines
         assert rule in rules(part)
         for told in rules(part):
             assert of_rule(part, told) == of_rule(whole, told)
@@ -259,6 +259,56 @@ def _rows(plan: dict[str, Any]) -> int:
 TABLES = {"ledger_transact", "ledger_balance"}
 
 
+class TestArchivedLines:
+    """What is no longer in the table is taken from ``ledger_opening``, whoever fills that."""
+
+    def archive(self, until: date) -> None:
+        """As detaching a month does: the lines go, and what they came to stays."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """CREATE TABLE archived AS SELECT branch, account, currency, max(dateref) AS dateref,
+                    coalesce(sum(amount) FILTER (WHERE debitcredit = 'D'), 0)::numeric(20, 2) AS debit,
+                    coalesce(sum(amount) FILTER (WHERE debitcredit = 'C'), 0)::numeric(20, 2) AS credit, max(seq) AS seq
+                FROM ledger_transaction WHERE dateref <= %s GROUP BY 1, 2, 3""",
+                [until],
+            )
+            cursor.execute("SELECT pg_get_viewdef('ledger_opening')")
+            self.view = cursor.fetchone()[0]
+            cursor.execute("CREATE OR REPLACE VIEW ledger_opening AS SELECT * FROM archived")
+        damage(f"DELETE FROM ledger_transaction WHERE dateref <= '{until}'")
+
+    @pytest.fixture(autouse=True)
+    def nothing_archived_afterwards(self, committed_bank: None) -> Iterator[None]:
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE OR REPLACE VIEW ledger_opening AS {self.view}")
+            cursor.execute("DROP TABLE archived")
+
+    @pytest.mark.parametrize("proved_before", [True, False])
+    def test_are_taken_for_what_they_came_to(self, proved_before: bool) -> None:
+        for days in (7, 5, 3, 1):
+            fund(ANA, 10, dateref=TODAY - timedelta(days=days))
+            some_moves(TODAY - timedelta(days=days))
+        some_moves(TODAY)
+        some_moves(TODAY - timedelta(days=6))  # to be archived, after a line that stays
+        if proved_before:
+            check()
+        self.archive(TODAY - timedelta(days=4))
+        fund(ANA, 1)
+        fund(BOB, 1, dateref=YESTERDAY)
+        part, whole, again = check(), check("FULL"), check(account=ANA)
+        assert [list(result.differences) for result in (part, whole, again)] == [[], [], []]
+        assert check("FULL", account=ANA).differences == []
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1, posteddebit = posteddebit + 1")
+        sums = {"an account's debits are the sum of its lines", "an account's credits are the sum of its lines"}
+        assert rules(check()) == rules(check("FULL")) == sums
+
+
+def some_moves(day: date) -> None:
+    post(move(ANA, BOB, 1, dateref=day))
+    post(move(BOB, CLEARING, 1, dateref=day))
+
+
 class TestDifferences:
     def broken(self) -> Difference:
         fund(ANA, 10)
@@ -350,6 +400,7 @@ class TestRuns:
             return {}
 
         real = increments.find_changed
+        check()
         monkeypatch.setattr(increments, "find_changed", lambda *a, **o: (look(), real(*a, **o))[1])
         assert check(exclusive=True).exclusive
         assert (seen, ledger.suspended(now=NOW)) == (["WAIT"], [])
@@ -357,7 +408,7 @@ class TestRuns:
     def test_exclusive_ones_let_writers_in_again_when_they_break(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(increments, "CHECKS", {"broken": "SELECT 1 / 0"})
         with pytest.raises(Exception, match="division by zero"):
-            check(exclusive=True)
+            check(exclusive=True, branch="0001")
         assert ledger.suspended(now=NOW) == []
         assert "division by zero" in Check.objects.get().failure
         fund(ANA, 10)

@@ -15,6 +15,7 @@ from django.db import connection, connections, transaction
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.ledger import public as ledger
+from apps.ledger import rows
 from apps.ledger.models import Hold, Transaction
 from apps.ledger.public import AccountRef, Entry
 from apps.ledger.rows import COPY_ROWS_MIN
@@ -119,7 +120,15 @@ def small_batch(line_: Entry) -> None:
 
 
 def large_batch(line_: Entry) -> None:
-    ledger.post_batch([line_, *(line(BOB, "C", 1) for _ in range(COPY_ROWS_MIN))], now=NOW)
+    others = [line(BOB, "C", 1) for _ in range(COPY_ROWS_MIN)]
+    ledger.post_batch([line_, line(LIMITED, "C", 1), *others], now=NOW)  # three accounts: see the fixture
+
+
+@pytest.fixture(autouse=True)
+def convoy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of three accounts lock the first one by itself, as those of hundreds lock a few. See Note [Convoy]."""
+    monkeypatch.setattr(rows, "CONVOY_ACCOUNTS_MIN", 3)
+    monkeypatch.setattr(rows, "CONVOY_HEAD", 1)
 
 
 @pytest.mark.parametrize("first", [one_line, small_batch, large_batch])
@@ -156,6 +165,7 @@ class TestManyWriters:
         refs = [ANA, BOB, LIMITED, CLEARING]
         for ref in refs:
             fund(ref, 200, dateref=TODAY - timedelta(days=7))
+        ledger.run_check(kind="INCREMENTAL", now=NOW)
 
         def write(n: int) -> Counter[str]:
             draw = random.Random(n)
@@ -176,6 +186,7 @@ class TestManyWriters:
 
         outcomes = sum(in_threads(write), Counter())
         assert ledger.check_balances() == []
+        assert ledger.run_check(kind="INCREMENTAL", now=NOW).differences == []
         assert sum(posted(ref) for ref in refs) == 800
         assert outcomes["OK"] > 100
         assert outcomes["R103"] > 0

@@ -320,6 +320,6 @@ class TestBatch:
             return len(captured)
 
         counts = [statements(size) for size in (1, 2, 10, 300, 1000)]
-        # Claim, lines, sums, and a savepoint around the claim when it is a COPY. What is read goes in one message, and a
+        # Claim, lines, sums, and a savepoint before the claim when it is a COPY. What is read goes in one message, and a
         # single line is one call of a function.
-        assert counts == [1, 3, 3, 5, 5]
+        assert counts == [1, 3, 3, 4, 4]

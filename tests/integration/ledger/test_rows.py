@@ -1,4 +1,4 @@
-"""How values travel in arrays: written as text by us, read by PostgreSQL."""
+"""How values travel in arrays (written as text by us, read by PostgreSQL), and how one row comes back."""
 
 from datetime import date
 from decimal import Decimal
@@ -6,7 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import DataError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
+from apps.common import prepared
 from apps.common.arrays import array_text
 from apps.ledger.rows import fetch
 
@@ -50,3 +53,21 @@ class TestArray:
     def test_reads_as_it_was_written(self, kind: str, values: list[Any]) -> None:
         ((read,),) = fetch(f"SELECT %s::{kind}[]", [array_text(values)])
         assert read == values
+
+
+@pytest.mark.django_db
+class TestFirstRow:
+    def test_of_one_statement_and_of_the_next(self) -> None:
+        assert prepared.first_row("SELECT %s::int, %s::text", [1, "a"]) == (1, "a")
+        assert prepared.first_row("SELECT %s::int", [2]) == (2,)
+        assert prepared.first_row("SELECT %s::int WHERE false", [3]) is None
+
+    def test_after_a_statement_that_failed(self) -> None:
+        with pytest.raises(DataError), transaction.atomic():
+            prepared.first_row("SELECT 1 / %s::int, 'division by zero'", [0])
+        assert prepared.first_row("SELECT %s::int", [4]) == (4,)
+
+    def test_is_told_to_those_who_count_statements(self) -> None:
+        with CaptureQueriesContext(connection) as captured:
+            assert prepared.first_row("SELECT %s::int", [5]) == (5,)
+        assert len(captured) == 1

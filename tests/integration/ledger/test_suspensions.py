@@ -335,6 +335,25 @@ class TestRace:
         post(line(ANA, "C", 1))
         assert posted(ANA) == 102
 
+    def test_who_only_reads_holds_up_nobody(self) -> None:
+        """A backup reads every table for hours, in one transaction."""
+        committed_others()
+        ready, done, pids = threading.Event(), threading.Event(), list[int]()
+
+        def back_up() -> None:
+            with transaction.atomic():
+                assert Suspension.objects.count() == 0
+                ready.set()
+                assert done.wait(WAIT_S)
+
+        pool, reader = beside(back_up, pids)
+        with pool:
+            assert ready.wait(WAIT_S)
+            suspend()
+            done.set()
+            reader.result(WAIT_S)
+        assert len(ledger.suspended(now=NOW)) == 1
+
     def test_two_that_suspend_at_once_both_do(self) -> None:
         committed_others()
         values = {"mode": "REFUSE", "reason": "x", "by": "x", "now": NOW}

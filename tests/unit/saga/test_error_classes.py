@@ -23,6 +23,12 @@ class NotNow(DomainError):
     code, retryable = "R998", True
 
 
+class Passing(DomainError):
+    """Not now, whatever is asked for."""
+
+    code, retryable, passes = "R997", True, True
+
+
 def step(kind: Kind = COMPENSABLE, **more: Any) -> LocalStep:
     made: LocalStep = type("Made", (LocalStep,), {"name": "a", "kind": kind, **more})()
     return made
@@ -48,6 +54,11 @@ class TestClassOf:
         assert class_of(step(), NotNow(), undo=True) is TECHNICAL
         assert class_of(step(RETRIABLE), Refusal()) is BUSINESS
         assert class_of(step(), Refusal(), undo=True) is BUSINESS
+
+    @pytest.mark.parametrize("undo", [False, True])
+    @pytest.mark.parametrize("kind", [COMPENSABLE, PIVOT, RETRIABLE])
+    def test_what_passes_by_itself_is_tried_again_and_undoes_nothing(self, kind: Kind, undo: bool) -> None:
+        assert class_of(step(kind), Passing(), undo=undo) is TECHNICAL
 
     def test_a_step_may_say_otherwise_and_the_nearest_type_decides(self) -> None:
         own = step(errors={Exception: UNKNOWN, OSError: BUSINESS, Refusal: TECHNICAL})

@@ -1,0 +1,145 @@
+"""Steps of a month whose connection is cut in the middle, and steps that meet others: real commits, real locks."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+
+from apps.ledger import chain, detaching, month_files, seals
+from apps.ledger.chain_models import Closing, Month
+from apps.ledger.chain_proof import verify_chain
+from apps.ledger.models import Transaction
+from apps.ledger.reconciliation import prove
+from tests.integration.ledger.chained import FEBRUARY, JANUARY, close_until, end_of, two_months
+from tests.integration.ledger.conftest import NOW, post_batch
+
+_CLEAR = """
+DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602;
+ALTER TABLE ledger_transaction_default DROP CONSTRAINT IF EXISTS ledger_transaction_online;
+"""
+
+
+@pytest.fixture(autouse=True)
+def _over(committed_bank: None) -> Iterator[None]:
+    """January and February are over, closed and chained; their partitions are gone afterwards."""
+    two_months()
+    close_until(end_of(FEBRUARY))
+    chain.chain(now=NOW)
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(_CLEAR)
+
+
+def cut_here(*_given: object, **_named: object) -> Any:
+    """The server ends this session: what was not committed is gone, as after a kill -9 or a power cut."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def seal() -> object:
+    return seals.seal_month(JANUARY, by="ana", now=NOW)
+
+
+def state() -> str:
+    return Month.objects.get().state
+
+
+class TestCut:
+    @pytest.mark.parametrize("where", ["refuse_changes", "prove_parts", "_prove_closings", "seal_hash"])
+    def test_a_seal_is_whole_or_not_there(self, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(seals, where, cut_here)
+            with pytest.raises(OperationalError):
+                seal()
+        connections.close_all()
+        assert not Month.objects.exists()
+        assert not Closing.objects.exists()
+        seal()
+        assert not verify_chain().damages
+
+    def test_months_go_on_from_where_they_were(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seal()
+        who = {"directory": tmp_path, "by": "bob", "now": NOW}
+        steps: list[tuple[Callable[[], object], Any, str, str]] = [
+            (lambda: detaching.export_month(JANUARY, **who), month_files, "write", "SEALED"),
+            (lambda: detaching.export_month(JANUARY, **who), detaching.parquet, "file_hash", "SEALED"),
+            (lambda: detaching.detach_month(JANUARY, **who), detaching, "_bar_default", "EXPORTED"),
+            (lambda: detaching.drop_detached(JANUARY, directory=tmp_path), detaching, "_check_file", "DETACHED"),
+            (lambda: detaching.attach_month(JANUARY, directory=tmp_path), seals, "differing_part", "DETACHED"),
+            (lambda: detaching.attach_month(JANUARY, directory=tmp_path), seals, "refuse_changes", "DETACHED"),
+        ]
+        for run, module, where, before in steps:
+            with monkeypatch.context() as patched:
+                patched.setattr(module, where, cut_here)
+                with pytest.raises(OperationalError):
+                    run()
+            connections.close_all()
+            assert state() == before
+            proof = verify_chain()
+            assert proof.damages == []
+            assert proof.lines == (3 if before == "DETACHED" else 9)
+            if where not in ("write", "differing_part"):  # the next one cuts the same step later
+                run()
+        assert state() == "EXPORTED"
+        assert verify_chain(archive=tmp_path).lines == 9
+        assert prove() == []
+
+
+class TestAtOnce:
+    def test_two_who_seal_make_one_seal(self) -> None:
+        def sealed(_n: int) -> object:
+            try:
+                return seal()
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(2) as pool:
+            assert len({str(row) for row in pool.map(sealed, range(2), timeout=60)}) == 1
+        assert Month.objects.count() == 1
+        assert not verify_chain().damages
+
+    def test_a_busy_table_is_left_for_the_next_try(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(detaching, "LOCK_TIMEOUT", "50ms")
+        seal()
+        detaching.export_month(JANUARY, directory=tmp_path, by="bob", now=NOW)
+
+        def reading(_n: int) -> None:
+            try:
+                with pytest.raises(OperationalError):
+                    detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW)
+            finally:
+                connections.close_all()
+
+        with transaction.atomic(), ThreadPoolExecutor(1) as pool:
+            assert Transaction.objects.count() == 9  # a reader that has not ended holds the table
+            list(pool.map(reading, [0], timeout=60))
+        assert state() == "EXPORTED"
+        assert detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW).state == "DETACHED"
+
+    def test_whoever_posts_and_chains_meanwhile_is_not_disturbed(self, tmp_path: Path) -> None:
+        from tests.integration.ledger.conftest import ANA, line
+
+        def write(_n: int) -> None:
+            try:
+                for _ in range(10):
+                    post_batch([line(ANA, "C", 1), line(ANA, "C", 1)])
+                    chain.chain(now=NOW)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(2) as pool:
+            writing = [pool.submit(write, n) for n in range(2)]
+            seal()
+            detaching.export_month(JANUARY, directory=tmp_path, by="bob", now=NOW)
+            detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW)
+            detaching.attach_month(JANUARY, directory=tmp_path)
+            for work in writing:
+                work.result(60)
+        while chain.chain(now=NOW):
+            pass
+        proof = verify_chain(archive=tmp_path)
+        assert (proof.damages, proof.lines) == ([], 9 + 40)
+        assert prove() == []
