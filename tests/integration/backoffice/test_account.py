@@ -263,3 +263,26 @@ class TestDeferred:
         page = chief.get(account_url(CLEARING))
         assert b"Nothing was posted in this period" in page.content
         fund(CLEARING, 1)
+
+
+class TestArchivedLines:
+    def test_are_told_of_where_the_statement_ends(self, chief: Client, moved: ledger.PostResult) -> None:
+        from apps.ledger.chain_models import Month
+
+        assert chief.get(account_url()).context["archived"] == ""
+        today = business_date(timezone.now())
+        Month.objects.create(
+            month=today.replace(day=1),
+            state="DETACHED",
+            lines=4,
+            debits=money(30),
+            credits=money(135),
+            seq_last=4,
+            hash=b"",
+            path="2026-11.parquet",
+            sealed_at=timezone.now(),
+            sealed_by="tests",
+        )
+        page = chief.get(account_url())
+        assert "2026-11.parquet" in page.context["archived"]
+        assert "2026-11.parquet" in page.content.decode()
