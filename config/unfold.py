@@ -26,6 +26,14 @@ def _triage_active(request: HttpRequest) -> bool:
     return request.path.startswith("/admin/triage/")
 
 
+def _accounts_active(request: HttpRequest) -> bool:
+    return request.path.startswith(("/admin/ledger/account/", "/admin/accounts/"))
+
+
+def _entries_active(request: HttpRequest) -> bool:
+    return request.path.startswith(("/admin/ledger/transaction/", "/admin/entries/"))
+
+
 _TRIAGE = {
     **_model("Triage", "inbox", "saga", "run", active=_triage_active),
     "link": reverse_lazy("admin:backoffice_triage"),
@@ -45,7 +53,10 @@ UNFOLD: dict[str, Any] = {
     "ENVIRONMENT": "apps.backoffice.shell.environment",
     "DASHBOARD_CALLBACK": "apps.backoffice.pages.home.dashboard",
     "STYLES": [lambda _request: static("backoffice/backoffice.css")],
-    "SCRIPTS": [lambda _request: static("backoffice/shell.js")],
+    "SCRIPTS": [
+        lambda _request: static("backoffice/shell.js"),
+        lambda _request: static("backoffice/attributes.js"),
+    ],
     "BORDER_RADIUS": "6px",
     "COLORS": {
         # Light is the theme's own scale; the dark end is a little deeper, as in the design.
@@ -113,11 +124,11 @@ UNFOLD: dict[str, Any] = {
                 "title": "Money",
                 "items": [
                     _model("Payments", "credit_card", "payments", "payment"),
-                    _model("Ledger accounts", "account_balance", "ledger", "account"),
-                    _model("Transactions", "swap_vert", "ledger", "transaction"),
+                    _model("Ledger accounts", "account_balance", "ledger", "account", active=_accounts_active),
+                    _model("Transactions", "swap_vert", "ledger", "transaction", active=_entries_active),
                     _model("Balances", "balance", "ledger", "balance"),
                     _model("Holds", "front_hand", "ledger", "hold"),
-                    _model("Differences", "rule", "ledger", "difference"),
+                    _model("Differences", "rule", "ledger", "difference", badge="apps.backoffice.shell.differences_badge"),
                     _model("Ledger checks", "fact_check", "ledger", "check"),
                     _model("Suspensions", "pause_circle", "ledger", "suspension"),
                     _model("Chain of hashes", "link", "ledger", "block"),
@@ -144,6 +155,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _model("Users", "group", "auth", "user"),
                     _model("Interventions", "front_hand", "saga", "audit"),
+                    _model("Incidents", "report", "saga", "incident"),
+                    _model("Actions on runs", "checklist", "saga", "bulkaction"),
                     _model("Audit log", "fact_check", "admin", "logentry"),
                 ],
             },

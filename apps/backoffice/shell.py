@@ -4,6 +4,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.ledger import public as ledger
 from apps.saga import public as saga
 
 BADGE_MAX = 99  # three digits do not fit; the list behind it tells the number
@@ -16,7 +17,15 @@ def environment(_request: HttpRequest) -> list[str] | None:
 
 def triage_badge(_request: HttpRequest) -> str:
     """How many runs need a person; empty when none does. One count through the indexes of what is live or stuck."""
-    needing = saga.runs_in_need_count(now=timezone.now())
-    if not needing:
+    return _badge(saga.runs_in_need_count(now=timezone.now()))
+
+
+def differences_badge(_request: HttpRequest) -> str:
+    """How many differences of the ledger nobody has looked into; empty when there are none."""
+    return _badge(ledger.open_differences())
+
+
+def _badge(count: int) -> str:
+    if not count:
         return ""
-    return f"{BADGE_MAX}+" if needing > BADGE_MAX else str(needing)
+    return f"{BADGE_MAX}+" if count > BADGE_MAX else str(count)

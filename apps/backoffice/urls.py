@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import act, actions, triage
+from apps.backoffice.pages import account, act, actions, care, entry, forks, resets, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -15,6 +15,7 @@ _ABOUT_A_RUN = (
     *(("compensate", "compensate"), ("skip", "skip"), ("handled", "handle")),
 )
 _ACTION = "triage/actions/<uuid:action_id>/"
+_ACCOUNT = "accounts/<str:branch>/<str:account>/<str:currency>/"
 
 
 def page_urls() -> list[URLPattern]:
@@ -28,15 +29,23 @@ def page_urls() -> list[URLPattern]:
             path(f"runs/<uuid:run_id>/{word}/", inside(act.run_view), {"action": action}, name=f"backoffice_run_{word}")
             for word, action in _ABOUT_A_RUN
         ),
+        path("runs/<uuid:run_id>/fork/", inside(forks.ask_view), name="backoffice_run_fork"),
+        path("runs/<uuid:run_id>/reset/", inside(resets.reset_view), name="backoffice_run_reset"),
+        path("forks/<uuid:fork_id>/", inside(forks.fork_view), name="backoffice_fork"),
         path("triage/", inside(triage.list_view), name="backoffice_triage"),
         path("triage/live/", inside(triage.live_view), name="backoffice_triage_live"),
         path("triage/act/", inside(act.act_view), name="backoffice_triage_act"),
+        path("triage/care/", inside(care.care_view), name="backoffice_triage_care"),
         path("triage/groups/<uuid:incident_id>/", inside(triage.group_view), name="backoffice_triage_group"),
         path("triage/groups/<uuid:incident_id>/live/", inside(triage.group_live_view), name="backoffice_triage_group_live"),
         path(_ACTION, inside(actions.action_view), name="backoffice_triage_action"),
         path(f"{_ACTION}live/", inside(actions.action_live_view), name="backoffice_triage_action_live"),
         path(f"{_ACTION}approve/", inside(actions.approve_view), name="backoffice_triage_action_approve"),
         path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
+        path(_ACCOUNT, inside(account.account_view), name="backoffice_account"),
+        path(f"{_ACCOUNT}live/", inside(account.account_live), name="backoffice_account_live"),
+        path("entries/<uuid:tracekey>/", inside(entry.entry_view), name="backoffice_entry"),
+        path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),

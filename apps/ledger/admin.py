@@ -11,6 +11,8 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.formats import date_format
@@ -35,8 +37,6 @@ from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transactio
 
 _link = partial(link, wraps=True)  # a description is long
 
-LINES_SHOWN = 20  # on an account's page: a screen of the statement; the rest is one click away
-DAYS_SHOWN = 10  # same
 SIDES = {(True, True): "debit or credit", (True, False): "debit", (False, True): "credit", (False, False): "neither"}
 # "Order <id>": how the journeys call what they post. "<run>:<step>": whose hold it is.
 ORDER = re.compile(r"Order ([0-9a-f-]{36})")
@@ -97,8 +97,8 @@ def _closing(row: Balance) -> Decimal:
 
 
 def _entry(key: UUID | None) -> str:
-    """A link to all lines of an entry."""
-    return _link(_list("transaction", tracekey__exact=key), str(key)[:8], str(key)) if key else "—"
+    """A link to the page of an entry."""
+    return _link(address("backoffice_entry", key), str(key)[:8], str(key)) if key else "—"
 
 
 def _described(text: str) -> str:
@@ -210,7 +210,6 @@ class BranchAdmin(ReadOnlyAdmin):
 class AccountAdmin(ReadOnlyAdmin):
     says = "Every account with its balance now. Available is the balance without what is held."
     empty = "There is no account yet."
-    change_form_template = "ledger/admin/account.html"
     list_display = ("number", "description", "state", "money_balance", "money_held", "money_free", "money_floor", "rows")
     list_display_links = ("number",)
     list_filter = (AccountStatusFilter,)
@@ -225,20 +224,15 @@ class AccountAdmin(ReadOnlyAdmin):
             return queryset.filter(branch_id=branch, account__startswith=account), False
         return queryset.filter(account__startswith=branch), False
 
-    def page(self, row: Account) -> dict[str, Any]:
-        same = {"branch": row.branch_id, "account": row.account, "currency": row.currency}
-        lines = Transaction.objects.filter(**same).order_by("-dateref", "-seq")[:LINES_SHOWN]
-        days = Balance.objects.filter(**same).order_by("-dateref")[:DAYS_SHOWN]
-        holds = Hold.objects.filter(**same, status=Hold.Status.OPEN).order_by("-created_at")[:LINES_SHOWN]
-        return {
-            "look": LOOKS[row.status],
-            "balance": _posted(row),
-            "available": _posted(row) - row.pending_debit,
-            "links": {f"{name}s": _list_of(name, row) for name in ("transaction", "balance", "hold")},
-            "lines": [{"row": line, "href": address("ledger_transaction_change", line.pk)} for line in lines],
-            "days": [{"row": day, "net": day.total_credit - day.total_debit, "closing": _closing(day)} for day in days],
-            "holds": [{"row": hold, "href": address("ledger_hold_change", hold.pk)} for hold in holds],
-        }
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """The page of an account joins what other apps know, so it stands on the floor above: the back office."""
+        row = self.get_object(request, object_id)
+        if row is None or request.method != "GET" or not self.has_view_permission(request, row):
+            answer: HttpResponseBase = super().change_view(request, object_id, form_url, extra_context)
+            return answer
+        return redirect("admin:backoffice_account", row.branch_id, row.account, row.currency)
 
     number = column("Account", lambda row: format_html('<span class="bo-nw">{} · {}</span>', row.branch_id, row.account))
     state = column("Status", lambda row: _chip(row.status))

@@ -47,6 +47,13 @@ SAGA_RUNS = Gauge("lastro_saga_runs", "Runs that are not over, and those that ar
 SAGA_RUNS_OVER = Gauge(
     "lastro_saga_runs_over_day", "Runs begun in the last 24 hours that are over; counted up to 100,000.", ("status",)
 )
+SAGA_INCIDENTS = Gauge(
+    "lastro_saga_incidents", "Incidents: open; of those unowned and not silenced; of those silenced.", ("state",)
+)
+SAGA_AT_RISK = Gauge(
+    "lastro_saga_amount_at_risk", "The amounts of the runs that are in error, in the currency of the orders; 100,000 runs."
+)
+SAGA_ACTION_ITEMS = Gauge("lastro_saga_action_items", "Runs of operators' actions that wait for their turn.", ("status",))
 LEDGER_DIFFERENCES = Gauge(
     "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
 )

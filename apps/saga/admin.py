@@ -17,13 +17,15 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
 from apps.common.admin import KeyedAdmin, Look, address, chip, column, link, moment, short
-from apps.saga.admin_filters import LED_TO
-from apps.saga.definition import registered
+from apps.saga import triage_admin
+from apps.saga.admin_filters import LED_TO, UseCaseFilter
 from apps.saga.filters import STATES, Filter, in_state
 from apps.saga.models import Approval, ApprovalStatus, Audit, Lock, Pause, Run, RunStatus, Step
 from apps.saga.overview import in_need
 from apps.saga.queries import NAMESAKES_MAX, runs_known_by
 from apps.saga.search import TOTAL_MAX
+
+_ = triage_admin  # it registers itself
 
 
 class NeedsFilter(admin.SimpleListFilter):
@@ -52,19 +54,6 @@ class NeedsFilter(admin.SimpleListFilter):
             return queryset.filter(in_state(Filter(state=wanted), now=now))
         known = {value for value, _ in self.lookup_choices}
         return queryset.filter(in_need(wanted, now=now)) if wanted in known else queryset
-
-
-class UseCaseFilter(admin.SimpleListFilter):
-    """The use cases that are registered: asking the table for them would read all of it."""
-
-    title = "use case"
-    parameter_name = "use_case"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in sorted({definition.use_case for definition in registered()})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        return queryset.filter(use_case=self.value()) if self.value() else queryset
 
 
 def _component(name: str, **context: Any) -> SafeString:

@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from apps.common.clock import first_uuid7
+from apps.saga.definition import registered
 from apps.saga.models import OPEN, Attempt, Run, RunStatus, Step
 from apps.saga.pace import ERRORS, WINDOWS
 
@@ -138,3 +139,16 @@ class BegunFilter(_LedTo):
 
 
 LED_TO = (AtFilter, FailedFilter, RefusedFilter, EnteredFilter, TookFilter, BegunFilter)
+
+
+class UseCaseFilter(admin.SimpleListFilter):
+    """The use cases that are registered: asking the table for them would read all of it."""
+
+    title = "use case"
+    parameter_name = "use_case"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in sorted({definition.use_case for definition in registered()})]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(use_case=self.value()) if self.value() else queryset

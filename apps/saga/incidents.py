@@ -188,7 +188,9 @@ def adopt() -> int:
 
 def _close(row: Incident, *, by: str, reason: str, now: datetime) -> None:
     row.status, row.handled_by, row.handled_at, row.handled_reason = Incident.Status.HANDLED, by, now, reason
-    row.save(update_fields=["status", "handled_by", "handled_at", "handled_reason"])
+    row.owner, row.owner_note, row.owned_at = "", "", None
+    row.silenced_until, row.silenced_by, row.silenced_reason = None, "", ""
+    row.save()
 
 
 @transaction_required
@@ -227,12 +229,16 @@ WITH fresh AS (
                AS status,
            coalesce(i.openings, 1)
                + coalesce((i.status = 'HANDLED' AND f.last_seen > i.handled_at)::int, 0) AS openings,
-           coalesce(i.handled_by, '') AS handled_by, i.handled_at, coalesce(i.handled_reason, '') AS handled_reason
+           coalesce(i.handled_by, '') AS handled_by, i.handled_at, coalesce(i.handled_reason, '') AS handled_reason,
+           coalesce(i.owner, '') AS owner, coalesce(i.owner_note, '') AS owner_note, i.owned_at,
+           i.silenced_until, coalesce(i.silenced_by, '') AS silenced_by, coalesce(i.silenced_reason, '') AS silenced_reason
     FROM saga_incident i FULL JOIN fresh f ON f.incident_id = i.id
 ), wanted AS (
     SELECT * FROM known WHERE (%(id)s::uuid IS NULL OR id = %(id)s) AND (%(use_case)s = '' OR use_case = %(use_case)s)
       AND (%(step)s = '' OR step = %(step)s) AND (%(error_code)s = '' OR error_code = %(error_code)s)
       AND (%(status)s = '' OR status = %(status)s)
+      AND (%(owner)s::text IS NULL OR owner = %(owner)s)
+      AND (%(silenced)s::boolean IS NULL OR (coalesce(silenced_until > %(now)s, false)) = %(silenced)s)
 ), page AS (
     SELECT * FROM wanted WHERE %(seen)s::timestamptz IS NULL OR (last_seen, id) < (%(seen)s, %(after)s)
     ORDER BY last_seen DESC, id DESC LIMIT %(limit)s
@@ -271,6 +277,12 @@ class IncidentState:
     handled_by: str
     handled_at: datetime | None
     handled_reason: str
+    owner: str
+    owner_note: str
+    owned_at: datetime | None
+    silenced_until: datetime | None
+    silenced_by: str
+    silenced_reason: str
     runs: int
     stuck: int
     amount: Any  # Decimal: what is at risk
@@ -286,16 +298,26 @@ class IncidentState:
         """Does it need somebody?"""
         return self.status == Incident.Status.OPEN
 
+    def silent(self, *, now: datetime) -> bool:
+        """Does nobody want to hear of it at the moment?"""
+        return self.open and self.silenced_until is not None and self.silenced_until > now
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentQuestion:
-    """Which incidents: those that meet everything that is given. ``status``: OPEN, HANDLED, or empty for both."""
+    """Which incidents: those that meet everything that is given. ``status``: OPEN, HANDLED, or empty for both.
+
+    ``owner``: empty for those that nobody has taken. ``silenced``: at the moment ``now``, which has to be given with it.
+    """
 
     use_case: str = ""
     step: str = ""
     error_code: str = ""
     status: str = ""
     id: UUID | None = None
+    owner: str | None = None
+    silenced: bool | None = None
+    now: datetime | None = None
 
 
 def incidents(

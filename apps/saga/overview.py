@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
+from apps.saga.care import silenced_runs
 from apps.saga.models import LIVE, Run, RunStatus
 
 # An undo asks for a few seconds and retries with backoff; after this long somebody should look why.
@@ -65,12 +66,15 @@ def in_need(kind: str, *, now: datetime) -> Q:
 
 
 def runs_in_need(*, now: datetime) -> tuple[RunsInNeed, ...]:
-    """What needs a person, grouped by kind, step and code. At most NEEDS_ROWS_MAX runs of each kind are read."""
+    """What needs a person, grouped by kind, step and code. At most NEEDS_ROWS_MAX runs of each kind are read.
+
+    Those of a silenced incident are left out.
+    """
     groups: dict[tuple[str, str, str], list[tuple[UUID, datetime]]] = {}
     seen: set[UUID] = set()
     for kind in ("stuck", "undoing", "overdue"):
-        rows: QuerySet[Run, Any] = Run.objects.filter(in_need(kind, now=now)).order_by("started_at")
-        columns = rows.values_list("pk", "failed_step", "error_code", "subject_id", "started_at")
+        rows: QuerySet[Run, Any] = Run.objects.filter(in_need(kind, now=now) & ~silenced_runs(now=now))
+        columns = rows.order_by("started_at").values_list("pk", "failed_step", "error_code", "subject_id", "started_at")
         for run_id, step, code, subject_id, started_at in columns[:NEEDS_ROWS_MAX]:
             if run_id not in seen:
                 seen.add(run_id)
@@ -89,8 +93,8 @@ def runs_in_need(*, now: datetime) -> tuple[RunsInNeed, ...]:
 
 
 def runs_in_need_count(*, now: datetime) -> int:
-    """How many runs need a person, at most NEEDS_ROWS_MAX: for a badge."""
-    return Run.objects.filter(in_need("any", now=now)).order_by()[:NEEDS_ROWS_MAX].count()
+    """How many runs need a person, at most NEEDS_ROWS_MAX: for a badge. Those of a silenced incident are left out."""
+    return Run.objects.filter(in_need("any", now=now) & ~silenced_runs(now=now)).order_by()[:NEEDS_ROWS_MAX].count()
 
 
 def run_input(run_id: UUID) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from apps.saga.bulk import cancel as cancel_action
 from apps.saga.bulk import request as request_action
 from apps.saga.bulk import work as work_on_action
 from apps.saga.bulk_state import ActionState, ItemState, action_items, action_state, latest_actions, latest_of_incidents
+from apps.saga.care import IncidentOver, IncidentTaken, NotYourIncident
+from apps.saga.care import release as release_incident
+from apps.saga.care import silence as silence_incident
+from apps.saga.care import take as take_incident
+from apps.saga.care import unsilence as unsilence_incident
 from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
 from apps.saga.choreography.verbs import compensate as compensate_elsewhere
 from apps.saga.choreography.verbs import run_of as choreographed_run
@@ -66,7 +71,7 @@ from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
-from apps.saga.resets import NotFailed, NotReopened, UnsafeReset, reset
+from apps.saga.resets import NotFailed, NotReopened, ResetChoice, UnsafeReset, reset, reset_choices
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
 from apps.saga.selection import NoRuns, Preview, Selection, TooManyRuns, UnknownIncident, preview
@@ -119,8 +124,10 @@ __all__ = [
     "FoundRuns",
     "GlobalIdTaken",
     "Hooks",
+    "IncidentOver",
     "IncidentQuestion",
     "IncidentState",
+    "IncidentTaken",
     "Intervention",
     "InvalidAttribute",
     "InvalidInput",
@@ -143,6 +150,7 @@ __all__ = [
     "NotReopened",
     "NotStuck",
     "NotWaiting",
+    "NotYourIncident",
     "NotYours",
     "Pace",
     "ParallelStep",
@@ -154,6 +162,7 @@ __all__ = [
     "Preview",
     "Progress",
     "Question",
+    "ResetChoice",
     "Resumed",
     "Revise",
     "Run",
@@ -221,8 +230,10 @@ __all__ = [
     "preview",
     "register",
     "registered",
+    "release_incident",
     "request_action",
     "reset",
+    "reset_choices",
     "resume",
     "run_input",
     "run_progress",
@@ -231,10 +242,13 @@ __all__ = [
     "runs_in_need",
     "runs_in_need_count",
     "runs_now",
+    "silence_incident",
     "start",
     "subjects_of",
+    "take_incident",
     "token_of_state",
     "trends",
+    "unsilence_incident",
     "use_case",
     "use_cases",
     "wanted",

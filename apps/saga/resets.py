@@ -7,8 +7,11 @@ key. An answer to the old key finds nobody who waits for it. A step that was ref
 key: whatever is left of its attempts is found by it.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from django.db import transaction as django_transaction
 
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction
@@ -43,6 +46,16 @@ class NotReopened(DomainError):
     code = "R562"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetChoice:
+    """A step as a place to begin again. ``code``, ``detail``: why not, or empty. ``redone``: steps that get new keys."""
+
+    step: str
+    code: str
+    detail: str
+    redone: tuple[str, ...]
+
+
 @transaction
 def reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) -> None:
     """Let a run that is stuck or undone go forward again from a step, with a fresh budget of attempts.
@@ -54,13 +67,40 @@ def reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) ->
     Raises NotFound, UnknownStep, UnknownVersion, NotFailed, UnsafeReset, NotReopened, InvalidRequest. A second call finds a
     run that has not failed.
     """
-    why = audit.check_reason(reason)
+    _reset(run_id, to_step=to_step, reason=audit.check_reason(reason), by=by, now=now)
+
+
+@transaction
+def reset_choices(run_id: UUID, *, now: datetime) -> tuple[ResetChoice, ...]:
+    """What would become of a reset to each step of a run: each is done and rolled back. Raises NotFound, UnknownVersion."""
+    return tuple(_choice(run_id, row.name, now=now) for row in _locked(run_id, now=now).steps)
+
+
+def _choice(run_id: UUID, step: str, *, now: datetime) -> ResetChoice:
+    redone: tuple[str, ...] = ()
+    code = detail = ""
+    try:
+        with django_transaction.atomic():
+            redone = _reset(run_id, to_step=step, reason="", by="", now=now)
+            django_transaction.set_rollback(True)
+    except DomainError as refusal:
+        code, detail = refusal.code, refusal.detail
+    return ResetChoice(step=step, code=code, detail=detail, redone=redone)
+
+
+def _locked(run_id: UUID, *, now: datetime) -> Session:
     try:
         session = Session.lock(run_id, now=now, wait=True)
     except UnknownDefinition as error:
         raise UnknownVersion(str(error)) from None
     if session is None:
         raise NotFound("There is no such run.")
+    return session
+
+
+def _reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) -> tuple[str, ...]:
+    """The reset, as a part of the caller's commit. Which steps get new keys."""
+    session = _locked(run_id, now=now)
     was, at = session.run.status, _position(session, to_step)
     _check(session, at)
     failed = session.run.failed_step
@@ -68,7 +108,7 @@ def reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) ->
         _begin_anew(session, at)
         if was == RunStatus.COMPENSATED and not session.definition.hooks.reopens(session.view(), step=to_step):
             raise NotReopened(f"{session.run.use_case} does not say how what is undone begins again.")
-    detail = {"was": was, "failed_step": failed, "redone": [row.name for row in session.steps[at:] if row.redone]}
+    redone = tuple(row.name for row in session.steps[at:] if row.redone)
     audit.note(
         at=now,
         actor=by,
@@ -76,13 +116,14 @@ def reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) ->
         use_case=session.run.use_case,
         step=to_step,
         run_id=run_id,
-        reason=why,
-        detail=detail,
+        reason=reason,
+        detail={"was": was, "failed_step": failed, "redone": list(redone)},
     )
     if isinstance(session.step, CallStep):
         chains.wake_after_commit(run_id, at, len(session.steps))
     else:
         chains.wake_soon_after_commit(run_id)
+    return redone
 
 
 def _position(session: Session, to_step: str) -> int:

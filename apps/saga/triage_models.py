@@ -30,6 +30,13 @@ class Incident(models.Model):
     handled_by = models.CharField(max_length=200, blank=True, default="")
     handled_at = models.DateTimeField(null=True)
     handled_reason = models.TextField(blank=True, default="")
+    # Who sees to it, and until when nobody wants to hear of it. Both end when it is handled.
+    owner = models.CharField(max_length=200, blank=True, default="", db_default="")
+    owner_note = models.TextField(blank=True, default="", db_default="")
+    owned_at = models.DateTimeField(null=True)
+    silenced_until = models.DateTimeField(null=True)
+    silenced_by = models.CharField(max_length=200, blank=True, default="", db_default="")
+    silenced_reason = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
         indexes = [

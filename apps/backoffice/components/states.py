@@ -141,6 +141,29 @@ LOOKS: dict[str, dict[str, Look]] = {
         "VOIDED": _undo("Let go"),
         "EXPIRED": _idle("Expired", "clock"),
     },
+    "approval": {
+        "OPEN": _waiting("Waits"),
+        "APPROVED": _ok("Approved"),
+        "REFUSED": _idle("Refused", "close"),
+        "EXPIRED": _near("Nobody decided"),
+        "CLOSED": _undo("Not needed any more"),
+    },
+    "account": {
+        "ACTIVE": _ok("Open"),
+        "FROZEN": Look("warn", "lock", "Frozen"),
+        "CLOSED": _idle("Closed", "lock"),
+    },
+    "fork": {
+        "COMPLETED": _ok("Would complete"),
+        "REFUSED": _idle("Would be refused", "close"),
+        "FAILED": _bad("Would fail"),
+    },
+    "forked": {
+        "DONE": _ok("Done"),
+        "NOT_ASKED": _idle("Not asked", "skip"),
+        "REFUSED": _idle("Refused", "close"),
+        "FAILED": _bad("Failed"),
+    },
     "reservation": {
         "RESERVED": _running("Reserved"),
         "RELEASED": _undo("Released"),

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from apps.backoffice.components.formats import words
-from apps.backoffice.components.states import Look
+from apps.backoffice.components.states import look
 from apps.backoffice.components.verdicts import Verdict
 from apps.common.errors import DomainError
 from apps.saga import public as saga
@@ -20,13 +20,6 @@ VIEW = "saga.view_approval"
 ROWS_MAX = 100  # on the page; the admin's list has all of them
 REASON_CHARACTERS_MAX = 500
 APPROVE, REFUSE = "approve", "refuse"
-_LOOKS = {
-    "OPEN": Look("run", "wait", "Waits"),
-    "APPROVED": Look("ok", "ok", "Approved"),
-    "REFUSED": Look("idle", "close", "Refused"),
-    "EXPIRED": Look("warn", "warn", "Nobody decided"),
-    "CLOSED": Look("undo", "undo", "Not needed any more"),
-}
 
 
 class DecisionForm(forms.Form):
@@ -100,9 +93,9 @@ def verdict_of(approval: saga.ApprovalState, *, mine: bool) -> Verdict:
         passed = " The first ones did not decide in time." if approval.delegated else ""
         said = "You decide." if mine else f"{' or '.join(approval.who)} decides."
         return Verdict("run", "wait", said, f"The run waits at {what}.{passed}")
-    look = _LOOKS[approval.status]
+    shown = look("approval", approval.status)
     said = f"{approval.decided_by}: {approval.reason}" if approval.reason else ""
-    return Verdict(look.tone, look.icon, f"{look.word}.", said)
+    return Verdict(shown.tone, shown.icon, f"{shown.word}.", said)
 
 
 def _page(
@@ -113,7 +106,7 @@ def _page(
         **admin.site.each_context(request),
         "title": "Approval",
         "approval": approval,
-        "look": _LOOKS[approval.status],
+        "look": look("approval", approval.status),
         "verdict": verdict_of(approval, mine=mine),
         "may_decide": mine and approval.status == "OPEN",
         "form": form,

@@ -32,6 +32,7 @@ from apps.saga import public as saga
 
 LIVE_MS = 1000
 TABS = ("steps", "messages", "data", "audit")
+FORKS_SHOWN = 10  # the newest
 NOTES_MAX = 50  # of each kind: a run that needed more is looked at in the list of interventions
 # Messages may still travel after a run is over: late answers, dead letters.
 MESSAGES_AFTER = timedelta(hours=1)
@@ -98,6 +99,8 @@ class RunPage:
     notes: tuple[Note, ...]
     document: fiscal_docs.DocumentView | None
     document_href: str
+    approvals: tuple[saga.ApprovalState, ...]
+    forks: tuple[saga.ForkState, ...]
 
 
 def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
@@ -171,6 +174,8 @@ def page_of(run: saga.RunState, *, now: datetime) -> RunPage:
         notes=_notes(run),
         document=document,
         document_href=change_link("fiscal_docs_document", document.id) if document else "",
+        approvals=saga.approvals_of(run.run_id),
+        forks=saga.forks_of(run.run_id)[:FORKS_SHOWN],
     )
 
 

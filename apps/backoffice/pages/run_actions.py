@@ -79,6 +79,12 @@ def _not_handled(run: RunState) -> str:
     return "it is a branch of another run" if run.parent_id is not None else ""
 
 
+def _not_failed(run: RunState) -> str:
+    if run.parent_id is not None:
+        return "it is a branch of another run"
+    return "" if run.status in {"STUCK", "COMPENSATED"} else "only what is stuck or undone begins again"
+
+
 def _not_ended(run: RunState) -> str:
     return "not while it goes on by itself" if run.status in OPEN - {"STUCK"} else ""
 
@@ -130,7 +136,7 @@ OFFERS = (
         title="Begin again at a step",
         says="the same run, from there on",
         verb="Reset…",
-        closed=_not_ended,
+        closed=_not_failed,
     ),
     Offer(
         page="backoffice_run_fork",

@@ -5,6 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from django.urls import reverse
+
 from apps.backoffice.components.links import list_link
 from apps.ledger import public as ledger
 from apps.saga.public import RunState
@@ -14,7 +16,10 @@ KEYS_MAX = 10  # a run holds and posts once or twice; each key is one query
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoneyLine:
-    """A hold, or a posted line. ``debit`` and ``credit``: one of them, none of a hold. ``state``: of a hold."""
+    """A hold, or a posted line. ``debit`` and ``credit``: one of them, none of a hold. ``state``: of a hold.
+
+    ``href``: the page of the account; ``entry``: of the entry, or the row of the hold.
+    """
 
     what: str
     account: str
@@ -24,6 +29,7 @@ class MoneyLine:
     at: datetime | None = None
     state: str = ""
     href: str = ""
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +66,15 @@ def money_of(run: RunState) -> Money:
 
 def _hold(hold: ledger.HoldView) -> MoneyLine:
     account = f"{hold.account.branch} · {hold.account.account}" if hold.account is not None else "never placed"
-    href = list_link("ledger_hold", q=hold.key)
-    return MoneyLine(what="Hold", account=account, held=hold.amount, at=hold.created_at, state=hold.status, href=href)
+    return MoneyLine(
+        what="Hold",
+        account=account,
+        held=hold.amount,
+        at=hold.created_at,
+        state=hold.status,
+        href=reverse("admin:backoffice_account", args=list(hold.account)) if hold.account is not None else "",
+        entry=list_link("ledger_hold", q=hold.key),
+    )
 
 
 def _posted(line: ledger.TransactionLine) -> MoneyLine:
@@ -72,7 +85,8 @@ def _posted(line: ledger.TransactionLine) -> MoneyLine:
         debit=line.amount if debit else None,
         credit=None if debit else line.amount,
         at=line.created_at,
-        href=list_link("ledger_transaction", q=str(line.tracekey)),
+        href=reverse("admin:backoffice_account", args=list(line.account)),
+        entry=reverse("admin:backoffice_entry", args=[line.tracekey]),
     )
 
 

@@ -32,7 +32,7 @@ CUSTOMERS_GROUPS_MAX = 20  # the dearest ones are told with their customers, a q
 CUSTOMERS_RUNS_MAX = 500  # a group of more runs is told without its customers
 RUNS_SHOWN = 50
 ACTIONS_SHOWN = 5
-TABS = {"open": "OPEN", "handled": "HANDLED"}
+TABS = ("open", "mine", "unowned", "silenced", "approvals", "handled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class Group:
     trend: Trend
     customers: int | None
     latest: "Batch | None"
+
+    silent: bool = False
 
     @property
     def cause(self) -> str:
@@ -104,7 +106,7 @@ class TriagePage:
     text: str
     groups: tuple[Group, ...]
     total: int
-    open_count: int
+    counts: Mapping[str, int]
     batches: tuple[Batch, ...]
     approvals: tuple[Batch, ...]
     needs: tuple["Need", ...]
@@ -138,6 +140,11 @@ def require(request: HttpRequest, permission: str) -> User:
     return user
 
 
+def actor_of(request: HttpRequest) -> str:
+    """Who is asking, as the audit calls them."""
+    return f"user:{request.user.get_username()}"
+
+
 # --- The list -----------------------------------------------------------------------------------------------------------
 def list_view(request: HttpRequest) -> HttpResponse:
     """The whole page."""
@@ -164,21 +171,22 @@ def live_view(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest) -> TriagePage:
     tab = request.GET.get("tab", "open")
-    tab = tab if tab in (*TABS, "approvals") else "open"
+    tab = tab if tab in TABS else "open"
     asked = request.GET.get("q", "").replace("\x00", "").strip()[:100]
-    return page_of(tab=tab, asked=asked, now=timezone.now())
+    return page_of(tab=tab, asked=asked, me=actor_of(request), now=timezone.now())
 
 
-def page_of(*, tab: str, asked: str, now: datetime) -> TriagePage:
+def page_of(*, tab: str, asked: str, me: str, now: datetime) -> TriagePage:
     """The page of a tab, for what somebody looks for (a use case, a step or a code)."""
-    opened = saga.incidents(saga.IncidentQuestion(status="OPEN"), limit=GROUPS_MAX)
-    shown = opened if tab != "handled" else saga.incidents(saga.IncidentQuestion(status="HANDLED"), limit=GROUPS_MAX)
+    found = saga.incidents(saga.IncidentQuestion(status="OPEN"), limit=GROUPS_MAX)
+    opened, tabs = [each for each in found if not each.silent(now=now)], _tabs(found, me=me, now=now)
+    shown = tabs[tab] if tab in tabs else saga.incidents(saga.IncidentQuestion(status="HANDLED"), limit=GROUPS_MAX)
     wanted = [each for each in shown if _is_asked_for(each, asked)] if tab != "approvals" else []
     latest = saga.latest_actions(limit=ACTIONS_SHOWN)
     counts = saga.trends([each.id for each in {*opened, *wanted}], buckets=trends.BUCKETS, now=now)
     drawn = {each.id: trends.trend(counts[each.id], last_seen=each.last_seen, now=now) for each in {*opened, *wanted}}
-    groups = _groups(wanted, drawn)
-    title, text = _verdict(opened, grow=sum(drawn[each.id].grows for each in opened))
+    groups = _groups(wanted, drawn, now=now)
+    title, text = _verdict(opened, total=_open_count(found, opened), grow=sum(drawn[each.id].grows for each in opened))
     return TriagePage(
         tab=tab,
         asked=asked,
@@ -186,7 +194,7 @@ def page_of(*, tab: str, asked: str, now: datetime) -> TriagePage:
         text=text,
         groups=groups,
         total=shown[0].total if shown else 0,
-        open_count=opened[0].total if opened else 0,
+        counts={name: len(each) for name, each in tabs.items()} | {"open": _open_count(found, opened)},
         batches=tuple(batch_of(each) for each in latest),
         approvals=tuple(batch_of(each) for each in saga.latest_actions(limit=50, waiting=True)),
         needs=_needs(now=now),
@@ -194,12 +202,28 @@ def page_of(*, tab: str, asked: str, now: datetime) -> TriagePage:
     )
 
 
+def _tabs(found: Sequence[saga.IncidentState], *, me: str, now: datetime) -> dict[str, list[saga.IncidentState]]:
+    """The open groups by whose they are. A silenced one stands among the silenced alone."""
+    opened = [each for each in found if not each.silent(now=now)]
+    return {
+        "open": opened,
+        "mine": [each for each in opened if each.owner == me],
+        "unowned": [each for each in opened if not each.owner],
+        "silenced": [each for each in found if each.silent(now=now)],
+    }
+
+
+def _open_count(found: Sequence[saga.IncidentState], opened: Sequence[saga.IncidentState]) -> int:
+    """Of all that are open; the page shows GROUPS_MAX of them at most."""
+    return found[0].total - (len(found) - len(opened)) if found else 0
+
+
 def _is_asked_for(each: saga.IncidentState, asked: str) -> bool:
     text = asked.lower()
     return not text or any(text in place.lower() for place in (each.use_case, each.step, each.error_code, each.detail))
 
 
-def _groups(found: Sequence[saga.IncidentState], drawn: Mapping[UUID, Trend]) -> tuple[Group, ...]:
+def _groups(found: Sequence[saga.IncidentState], drawn: Mapping[UUID, Trend], *, now: datetime) -> tuple[Group, ...]:
     """The dearest first."""
     latest = saga.latest_of_incidents([each.id for each in found])
     dearest = sorted(found, key=lambda each: (each.amount, each.runs, each.last_seen), reverse=True)
@@ -209,6 +233,7 @@ def _groups(found: Sequence[saga.IncidentState], drawn: Mapping[UUID, Trend]) ->
             trend=drawn[each.id],
             customers=_customers(each) if place < CUSTOMERS_GROUPS_MAX else None,
             latest=batch_of(latest[each.id]) if each.id in latest else None,
+            silent=each.silent(now=now),
         )
         for place, each in enumerate(dearest)
     )
@@ -220,11 +245,11 @@ def _customers(each: saga.IncidentState) -> int | None:
     return orders.at_stake(saga.subjects_of(each, most=CUSTOMERS_RUNS_MAX)).customers or None
 
 
-def _verdict(opened: Sequence[saga.IncidentState], *, grow: int) -> tuple[str, str]:
+def _verdict(opened: Sequence[saga.IncidentState], *, total: int, grow: int) -> tuple[str, str]:
     if not opened:
         return "No group is open.", "Nothing is broken that a person would have to look at."
     runs, amount = sum(each.runs for each in opened), sum((each.amount for each in opened), Decimal(0))
-    title = f"{plural(opened[0].total, 'group', 'groups')}, {plural(runs, 'run', 'runs')}, {money(amount)} at risk"
+    title = f"{plural(total, 'group', 'groups')}, {plural(runs, 'run', 'runs')}, {money(amount)} at risk"
     grows = {0: "No group grows.", 1: "One group grows."}.get(grow, f"{count(grow)} groups grow.")
     dearest = max(opened, key=lambda each: each.amount)
     if amount and dearest.amount * 2 >= amount and len(opened) > 1:
@@ -268,6 +293,7 @@ def group_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
         "may_act": request.user.has_perm(ACT),
         "live_url": reverse("admin:backoffice_triage_group_live", args=[incident_id]),
         "live_ms": LIVE_MS,
+        "me": actor_of(request),
         **_group_context(incident_id),
     }
     return render(request, "backoffice/incident.html", context)
@@ -276,7 +302,7 @@ def group_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
 def group_live_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     require(request, VIEW)
-    context = {"may_act": request.user.has_perm(ACT), **_group_context(incident_id)}
+    context = {"may_act": request.user.has_perm(ACT), "me": actor_of(request), **_group_context(incident_id)}
     return fragment(request, "backoffice/incident_parts.html", context)
 
 
@@ -286,7 +312,7 @@ def _group_context(incident_id: UUID) -> dict[str, Any]:
         raise Http404("There is no such group.")
     now = timezone.now()
     counts = saga.trends([incident_id], buckets=trends.BUCKETS, now=now)[incident_id]
-    (group,) = _groups([found], {incident_id: trends.trend(counts, last_seen=found.last_seen, now=now)})
+    (group,) = _groups([found], {incident_id: trends.trend(counts, last_seen=found.last_seen, now=now)}, now=now)
     filters = saga.Filter(use_case=found.use_case, state="in_error", step=found.step, error_code=found.error_code)
     runs = saga.find_runs(filters, limit=RUNS_SHOWN, now=now) if found.runs else None
     more = list_link("saga_run", failed_step__exact=found.step, error_code__exact=found.error_code)

@@ -66,6 +66,18 @@ def px(value: float) -> str:
 
 
 @register.filter
+def add_px(value: float, more: float) -> str:
+    """A coordinate, moved by so many pixels"""
+    return px(value + float(more))
+
+
+@register.filter
+def tail(value: object) -> str:
+    """The end of a long key: what tells it from its neighbours"""
+    return str(value)[-6:]
+
+
+@register.filter
 def words(value: str) -> str:
     """authorise_payment: authorise payment"""
     return formats.words(value)
@@ -156,3 +168,9 @@ def heat(cell: Any) -> dict[str, Any]:
 def tile(tile: Any) -> dict[str, Any]:
     """A number with its context, and the door to its rows."""
     return {"tile": tile}
+
+
+@register.inclusion_tag("components/balance_chart.html")
+def balance_chart(chart: Any, number: int) -> dict[str, Any]:
+    """The balance of an account from day to day; ``number`` tells the drawings of one page apart."""
+    return {"chart": chart, "number": number}

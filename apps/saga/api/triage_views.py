@@ -50,6 +50,8 @@ class IncidentsView(APIView):
             OpenApiParameter("use_case", str),
             OpenApiParameter("step", str),
             OpenApiParameter("error_code", str),
+            OpenApiParameter("owner", str, description="Who sees to it; given and empty: nobody does."),
+            OpenApiParameter("silenced", bool),
             _CURSOR,
             _limit(f"Incidents, 1 to {incidents.LIMIT_MAX},"),
         ],
@@ -73,11 +75,21 @@ def _question(request: Request) -> IncidentQuestion:
     which = request.query_params.get("status", "open")
     if which not in words:
         raise InvalidRequest("status is open, handled or all.", field="status")
-    for name, value in given.items():
+    owner = request.query_params.get("owner")
+    for name, value in (*given.items(), ("owner", owner or "")):
         if "\x00" in value:
             raise InvalidRequest(f"{name} holds a character that no text has.", field=name)
+    silenced = request.query_params.get("silenced", "")
+    if silenced not in ("", "true", "false"):
+        raise InvalidRequest("silenced is true or false.", field="silenced")
     return IncidentQuestion(
-        status=words[which], use_case=given["use_case"], step=given["step"], error_code=given["error_code"]
+        status=words[which],
+        use_case=given["use_case"],
+        step=given["step"],
+        error_code=given["error_code"],
+        owner=owner,
+        silenced=silenced == "true" if silenced else None,
+        now=timezone.now(),
     )
 
 

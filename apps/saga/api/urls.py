@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.saga.api import approvals, fork_views, triage_views, views
+from apps.saga.api import approvals, care_views, fork_views, triage_views, views
 
 _USE_CASE = "sagas/use-cases/<str:name>"
 _STEP = f"{_USE_CASE}/steps/<str:step>"
@@ -26,6 +26,7 @@ urlpatterns = [
     path("sagas/<uuid:run_id>/reset", fork_views.ResetView.as_view(), name="saga-reset"),
     path("sagas/incidents", triage_views.IncidentsView.as_view(), name="saga-incidents"),
     path("sagas/incidents/<uuid:incident_id>", triage_views.IncidentView.as_view(), name="saga-incident"),
+    path("sagas/incidents/<uuid:incident_id>/care", care_views.CareView.as_view(), name="saga-incident-care"),
     path("sagas/actions", triage_views.ActionsView.as_view(), name="saga-actions"),
     path(_ACTION, triage_views.ActionView.as_view(), name="saga-action"),
     path(f"{_ACTION}/approve", triage_views.ApproveActionView.as_view(), name="saga-action-approve"),

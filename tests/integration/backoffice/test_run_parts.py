@@ -79,7 +79,7 @@ class TestActions:
 
     def test_are_never_offered_when_the_run_is_over(self) -> None:
         over = state(factories.completed_run(now=timezone.now()))
-        assert {offer.page for offer in OFFERS if not offer.closed(over)} == {"backoffice_run_fork", "backoffice_run_reset"}
+        assert {offer.page for offer in OFFERS if not offer.closed(over)} == {"backoffice_run_fork"}
 
     @pytest.mark.parametrize("made", [factories.undoing_run, factories.stuck_run, factories.completed_run, two_days])
     def test_are_open_where_the_state_manager_would_do_them(self, made: Callable[..., Run]) -> None:

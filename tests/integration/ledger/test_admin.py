@@ -82,7 +82,7 @@ class TestPages:
     def test_show_one_row_and_refuse_to_change_it(self, admin: Client) -> None:
         for row in (Account.objects.get(account=ANA.account), Transaction.objects.first(), Balance.objects.first()):
             address = reverse(f"admin:ledger_{row._meta.model_name}_change", args=[row.pk])
-            assert admin.get(address, secure=True).status_code == 200
+            assert admin.get(address, secure=True, follow=True).status_code == 200
             assert admin.post(address, {}, secure=True).status_code == 403
             delete = reverse(f"admin:ledger_{row._meta.model_name}_delete", args=[row.pk])
             assert admin.post(delete, {"post": "yes"}, secure=True).status_code == 403

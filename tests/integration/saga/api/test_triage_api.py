@@ -1,10 +1,12 @@
 """Triage over HTTP: incidents as they are now, actions that are shown before they are done, and whom it lets in."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from apps.identity.public import Caller
@@ -90,7 +92,16 @@ class TestIncidents:
         assert (third["incidents"], third["next_cursor"]) == ([], None)
 
     @pytest.mark.parametrize(
-        "parameters", [{"status": "odd"}, {"limit": 0}, {"cursor": "x"}, {"cursor": "WzEsMl0"}, {"step": "\x00"}]
+        "parameters",
+        [
+            {"status": "odd"},
+            {"limit": 0},
+            {"cursor": "x"},
+            {"cursor": "WzEsMl0"},
+            {"step": "\x00"},
+            {"owner": "\x00"},
+            {"silenced": "odd"},
+        ],
     )
     def test_refuse_what_they_do_not_understand(self, reader: APIClient, parameters: Any) -> None:
         assert reader.get("/sagas/incidents", parameters).json()["code"] == "R001"
@@ -128,6 +139,52 @@ class TestAKey:
             answer = operator.post(ACTIONS, {**body, "dry_run": dry}, format="json", headers={"Idempotency-Key": "k"})
             assert answer.status_code == 200
         assert Run.objects.get(pk=one).status == RunStatus.RUNNING
+
+
+class TestCare:
+    def care(self, client: APIClient, incident: UUID = STUCK, **body: Any) -> Any:
+        return client.post(f"/sagas/incidents/{incident}/care", body, format="json")
+
+    def test_has_an_owner_and_is_found_by_it(
+        self, operator: APIClient, colleague: APIClient, story: Story, made: Definition
+    ) -> None:
+        stuck(story, made)
+        taken = self.care(operator, do="take", note="asks route B")
+        assert (taken.status_code, taken.json()["owner_note"]) == (200, "asks route B")
+        owner = taken.json()["owner"]
+        refused = self.care(colleague, do="take")
+        assert (refused.status_code, refused.json()["code"]) == (409, "R576")
+        assert self.care(colleague, do="release").json()["code"] == "R577"
+        for owned, count in ((owner, 1), ("", 0)):
+            assert len(operator.get("/sagas/incidents", {"owner": owned}).json()["incidents"]) == count
+        assert self.care(operator, do="release").json()["owner"] == ""
+
+    def test_is_silenced_until_a_moment(self, operator: APIClient, story: Story, made: Definition) -> None:
+        stuck(story, made)
+        until = (timezone.now() + timedelta(hours=1)).isoformat()
+        assert self.care(operator, do="silence", until=until, reason=WHY).json()["silenced_reason"] == WHY
+        for silenced, count in (("true", 1), ("false", 0)):
+            assert len(operator.get("/sagas/incidents", {"silenced": silenced}).json()["incidents"]) == count
+        assert self.care(operator, do="unsilence").json()["silenced_until"] is None
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            ({"do": "odd"}, 422),
+            ({"do": "silence", "reason": WHY}, 422),
+            ({"do": "silence", "until": "2020-01-01T00:00:00Z", "reason": WHY}, 422),
+            ({"do": "silence", "until": "2020-01-01T00:00:00Z"}, 422),
+            ({"do": "take", "note": "x" * 201}, 422),
+        ],
+    )
+    def test_of_a_mistake_changes_nothing(
+        self, operator: APIClient, reader: APIClient, story: Story, made: Definition, body: Any, status: int
+    ) -> None:
+        stuck(story, made)
+        assert self.care(operator, **body).status_code == status
+        assert self.care(reader, **body).status_code == 403
+        assert self.care(operator, uuid4(), do="take").json()["code"] == "R549"
+        assert not Audit.objects.exists()
 
 
 class TestActions:
