@@ -1,12 +1,12 @@
 """Whose a posting or a hold is."""
 
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
 from apps.backoffice.components.entries import order_of, run_of_key, told_of
 
-ID = uuid4()
+ID = UUID("f4ddbe79-cc03-4046-96a0-ae692718922c")
 
 
 class TestTold:
