@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
@@ -15,15 +13,13 @@ from django.db import connection, transaction
 
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
+from apps.ledger import chain, queue
 from apps.ledger import public as ledger
-from apps.ledger import queue
 from apps.ledger.public import AccountRef, Entry, EntryResult
 from apps.messaging.envelope import Meta
 from apps.messaging.public import Received
 from tests.integration.ledger.conftest import ANA, ANY, BOB, CLEARING, LIMITED, NOW, TODAY, fund, line, money, move
 
-# The chain of hashes, where there is one.
-chain: Any = import_module("apps.ledger.chain") if find_spec("apps.ledger.chain") else None
 FEES, CAPPED, FICKLE = (AccountRef("0001", name) for name in ("FEES", "CAPPED", "FICKLE"))
 REFS = (ANA, BOB, LIMITED, CLEARING, CAPPED, FICKLE)
 OPENING = 300
@@ -82,9 +78,8 @@ class Thread:
             (self.reverse, 3),
             (self.roll_up, 2),
             (self.freeze, 2),
+            (self.chain, 2),
         ]
-        if chain:
-            self._deeds.append((self.chain, 2))
 
     def run(self) -> None:
         """All steps; a refusal is an outcome, and nothing else may be raised."""
