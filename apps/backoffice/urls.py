@@ -44,6 +44,7 @@ def page_urls() -> list[URLPattern]:
         path(f"{_ACTION}cancel/", inside(actions.cancel_view), name="backoffice_triage_action_cancel"),
         path(_ACCOUNT, inside(account.account_view), name="backoffice_account"),
         path(f"{_ACCOUNT}live/", inside(account.account_live), name="backoffice_account_live"),
+        path(f"{_ACCOUNT}statement.<str:kind>", inside(account.export_view), name="backoffice_account_export"),
         path("entries/<uuid:tracekey>/", inside(entry.entry_view), name="backoffice_entry"),
         path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
@@ -21,12 +22,14 @@ from apps.backoffice.components.formats import money
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.live import fragment
 from apps.common.clock import business_date
-from apps.common.errors import InvalidRequest, NotFound
+from apps.common.downloads import stream
+from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
 from apps.ledger import public as ledger
 
 VIEW = "ledger.view_account"
 LIVE_MS = 2000  # of the head alone: the lines stay as they were asked for
+FILES = ("csv", "ofx")
 TABS = ("statement", "days", "holds")
 SPANS = {"7": "7 days", "31": "31 days", "90": "90 days", "365": "1 year"}  # offered beside the dates
 SPAN_DAYS = 31
@@ -134,6 +137,20 @@ def account_live(request: HttpRequest, branch: str, account: str, currency: str 
     return fragment(request, "backoffice/account_live.html", context)
 
 
+def export_view(request: HttpRequest, branch: str, account: str, currency: str, kind: str) -> HttpResponseBase:
+    """The lines of the period as a file. For whoever may see the page: it tells no more than the page does."""
+    ref, _ = _head(request, branch, account, currency)
+    if kind not in FILES:
+        raise Http404("There is no such file.")
+    now = timezone.now()
+    try:
+        wanted = wanted_of(request.GET, today=business_date(now))
+        file = ledger.export_statement(ref, date_from=wanted.date_from, date_to=wanted.date_to, format=kind, now=now)
+    except DomainError as refusal:
+        return _refused(request, ref, refusal)
+    return stream(request, name=file.name, media_type=file.media_type, parts=file.parts)
+
+
 def _head(request: HttpRequest, *key: str) -> tuple[ledger.AccountRef, ledger.AccountHead]:
     if not request.user.has_perm(VIEW):
         raise PermissionDenied
@@ -144,7 +161,7 @@ def _head(request: HttpRequest, *key: str) -> tuple[ledger.AccountRef, ledger.Ac
         raise Http404("There is no such account.") from None
 
 
-def _refused(request: HttpRequest, ref: ledger.AccountRef, refusal: InvalidRequest) -> HttpResponse:
+def _refused(request: HttpRequest, ref: ledger.AccountRef, refusal: DomainError) -> HttpResponse:
     context = {**admin.site.each_context(request), "title": "Account", "refusal": refusal, "href": address_of(ref)}
     return render(request, "backoffice/account_refused.html", context, status=refusal.status)
 
@@ -263,7 +280,10 @@ def _context(ref: ledger.AccountRef, head: ledger.AccountHead, wanted: Wanted, *
         "holds": _holds_beside(ref, now=now),
         "spans": [(f"tab={wanted.tab}&days={days}", word, str(wanted.days) == days) for days, word in SPANS.items()],
         "tabs": [(wanted.query(tab=tab), tab, tab == wanted.tab) for tab in TABS],
-        "path": address_of(ref),
+        "files": [
+            (reverse("admin:backoffice_account_export", args=[*ref, kind]) + f"?{wanted.query(tab='')}", kind.upper())
+            for kind in FILES
+        ],
         **_PARTS[wanted.tab](ref, wanted),
     }
 

@@ -286,3 +286,24 @@ class TestArchivedLines:
         page = chief.get(account_url())
         assert "2026-11.parquet" in page.context["archived"]
         assert "2026-11.parquet" in page.content.decode()
+
+
+class TestFiles:
+    def file(self, client: Client, kind: str, **query: str) -> Any:
+        return client.get(reverse("admin:backoffice_account_export", args=[*ANA, kind]), query)
+
+    def test_tell_the_period_that_is_shown(self, chief: Client, newcomer: Client, moved: ledger.PostResult) -> None:
+        csv, ofx = (self.file(chief, kind) for kind in ("csv", "ofx"))
+        assert csv.headers["Content-Type"] == "text/csv; charset=utf-8"
+        assert csv.headers["Content-Disposition"].startswith("attachment;")
+        rows = b"".join(csv).decode().splitlines()
+        assert len(rows) == 4
+        assert rows[-1].endswith("75.00")
+        assert b"<OFX>" in b"".join(ofx)
+        old = b"".join(self.file(chief, "csv", **{"from": "2026-01-01", "to": "2026-01-02"})).decode().splitlines()
+        assert len(old) == 1
+        assert self.file(newcomer, "csv").status_code == 403
+        assert self.file(chief, "pdf").status_code == 404
+        assert self.file(chief, "csv", **{"from": "odd"}).status_code == 422
+        page = chief.get(account_url()).content.decode()
+        assert reverse("admin:backoffice_account_export", args=[*ANA, "ofx"]) in page
