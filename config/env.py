@@ -11,6 +11,14 @@ def text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
+def matching(name: str, default: str, pattern: str, what: str) -> str:
+    """A text of a given form; ``what`` names it."""
+    value = text(name, default)
+    if not re.fullmatch(pattern, value):
+        raise ImproperlyConfigured(f"{name} is {what}, not {value!r}.")
+    return value
+
+
 def flag(name: str, default: bool) -> bool:
     value = text(name).lower()
     if not value:

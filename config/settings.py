@@ -220,9 +220,7 @@ LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
 LEDGER_MONTHS_ONLINE = env.whole("LEDGER_MONTHS_ONLINE", 0)
 LEDGER_ARCHIVE_DIR = env.text("LEDGER_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # How an exported statement (OFX) names the bank: its number (COMPE or ISPB), at most nine characters.
-LEDGER_BANK_ID = env.text("LEDGER_BANK_ID", "0000")
-if not re.fullmatch(r"[0-9A-Za-z]{1,9}", LEDGER_BANK_ID):
-    raise ImproperlyConfigured("LEDGER_BANK_ID has one to nine letters and digits.")
+LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "one to nine letters and digits")
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 

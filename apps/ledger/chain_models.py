@@ -1,4 +1,4 @@
-"""Tables of the chain and of the months behind: what was hashed, what was sealed, and where it went. See decision 0026.
+"""Tables of the chain and of the months behind: what was hashed, what was sealed, and where it went. See decision 27.
 
 Rows of blocks, parts and closings are never changed (a trigger refuses it): the hashes that follow them would tell.
 """

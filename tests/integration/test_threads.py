@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.urls import path
 
 from config.threads import ThreadedHandler
+from tests.asynchronous import LOOP_THREAD, run_apart
 
 seen: dict[str, Any] = {}
 
@@ -42,7 +43,7 @@ async def live(request: HttpRequest) -> StreamingHttpResponse:
         try:
             await asyncio.Event().wait()  # as long as somebody looks
         finally:
-            seen["left"] = threading.current_thread() is threading.main_thread()
+            seen["left"] = threading.current_thread().name.startswith(LOOP_THREAD)
 
     return StreamingHttpResponse(made(), content_type="text/event-stream")
 
@@ -75,7 +76,7 @@ def call(url: str, *bodies: bytes, leaves: bool = False) -> list[dict[str, Any]]
         scope = {"type": "http", "method": "POST", "path": url, "headers": [(b"content-type", b"text/plain")]}
         await asyncio.wait_for(ThreadedHandler(2)(scope, receive, send), 30)
 
-    asyncio.run(main())
+    run_apart(main())
     return sent
 
 
@@ -132,7 +133,7 @@ class TestAnAnswer:
             await ThreadedHandler(1)({"type": "http", "method": "GET", "path": "/echo", "headers": []}, receive, send)
             return sent
 
-        assert asyncio.run(main()) == []
+        assert run_apart(main()) == []
 
 
 class TestAStream:

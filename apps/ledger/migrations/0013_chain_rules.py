@@ -1,4 +1,4 @@
-"""What is chained and sealed is never changed; and lines are found by their seq. See docs/decisions/0026-ledger-chain.md."""
+"""What is chained and sealed is never changed; and lines are found by their seq. See docs/decisions/0027-ledger-chain.md."""
 
 from django.db import migrations
 

@@ -1,11 +1,13 @@
 """A small bank: one branch, accounts with and without a floor, events for both sides and for one."""
 
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from threading import Event
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
@@ -33,9 +35,9 @@ def open_bank(now: datetime = NOW) -> None:
         ledger.ensure_event(code=ANY, description="anything", now=now)
         ledger.ensure_event(code=CREDIT_ONLY, description="credits", allow_debit=False, now=now)
         ledger.ensure_event(code=INACTIVE, description="gone", now=now)
-    from apps.ledger.models import Event
+    from apps.ledger import models
 
-    Event.objects.filter(code=INACTIVE).update(active=False)
+    models.Event.objects.filter(code=INACTIVE).update(active=False)
 
 
 def line(account: AccountRef, side: str, amount: str | int, *, tracekey: UUID | None = None, **options: object) -> Entry:
@@ -80,3 +82,23 @@ def bank(db: None) -> None:
 @pytest.fixture
 def committed_bank(transactional_db: None) -> None:
     open_bank()
+
+
+OTHERS_END_S = 100  # a limit for a broken build; the longest test that runs beside this one is far below it
+
+
+def let_others_end() -> None:
+    """Wait for every transaction that is older than this moment: a check looks twice at what may be theirs.
+
+    Transactions of other databases count, too, and so does a test in another process.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+        (mine,) = cursor.fetchone()
+        end = time.monotonic() + OTHERS_END_S
+        while time.monotonic() < end:
+            cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            if cursor.fetchone()[0] > mine:
+                return
+            Event().wait(0.01)
+    raise AssertionError("a transaction of somebody else does not end")

@@ -15,7 +15,21 @@ from apps.ledger import checks, increments, reconciliation
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
 from apps.ledger.public import AccountRef, CheckResult
-from tests.integration.ledger.conftest import ANA, ANY, BOB, CLEARING, LIMITED, NOW, TODAY, fund, line, money, move, post
+from tests.integration.ledger.conftest import (
+    ANA,
+    ANY,
+    BOB,
+    CLEARING,
+    LIMITED,
+    NOW,
+    TODAY,
+    fund,
+    let_others_end,
+    line,
+    money,
+    move,
+    post,
+)
 from tests.integration.ledger.test_concurrency import WAIT_S, in_threads
 from tests.integration.ledger.test_reconciliation import DAMAGE, damage, some_history
 from tests.integration.ledger.test_suspensions import beside
@@ -33,6 +47,7 @@ SMALLER = {
 
 
 def check(kind: str = "INCREMENTAL", **options: Any) -> CheckResult:
+    let_others_end()
     return ledger.run_check(kind=kind, now=NOW, **options)
 
 
@@ -160,7 +175,8 @@ class TestIncrements:
         with pool:
             assert ready.wait(WAIT_S)
             fund(BOB, 1)
-            assert check("FULL").differences == []  # proves the accounts of the slow one, too, as they were
+            # Proves the accounts of the slow one, too, as they were.
+            assert ledger.run_check(kind="FULL", now=NOW).differences == []
             done.set()
             writer.result(WAIT_S)
         after = check()

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
 from apps.ledger.reconciliation import CHECKS, prove
-from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, money, move, post
+from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, let_others_end, money, move, post
 
 DAMAGE = {
     "a day's debits are the sum of its lines": "UPDATE ledger_balance SET totaldebit = 0",
@@ -91,6 +91,7 @@ class TestCheckBalances:
 @pytest.mark.usefixtures("committed_bank")
 class TestCheckBalancesCommand:
     def run(self, *arguments: str) -> tuple[int, str]:
+        let_others_end()
         output = StringIO()
         try:
             call_command("check_balances", *arguments, stdout=output)
