@@ -9,14 +9,21 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.urls import URLPattern
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.paginator import InfinitePaginator
 
-from apps.backoffice.urls import page_urls
 
-admin.site.extra_urls = page_urls  # type: ignore[attr-defined]  # unfold's site asks for pages that belong to no model
+def _page_urls() -> list[URLPattern]:
+    # Late: every process of ours loads the admin, and most never show a page.
+    from apps.backoffice.urls import page_urls
+
+    return page_urls()
+
+
+admin.site.extra_urls = _page_urls  # type: ignore[attr-defined]  # unfold's site asks for pages that belong to no model
 
 admin.site.unregister(User)
 admin.site.unregister(Group)

@@ -238,7 +238,7 @@ def has_deferred(ref: AccountRef) -> bool:
 
 def share_branch(branch: str) -> bool:
     """Keep a branch from having its day closed until the commit. Is there such a branch?"""
-    return bool(fetch("SELECT 1 FROM ledger_branch WHERE branch = %s FOR KEY SHARE", [branch]))
+    return bool(fetch("SELECT 1 FROM ledger_branch WHERE branch = %s FOR SHARE", [branch]))
 
 
 def lock_branch(branch: str) -> None:
@@ -260,7 +260,7 @@ WHERE NOT EXISTS (
     SELECT FROM ledger_account a WHERE a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 )
 ORDER BY k.branch, k.account, k.currency
-FOR KEY SHARE OF b
+FOR SHARE OF b
 ON CONFLICT DO NOTHING
 """
 

@@ -164,6 +164,14 @@ def session_of(user: User, *, url: str) -> Any:
     return {"name": name, "value": client.cookies[name].value, "url": url}
 
 
+def each_size(page: Page, *sizes: str) -> Iterator[str]:
+    """The page in one size after the other, as when somebody turns a phone: loading it again would show the same."""
+    for size in sizes:
+        width, height = SIZES[size]
+        page.set_viewport_size({"width": width, "height": height})
+        yield size
+
+
 def log_in(page: Page) -> None:
     """As a person does."""
     page.goto("/admin/login/?next=/admin/")

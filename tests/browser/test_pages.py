@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from apps.saga.models import Run, RunStatus
 from tests import worlds
-from tests.browser.conftest import OpenPage, log_in
+from tests.browser.conftest import OpenPage, each_size, log_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -35,14 +35,14 @@ def run_address(run: Run) -> str:
 
 class TestHome:
     @THEMES
-    @BOTH_SIZES
-    def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], size: str, dark: bool) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], dark: bool) -> None:
+        page = open_page(dark=dark)
         page.goto("/admin/")
-        expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
-        expect(page.get_by_role("link", name="Open runs")).to_be_visible()
-        shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
+            expect(page.get_by_role("link", name="Open runs")).to_be_visible()
+            shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
+            assert_no_sideways_scroll(page)
 
     def test_opens_the_rows_behind_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
@@ -59,13 +59,13 @@ class TestHome:
 
 
 class TestLists:
-    @BOTH_SIZES
     @pytest.mark.parametrize("model", ["saga/run", "orders/order", "messaging/message", "orders/ticket"])
-    def test_open_in_both_sizes(self, open_page: OpenPage, runs: dict[str, Run], size: str, model: str) -> None:
-        page = open_page(size=size)
+    def test_open_in_both_sizes(self, open_page: OpenPage, runs: dict[str, Run], model: str) -> None:
+        page = open_page()
         page.goto(f"/admin/{model}/")
-        shoot(page, f"list_{model.replace('/', '_')}_{size}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            shoot(page, f"list_{model.replace('/', '_')}_{size}")
+            assert_no_sideways_scroll(page)
 
     def test_a_run_is_reached_from_its_list(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page(dark=True)
@@ -94,28 +94,28 @@ class TestLists:
 
 class TestRun:
     @THEMES
-    @BOTH_SIZES
     @pytest.mark.parametrize("which", ["undoing", "stuck", "completed"])
-    def test_shows_its_timeline(self, open_page: OpenPage, runs: dict[str, Run], which: str, size: str, dark: bool) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_shows_its_timeline(self, open_page: OpenPage, runs: dict[str, Run], which: str, dark: bool) -> None:
+        page = open_page(dark=dark)
         page.goto(run_address(runs[which]))
-        drawing = page.get_by_role("img", name="Timeline of the run.")
-        expect(drawing).to_be_visible()
-        box = drawing.bounding_box()
-        assert box is not None
-        assert box["height"] > 150
-        shoot(page, f"run_{which}_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            drawing = page.get_by_role("img", name="Timeline of the run.")
+            expect(drawing).to_be_visible()
+            box = drawing.bounding_box()
+            assert box is not None
+            assert box["height"] > 150
+            shoot(page, f"run_{which}_{size}_{'dark' if dark else 'light'}")
+            assert_no_sideways_scroll(page)
 
     @THEMES
-    @BOTH_SIZES
-    def test_folds_a_wait_of_two_days(self, open_page: OpenPage, size: str, dark: bool) -> None:
+    def test_folds_a_wait_of_two_days(self, open_page: OpenPage, dark: bool) -> None:
         run = worlds.two_days(now=timezone.now())
-        page = open_page(size=size, dark=dark)
+        page = open_page(dark=dark)
         page.goto(run_address(run))
-        expect(page.locator(".bo-gantt .break")).to_have_count(1)
-        shoot(page, f"run_long_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.locator(".bo-gantt .break")).to_have_count(1)
+            shoot(page, f"run_long_{size}_{'dark' if dark else 'light'}")
+            assert_no_sideways_scroll(page)
 
     def test_follows_the_run_while_it_is_live(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
@@ -194,14 +194,14 @@ class TestLogin:
 
 class TestUseCases:
     @THEMES
-    @BOTH_SIZES
-    def test_show_the_steps_and_the_switch(self, open_page: OpenPage, size: str, dark: bool) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_show_the_steps_and_the_switch(self, open_page: OpenPage, dark: bool) -> None:
+        page = open_page(dark=dark)
         page.goto("/admin/use-cases/orders.purchase.card/")
-        expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
-        expect(page.locator("#map-drawing, #map-list").filter(visible=True)).to_have_count(1)
-        shoot(page, f"usecase_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
+            expect(page.locator("#map-drawing, #map-list").filter(visible=True)).to_have_count(1)
+            shoot(page, f"usecase_{size}_{'dark' if dark else 'light'}")
+            assert_no_sideways_scroll(page)
 
     def test_are_paused_and_resumed_with_a_reason(self, open_page: OpenPage) -> None:
         page = open_page()
@@ -217,10 +217,10 @@ class TestUseCases:
         page.get_by_role("button", name="Resume").click()
         expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
 
-    @BOTH_SIZES
-    def test_are_listed(self, open_page: OpenPage, size: str) -> None:
-        page = open_page(size=size)
+    def test_are_listed(self, open_page: OpenPage) -> None:
+        page = open_page()
         page.goto("/admin/use-cases/")
-        expect(page.get_by_role("link", name="orders.purchase.balance")).to_be_visible()
-        shoot(page, f"usecases_{size}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("link", name="orders.purchase.balance")).to_be_visible()
+            shoot(page, f"usecases_{size}")
+            assert_no_sideways_scroll(page)

@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 from apps.saga.models import Run
 from tests import factories, worlds
-from tests.browser.conftest import OpenPage
-from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import OpenPage, each_size
+from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = "/admin/use-cases/orders.purchase.card/"
@@ -20,15 +20,13 @@ def evening(transactional_db: None) -> dict[str, Run]:
 
 class TestMap:
     @THEMES
-    @BOTH_SIZES
-    def test_names_who_offends_and_who_waits(
-        self, open_page: OpenPage, evening: dict[str, Run], size: str, dark: bool
-    ) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_names_who_offends_and_who_waits(self, open_page: OpenPage, evening: dict[str, Run], dark: bool) -> None:
+        page = open_page(dark=dark)
         page.goto(PAGE)
-        expect(page.get_by_role("heading", name="Longest wait: issue_fiscal_doc")).to_be_visible()
-        shoot(page, f"map_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("heading", name="Longest wait: issue_fiscal_doc")).to_be_visible()
+            shoot(page, f"map_{size}_{'dark' if dark else 'light'}")
+            assert_no_sideways_scroll(page)
 
     def test_follows_the_runs(self, open_page: OpenPage) -> None:
         page = open_page()

@@ -38,6 +38,13 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     stop_postgres(folder)
 
 
+@pytest.fixture(scope="module")
+def running(data_dir: Path) -> Iterator[Lastro]:
+    lastro = Lastro(data_dir).wait_ready()
+    yield lastro
+    lastro.stop()
+
+
 class TestRun:
     def test_serves_the_seeds_curl_and_keeps_its_data(self, data_dir: Path) -> None:
         first = Lastro(data_dir).wait_ready()
@@ -77,32 +84,22 @@ class TestRun:
         finally:
             assert second.stop(signal.SIGTERM) == 0
 
-    def test_says_so_when_its_port_is_taken(self, data_dir: Path) -> None:
-        first = Lastro(data_dir).wait_ready()
-        try:
-            second = Lastro(data_dir, port=first.port)
-            assert second.wait() == 1
-            assert f"Port {first.port} is in use" in second.text
-        finally:
-            first.stop()
+    def test_says_so_when_its_port_is_taken(self, running: Lastro) -> None:
+        second = Lastro(running.data_dir, port=running.port)
+        assert second.wait() == 1
+        assert f"Port {running.port} is in use" in second.text
 
-    def test_prints_what_works_when_copied(self, data_dir: Path) -> None:
-        lastro = Lastro(data_dir).wait_ready()
-        try:
-            curls = [line.strip() for line in lastro.text.splitlines() if line.strip().startswith("curl ")]
-            assert len(curls) == 3
-            ends = {}
-            for curl in curls:
-                done = subprocess.run([*shlex.split(curl), "-s"], capture_output=True, check=True, timeout=30)
-                order_id = json.loads(done.stdout)["id"]
-                ends[curl] = lastro.until(
-                    lambda order_id=order_id: (
-                        (s := lastro.status_of(order_id)) in {"COMPLETED", "PAYMENT_NOT_COMPLETED"} and s
-                    )
-                )
-            assert list(ends.values()) == ["COMPLETED", "COMPLETED", "PAYMENT_NOT_COMPLETED"]
-        finally:
-            lastro.stop()
+    def test_prints_what_works_when_copied(self, running: Lastro) -> None:
+        curls = [line.strip() for line in running.text.splitlines() if line.strip().startswith("curl ")]
+        assert len(curls) == 3
+        ends = {}
+        for curl in curls:
+            done = subprocess.run([*shlex.split(curl), "-s"], capture_output=True, check=True, timeout=30)
+            order_id = json.loads(done.stdout)["id"]
+            ends[curl] = running.until(
+                lambda order_id=order_id: (s := running.status_of(order_id)) in {"COMPLETED", "PAYMENT_NOT_COMPLETED"} and s
+            )
+        assert list(ends.values()) == ["COMPLETED", "COMPLETED", "PAYMENT_NOT_COMPLETED"]
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:

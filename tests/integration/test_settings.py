@@ -52,7 +52,7 @@ class TestServerMode:
             ({"DATABASE_REPLICA_URL": "http://h/d"}, "DATABASE_REPLICA_URL begins with postgresql://"),
             ({"DATABASE_REPLICA_URL": "postgresql://lastro:postgres@h/d"}, "DATABASE_REPLICA_URL carries a default"),
             ({"DATABASE_REPLICA_LAG_MAX_S": "0"}, "DATABASE_REPLICA_LAG_MAX_S is a whole number of at least 1"),
-            ({"LEDGER_BANK_ID": "1234567890"}, "LEDGER_BANK_ID has one to nine"),
+            ({"LEDGER_BANK_ID": "1234567890"}, "LEDGER_BANK_ID is one to nine"),
             ({"CELERY_BROKER_URL": "amqp://guest:guest@h//"}, "CELERY_BROKER_URL carries a default password"),
             ({"FISCAL_AUTHORITY_URL": ""}, "FISCAL_AUTHORITY_URL is missing"),
             ({"LASTRO_EMBEDDED": "perhaps"}, "LASTRO_EMBEDDED is 1 or 0"),
