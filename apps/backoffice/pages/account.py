@@ -148,7 +148,7 @@ def export_view(request: HttpRequest, branch: str, account: str, currency: str, 
         file = ledger.export_statement(ref, date_from=wanted.date_from, date_to=wanted.date_to, format=kind, now=now)
     except DomainError as refusal:
         return _refused(request, ref, refusal)
-    return stream(request, name=file.name, media_type=file.media_type, parts=file.parts)
+    return stream(name=file.name, media_type=file.media_type, parts=file.parts)
 
 
 def _head(request: HttpRequest, *key: str) -> tuple[ledger.AccountRef, ledger.AccountHead]:

@@ -205,7 +205,7 @@ def notes_of(tracekey: UUID) -> list[LogEntry]:
     return list(rows[:NOTES_MAX])
 
 
-def _leg(line: ledger.TransactionLine, event: str) -> Leg:
+def _leg(line: ledger.TransactionLine | ledger.PostedLine, event: str = "") -> Leg:
     debit = line.debitcredit == "D"
     return Leg(
         account=line.account,
@@ -241,16 +241,4 @@ def dry_run(tracekey: UUID, *, now: datetime) -> Dry:
     posting = result.posting
     if posting is None or posting.replayed:
         return Dry(code=ledger.AlreadyReversed.code, detail="It was taken back already.")
-    return Dry(legs=tuple(_new_leg(line) for line in posting.lines))
-
-
-def _new_leg(line: ledger.PostedLine) -> Leg:
-    debit = line.debitcredit == "D"
-    return Leg(
-        account=line.account,
-        href=address_of(line.account),
-        debit=line.amount if debit else None,
-        credit=None if debit else line.amount,
-        event="",
-        after=line.balances.posted if line.balances is not None else None,
-    )
+    return Dry(legs=tuple(_leg(line) for line in posting.lines))

@@ -18,7 +18,7 @@ from apps.backoffice.components.formats import plural, sentence, short_id, words
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.pages.act import JSON_CHARACTERS_MAX
-from apps.backoffice.pages.resets import REASON_CHARACTERS_MAX, run_of
+from apps.backoffice.pages.resets import StepForm, run_of
 from apps.backoffice.pages.triage import ACT, VIEW, require
 from apps.common.errors import DomainError
 from apps.saga import public as saga
@@ -33,21 +33,11 @@ HOW = {
 }
 
 
-class ForkForm(forms.Form):
+class ForkForm(StepForm):
     """From which step, with what, and why."""
 
-    step = forms.ChoiceField(error_messages={"required": "Choose the step.", "invalid_choice": "There is no such step."})
     given = forms.CharField(required=False, max_length=JSON_CHARACTERS_MAX)
     answers = forms.CharField(required=False, max_length=JSON_CHARACTERS_MAX)
-    reason = forms.CharField(
-        min_length=5,
-        max_length=REASON_CHARACTERS_MAX,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
-
-    def __init__(self, data: Any, *, steps: list[str]) -> None:
-        super().__init__(data)
-        self.fields["step"].choices = [(name, name) for name in steps]  # type: ignore[attr-defined]
 
     def clean_given(self) -> Any:
         """Another input, if one was typed."""

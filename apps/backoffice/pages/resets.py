@@ -20,7 +20,7 @@ from apps.saga import public as saga
 REASON_CHARACTERS_MAX = 500
 
 
-class ResetForm(forms.Form):
+class StepForm(forms.Form):
     """From which step, and why."""
 
     step = forms.ChoiceField(error_messages={"required": "Choose the step.", "invalid_choice": "There is no such step."})
@@ -57,7 +57,7 @@ def reset_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """GET shows what would happen, POST does it. Never a change on GET."""
     user = require(request, ACT)
     run = run_of(run_id)
-    form = ResetForm(request.POST or None, steps=[step.name for step in run.steps])
+    form = StepForm(request.POST or None, steps=[step.name for step in run.steps])
     if request.method != "POST":
         return _page(request, run, form, status=200)
     if not form.is_valid():
@@ -81,7 +81,7 @@ def reset_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
     return redirect("admin:backoffice_run", run_id)
 
 
-def _page(request: HttpRequest, run: saga.RunState, form: ResetForm, *, status: int) -> HttpResponse:
+def _page(request: HttpRequest, run: saga.RunState, form: StepForm, *, status: int) -> HttpResponse:
     now = timezone.now()
     try:
         found = {each.step: each for each in saga.reset_choices(run.run_id, now=now)}

@@ -188,7 +188,7 @@ class StatementView(APIView):
                 request,
                 lambda: public.export_statement(ref, date_from=date_from, date_to=date_to, format=kind, now=now),
             )
-            return tell(downloads.send(request, file.value), file)
+            return tell(downloads.send(file.value), file)
         cursor, limit = request.query_params.get("cursor"), page_rows(request.query_params.get("limit"))
         found = ask_for(
             request, lambda: public.statement(ref, date_from=date_from, date_to=date_to, cursor=cursor, limit=limit)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
-from django.core.asgi import get_asgi_application
 from django.db import transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from apps.common.clock import business_date
 from apps.identity.public import create_account, issue_secret
+from config.threads import ThreadedHandler
 from tests.asynchronous import run_apart
 from tests.integration.ledger.api.test_views import body, client, client_with, send
 from tests.integration.ledger.conftest import ANA, ANY, line, open_bank, post
@@ -157,7 +157,7 @@ class TestUnderAsgi:
     async def get(self, path: str, query: bytes, login: bytes) -> tuple[int, dict[bytes, bytes], list[bytes]]:
         headers = [(b"host", b"localhost"), (b"authorization", b"Basic " + login)]
         scope = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
-        running = ApplicationCommunicator(get_asgi_application(), {**scope, "scheme": "https"})
+        running = ApplicationCommunicator(ThreadedHandler(2), {**scope, "scheme": "https"})
         await running.send_input({"type": "http.request", "body": b"", "more_body": False})
         start = await running.receive_output(30)
         parts = []
