@@ -41,15 +41,18 @@ def running_by(clock: Callable[[], datetime]) -> Iterator[None]:
 
 
 def uuid7() -> uuid.UUID:
-    """A time-ordered UUID (RFC 9562, version 7): 48 bits of Unix milliseconds, 74 random bits.
+    """A time-ordered UUID (RFC 9562, version 7): Unix time to a quarter microsecond, as PostgreSQL 18's, and 62 random bits.
 
-    Made here because PostgreSQL 16 has no ``uuidv7()``, and because an id is often needed before its row exists.
+    So what a process makes one after the other is in this order, also within a millisecond. Made here because PostgreSQL 16
+    has no ``uuidv7()``, and because an id is often needed before its row exists.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return uuid.UUID(int=value)
+    return uuid.UUID(int=_time_bits() | (int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)))
+
+
+def _time_bits() -> int:
+    """Time, version and variant of an id. Method 3 of RFC 9562, 6.2: 12 bits behind the milliseconds are their parts."""
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    return (milliseconds << 80) | (0x7 << 76) | ((rest << 12) // 1_000_000 << 64) | (0x2 << 62)
 
 
 def uuid7_run(count: int) -> Iterator[uuid.UUID]:
@@ -57,11 +60,8 @@ def uuid7_run(count: int) -> Iterator[uuid.UUID]:
 
     Method 2 of RFC 9562, 6.2: the first one is random, the others count on from it.
     """
-    milliseconds = time.time_ns() // 1_000_000
     # The upper bit of the part that counts is left free, so counting never reaches the variant before it.
-    low = int.from_bytes(os.urandom(8), "big") & ((1 << 61) - 1)
-    high = int.from_bytes(os.urandom(2), "big") & 0xFFF
-    first = (milliseconds << 80) | (0x7 << 76) | (high << 64) | (0x2 << 62) | low
+    first = _time_bits() | (int.from_bytes(os.urandom(8), "big") & ((1 << 61) - 1))
     for value in range(first, first + count):
         made = _new(uuid.UUID)  # the constructor takes four times as long, to check what is right here
         _set(made, "int", value)
