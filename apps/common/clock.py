@@ -41,7 +41,7 @@ def running_by(clock: Callable[[], datetime]) -> Iterator[None]:
 
 
 def uuid7() -> uuid.UUID:
-    """A time-ordered UUID (RFC 9562, version 7): Unix time to a quarter microsecond, as PostgreSQL 18's, and 62 random bits.
+    """A time-ordered UUID (RFC 9562, version 7): Unix time to a quarter microsecond, as PostgreSQL 18's; 62 random bits.
 
     So what a process makes one after the other is in this order, also within a millisecond. Made here because PostgreSQL 16
     has no ``uuidv7()``, and because an id is often needed before its row exists.
