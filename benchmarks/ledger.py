@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.processes import Role
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -42,42 +45,12 @@ HISTORY_ROUNDS = 5
 HISTORY_DAYS = 720
 
 
-class Role:
+def _writer(role: str, *, database: str = DATABASE, settings: str = "config.settings", **given: Any) -> "Role":
     """A process of ledger_roles.py."""
+    from benchmarks.processes import Role
 
-    def __init__(self, name: str, *, database: str = DATABASE, settings: str = "config.settings", **arguments: Any) -> None:
-        environment = {**os.environ, "BENCH_DATABASE": database, "DJANGO_SETTINGS_MODULE": settings}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.ledger_roles", name, json.dumps(arguments, default=str)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._until("ready")
-
-    def _until(self, wanted: str) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(wanted):
-                return line
-        raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
-
-    def go(self) -> None:
-        """Let it work."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-
-    def done(self) -> dict[str, float]:
-        """How many lines it wrote, and the processor's seconds that it and its server process took, when it is done."""
-        found: dict[str, float] = json.loads(self._until("{"))
-        return found
-
-    def end(self) -> None:
-        """Wait until the process is gone."""
-        self._process.communicate()
+    environment = {"BENCH_DATABASE": database, "DJANGO_SETTINGS_MODULE": settings}
+    return Role("ledger_roles", role, environment=environment, **given)
 
 
 class Bench:
@@ -94,7 +67,7 @@ class Bench:
         made = []
         for _ in range(writers):
             self._seed += 1
-            made.append(Role(role, seed=self._seed, today=today, **arguments))
+            made.append(_writer(role, seed=self._seed, today=today, **arguments))
         began = time.perf_counter()
         for one in made:
             one.go()

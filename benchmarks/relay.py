@@ -18,8 +18,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    from benchmarks.processes import Role
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -37,43 +40,17 @@ COMMITS = 2_000
 TEXT = "x" * 180
 
 
-class Role:
+def _role(name: str, **given: Any) -> "Role":
     """A process of relay_roles.py."""
+    from benchmarks.processes import Role
 
-    def __init__(self, name: str, **arguments: Any) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.relay_roles", name, json.dumps(arguments)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._until("ready")
+    return Role("relay_roles", name, **given)
 
-    def _until(self, wanted: str) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(wanted):
-                return line
-        raise SystemExit(f"a process of the benchmark ended with {self._process.wait()}")
 
-    def go(self) -> "Role":
-        """Let it work."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        return self
-
-    def result(self) -> dict[str, float]:
-        """What it measured, when it is done."""
-        found: dict[str, float] = json.loads(self._until("{"))
-        self._process.communicate()
-        return found
-
-    def rate(self) -> float:
-        """Messages a second, when it is done."""
-        found = self.go().result()
-        return found["messages"] / found["seconds"]
+def rate(name: str, **given: Any) -> float:
+    """Messages a second of such a process, when it is done."""
+    found = _role(name, **given).go().result()
+    return float(found["messages"] / found["seconds"])
 
 
 def fill(messages: int) -> None:
@@ -103,11 +80,11 @@ def write_records(path: Path) -> None:
 def relays(count: int) -> float:
     """Messages a second of so many relay processes together."""
     fill(MESSAGES)
-    roles = [Role("relay") for _ in range(count)]
+    roles = [_role("relay") for _ in range(count)]
     started = time.time()
     for role in roles:
         role.go()
-    ended = max(role.result()["ended_at"] for role in roles)
+    ended: float = max(role.result()["ended_at"] for role in roles)
     return MESSAGES / (ended - started)
 
 
@@ -177,10 +154,10 @@ def producers() -> tuple[list[float], list[float]]:
         write_records(path)
         for round_ in range(ROUNDS):
             fill(MESSAGES)
-            ours.append(Role("relay").rate())
+            ours.append(rate("relay"))
             # The better of two settings, so that the peer is not made slow by ours.
             settings = [{"records": str(path), "linger_ms": linger_ms} for linger_ms in (5, LINGER_MS)]
-            bare.append(max(Role("bare_producer", **one).rate() for one in settings))
+            bare.append(max(rate("bare_producer", **one) for one in settings))
             say(f"round {round_ + 1}: relay {ours[-1]:,.0f}/s, bare producer {bare[-1]:,.0f}/s")
     return ours, bare
 
@@ -196,9 +173,9 @@ def consumers() -> tuple[list[float], list[float], list[float]]:
     for round_ in range(ROUNDS):
         for rates, shares_commit in ((alone, False), (shared, True)):
             group = f"ours-{uuid4().hex[:8]}"
-            rates.append(Role("consumer", group=group, messages=CONSUMED, shares_commit=shares_commit).rate())
+            rates.append(rate("consumer", group=group, messages=CONSUMED, shares_commit=shares_commit))
         group = f"bare-{uuid4().hex[:8]}"
-        bare.append(Role("bare_consumer", group=group, messages=CONSUMED, dsn=dsn()).rate())
+        bare.append(rate("bare_consumer", group=group, messages=CONSUMED, dsn=dsn()))
         say(
             f"round {round_ + 1}: inbox and handler {alone[-1]:,.0f}/s with a commit each, {shared[-1]:,.0f}/s with "
             f"shared commits, bare consumer {bare[-1]:,.0f}/s"
@@ -226,7 +203,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         without.append(commits_per_s(publishing=False))
         with_message.append(commits_per_s(publishing=True))
-    Role("relay").rate()
+    rate("relay")
     waits = latency_ms()
     if not waits:
         raise SystemExit("no message arrived while the latency was measured: the consumer cannot keep up")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from benchmarks.saga_processes import Role
+    from benchmarks.processes import Role
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -90,14 +90,14 @@ def limit(world: World, **given: Any) -> Measured:
 
 
 def _timed(module: str, role: str, *, threads: int = 1, seconds: float = SECONDS, **given: Any) -> Measured:
-    from benchmarks.saga_processes import Role
+    from benchmarks.processes import Role
 
     return Role(module, role, threads=threads, seconds=seconds, **given).go().result()
 
 
 def workers(world: World, *, runs: int = FLOOD, rate: float = 0, wire: str = "") -> Measured:
     """Our engine through a Celery worker and beat as production has them."""
-    from benchmarks.saga_processes import Background, Role
+    from benchmarks.processes import Background, Role
 
     celery = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "config"]
     # Without a pool, as settings.py advises a prefork worker: with one, Celery connects anew for every task.
@@ -107,7 +107,7 @@ def workers(world: World, *, runs: int = FLOOD, rate: float = 0, wire: str = "")
     worker = Background([*celery, *words], ready="ready", **environment)
     beat = Background([*celery, "beat"])
     try:
-        given = {"wire": wire} if wire else {}
+        given: dict[str, Any] = {"wire": wire} if wire else {}
         role = Role("saga_roles", "queued", runs=runs, rate_per_s=rate, seconds_max=QUEUE_S_MAX, **given)
         before = worker.cpu_s() + beat.cpu_s()
         found = role.go().result()
@@ -129,7 +129,7 @@ def _empty_queues() -> None:
 
 def dbos_queued(world: World, *, runs: int = FLOOD_DBOS, rate: float = 0, wire: str = "") -> Measured:
     """DBOS's queue: one process enqueues, others execute."""
-    from benchmarks.saga_processes import Role
+    from benchmarks.processes import Role
 
     given: dict[str, Any] = {
         "python": DBOS_PYTHON,
@@ -151,7 +151,7 @@ def dbos_queued(world: World, *, runs: int = FLOOD_DBOS, rate: float = 0, wire: 
 # --- Rounds -------------------------------------------------------------------------------------------------------------
 def sides(world: World) -> "dict[str, Role]":
     """Every direct variant, loaded and warm."""
-    from benchmarks.saga_processes import Role
+    from benchmarks.processes import Role
 
     found = {}
     for name, threads in (("sequential", 1), ("threads8", THREADS)):
@@ -337,7 +337,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the orderly way: workers are stopped
     django.setup()
     from benchmarks.harness import load, median, report, say
-    from benchmarks.saga_processes import Role
+    from benchmarks.processes import Role
 
     prepare()
     with tempfile.TemporaryDirectory(prefix="bench-saga-") as folder:

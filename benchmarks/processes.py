@@ -1,9 +1,10 @@
-"""The processes that benchmarks/saga.py starts, and how it talks to them."""
+"""A benchmark's processes, and how it talks to them: they say ready, are told to go, and print one line of JSON."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ END_S_MAX = 30
 
 
 class Role:
-    """A process of ours, of DBOS's or a bare one. It is ready when this returns."""
+    """A process of ours, of a peer's or a bare one. It is ready when this returns."""
 
-    def __init__(self, module: str, role: str, *, python: str = sys.executable, **given: Any) -> None:
+    def __init__(
+        self,
+        module: str,
+        role: str,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> None:
         self.name = f"{module} {role}"
-        command = [python, "-W", "ignore", "-m", f"benchmarks.{module}", role, json.dumps(given)]
-        self._process = start(command)
+        command = [python, "-W", "ignore", "-m", f"benchmarks.{module}", role, json.dumps(given, default=str)]
+        self._process = start(command, **(environment or {}))
         self._until("ready")
 
     def _until(self, wanted: str) -> str:
@@ -38,9 +47,14 @@ class Role:
         self._until("ready")
         return found
 
+    def done(self) -> dict[str, Any]:
+        """What it measured, when it is done. It is not waited for."""
+        found: dict[str, Any] = json.loads(self._until("{"))
+        return found
+
     def result(self) -> dict[str, Any]:
         """What it measured, when it is done and gone."""
-        found: dict[str, Any] = json.loads(self._until("{"))
+        found = self.done()
         self.end()
         return found
 
