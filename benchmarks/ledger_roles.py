@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import psycopg
+
 BRANCH = "0001"
 EVENT = 1
 ACCOUNTS = 1_000
 BACK = (1, 3, 7)  # days, for three lines in ten
 COPY_ROWS_AT_ONCE = 10_000
+SEED_TRIES_MAX = 20  # of a line whose statement was the one to give way
 _backends: list[int] = []  # the server process of this one's connection
 
 
@@ -71,7 +74,10 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def seed(*, count: int, seed: int, today: date) -> Callable[[], int]:
-    """The seed's engine: a statement and a commit for each transaction, prepared by the driver."""
+    """The seed's engine: a statement and a commit for each transaction, prepared by the driver.
+
+    Several of its writers may deadlock; the loser's line is tried again, as its caller would.
+    """
     from benchmarks.ledger_peers import SEED_ENGINE
 
     wanted = lines(count, seed=seed, today=today)
@@ -80,7 +86,13 @@ def seed(*, count: int, seed: int, today: date) -> Callable[[], int]:
     def write() -> int:
         for line in wanted:
             values = (BRANCH, line.account, line.amount, line.side, EVENT, "bench", line.tracekey, None, line.dateref)
-            cursor.execute(SEED_ENGINE, values).fetchone()
+            for attempt in range(SEED_TRIES_MAX):
+                try:
+                    cursor.execute(SEED_ENGINE, values).fetchone()
+                    break
+                except psycopg.errors.DeadlockDetected:
+                    if attempt + 1 == SEED_TRIES_MAX:
+                        raise
         return count
 
     return write
