@@ -308,7 +308,7 @@ class TestSuspended:
     def test_the_whole_ledger_keeps_the_topic_waiting(self, client: Client) -> None:
         suspension = self.suspend()
         tracekeys = queue(client, line("1.00"), line("2.00"))
-        pump_messages()
+        pump_messages(held=len(tracekeys))
         assert (told(), Redelivery.objects.count(), balance()) == ([], 0, 1000)
         self.resume(suspension)
         pump_messages()
