@@ -112,10 +112,16 @@ def _label(exchange: Any) -> str:
 
 
 class Consumer:
-    """The project's own consumer of the group, in this process, until nothing is left to do."""
+    """The project's own consumer of the group, in this process, until nothing is left to do.
 
-    def __init__(self, points: Points) -> None:
+    On a server the records of a batch may come in two fetches, and the polls before them may have made a connection or
+    not. The n-th exchange must be the same one in every consumer, or a point is met twice and another never: there it
+    begins with all ``records`` of its batch in hand and no connection.
+    """
+
+    def __init__(self, points: Points, *, records: int = 0) -> None:
         self._points = points
+        self._records = records if on_server() else 0
         self._stop = threading.Event()
         self._ask_at = 0.0
 
@@ -138,15 +144,25 @@ class Consumer:
         self._points.paused = on_server()
 
         def poll_until_done(**limits: Any) -> Any:
-            found = poll(**limits)
+            found = list(poll(**limits))
             if found:
-                self._points.paused = False
+                while len(found) < self._records:
+                    found += poll(**limits)
+                self._begin()
             elif self._is_done():
                 self._stop.set()
             return found
 
         member.poll = poll_until_done
         return member
+
+    def _begin(self) -> None:
+        from django.db import connections
+
+        if self._records:
+            connections.close_all()
+        self._records = 0
+        self._points.paused = False
 
     def _is_done(self) -> bool:
         """Has the group an offset behind every record, and is nothing to be handled again? Not counted."""
@@ -182,8 +198,8 @@ class Child:
             return os.waitstatus_to_exitcode(status), said.read()
 
 
-def start(at: int, how: str, prefix: str) -> Child:
-    """Fork a consumer that is to die at a point; 0: at none."""
+def start(at: int, how: str, prefix: str, *, records: int = 0) -> Child:
+    """Fork a consumer of a batch of so many records that is to die at a point; 0: at none, and of what is left."""
     from django.conf import settings
     from django.db import connections
 
@@ -200,7 +216,7 @@ def start(at: int, how: str, prefix: str) -> Child:
         signal.alarm(KINDS_S)
         settings.MESSAGING_PREFIX = prefix
         transport.cache_clear()
-        Consumer(Points(at, how, lambda text: void(os.write(tell, text.encode())))).run()
+        Consumer(Points(at, how, lambda text: void(os.write(tell, text.encode()))), records=records).run()
         connections.close_all()
         status = 0
     finally:
@@ -218,8 +234,8 @@ def void(_: object) -> None:
     """Nothing."""
 
 
-def send(batch: str, name: str, prefix: str, now: datetime) -> None:
-    """Put a batch on the topic, as any client would."""
+def send(batch: str, name: str, prefix: str, now: datetime) -> int:
+    """Put a batch on the topic, as any client would. How many records it has."""
     from django.conf import settings
 
     from apps.messaging import topics
@@ -234,6 +250,7 @@ def send(batch: str, name: str, prefix: str, now: datetime) -> None:
     transport.cache_clear()  # a producer remembers the topics' names
     outcomes = transport().send([one.record for one in asked])
     assert {outcome.fate for outcome in outcomes} == {Fate.ACKNOWLEDGED}
+    return len(outcomes)
 
 
 def bury_the_dead() -> None:
@@ -254,10 +271,11 @@ def wave(batch: str, how: str, numbers: list[int], now: datetime) -> list[dict[s
     base = settings.MESSAGING_PREFIX
     names = [f"{how}-{number}" for number in numbers]
     prefixes = [f"{base}{batch}-{name}." if on_server() else base for name in names]
-    for name, prefix in zip(names, prefixes, strict=True):
-        send(batch, name, prefix, now)
+    sent = [send(batch, name, prefix, now) for name, prefix in zip(names, prefixes, strict=True)]
     transport.cache_clear()
-    children = [start(number, how, prefix) for number, prefix in zip(numbers, prefixes, strict=True)]
+    children = [
+        start(number, how, prefix, records=records) for number, prefix, records in zip(numbers, prefixes, sent, strict=True)
+    ]
     ends = [child.ended() for child in children]
     if on_server():
         finishers = [start(0, how, prefix) for prefix in prefixes]
