@@ -19,7 +19,7 @@ from apps.messaging.inbox import groups
 from apps.messaging.lag import consumer_lag
 from apps.messaging.models import Redelivery
 from apps.messaging.relay import relay_all
-from apps.messaging.transports import transport
+from apps.messaging.transports import kafka_admin, transport
 from apps.messaging.transports.base import Consumer
 from apps.saga import engine
 from apps.saga.models import LIVE, Run, RunStatus, Step
@@ -93,7 +93,15 @@ def server_world() -> Iterator[None]:
             for member in _members.values():
                 member.close()
             _members.clear()
+            _drop_topics()
             transport.cache_clear()
+
+
+def _drop_topics() -> None:
+    """A broker's clients hear of every topic that there is: two hundred tests leave eight thousand partitions."""
+    if settings.MESSAGING_TRANSPORT == "kafka":
+        with kafka_admin.admin() as client:
+            client.delete_topics([kafka_admin.wire_name(topic.name) for topic in topics.desired_topics()])
 
 
 def let_time_pass(run_id: UUID) -> None:
