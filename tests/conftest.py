@@ -90,6 +90,18 @@ def _close_ahead() -> None:
             cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the groups of xdist 3.8 together: it writes them into an attribute that pytest 9.2 does not read any more.
+
+    Without it tests of one group meet on a server, and each worker starts a browser and a deployment of its own.
+    """
+    for item in items:
+        with_group = getattr(item, "_nodeid", item.nodeid)
+        if with_group != item.nodeid:
+            item._id = type(item._id).parse(with_group)
+
+
 @pytest.fixture(scope="session")
 def running_sandbox() -> "Iterator[RunningSandbox]":
     """The tax authority of this session: a real server behind mutual TLS. One, because a process talks to the latest."""
