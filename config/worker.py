@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 4  # threads; a call to the fiscal authority holds one of them for its length
 READY_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
-LOOK_S = 0.25
+LOOK_S = 0.25  # between two messages that wake the worker to its end
 
 
 class InProcessWorker:
