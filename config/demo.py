@@ -107,16 +107,14 @@ def _open_ledger(*, now: datetime) -> None:
     for code, description in money.EVENTS.items():
         ledger.ensure_event(code=code, description=description, now=now)
     ledger.open_account(branch=branch, account="cash", min_balance=None, description="Cash at bank", now=now)
-    ledger.open_account(
-        branch=branch, account=settings.LEDGER_SALES_ACCOUNT, min_balance=None, description="Sales", now=now
-    )
-    ledger.open_account(
-        branch=branch,
-        account=settings.LEDGER_CARD_CLEARING_ACCOUNT,
-        min_balance=None,
-        description="Owed by the acquirer",
-        now=now,
-    )
+    # Every order posts to one of these: deferred, so that no order waits for another's commit.
+    for account, description in (
+        (settings.LEDGER_SALES_ACCOUNT, "Sales"),
+        (settings.LEDGER_CARD_CLEARING_ACCOUNT, "Owed by the acquirer"),
+    ):
+        ledger.open_account(
+            branch=branch, account=account, min_balance=None, description=description, deferred=True, now=now
+        )
     ledger.open_account(branch=branch, account="000000001", description="Maria da Silva", now=now)
     deposit = ledger.Entry.transfer(
         tracekey=uuid7(),

@@ -25,8 +25,8 @@ PORT = env.whole("PORT", 8080, least=1)
 WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
 WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
 # Requests that a web process works on at a time: each holds a thread and a connection (PostgreSQL's own limit is 100), also
-# while it waits for an outcome (Prefer: wait). More would only wait for the one interpreter.
-WEB_THREADS = env.whole("WEB_THREADS", 16, least=1)
+# while it waits for an outcome (Prefer: wait). More would wait for the one interpreter, with locks in hand (decision 32).
+WEB_THREADS = env.whole("WEB_THREADS", 8, least=1)
 DEBUG = False
 
 # Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.importer import import_from_string
 from uvicorn.supervisors import Multiprocess
 
-from apps.common.processes import settle_down
+from apps.common.processes import YOUNG_OF_REQUESTS_MAX, settle_down
 
 BACKLOG = 2048  # connections that wait to be accepted; uvicorn's own default
 
@@ -48,7 +48,7 @@ def _load(application: str) -> Any:
     from django.urls import get_resolver
 
     _ = get_resolver().url_patterns  # imports every view
-    settle_down()
+    settle_down(young_max=YOUNG_OF_REQUESTS_MAX)
     return loaded
 
 

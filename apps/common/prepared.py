@@ -24,13 +24,16 @@ def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) ->
         return psycopg.Cursor(connection.connection).execute(statement, values, prepare=True)
 
 
-def fetch_each(*statements: tuple[str, Values], using: str = DEFAULT_DB_ALIAS) -> list[list[tuple[Any, ...]]]:
+def fetch_each(
+    *statements: tuple[str, Values], using: str = DEFAULT_DB_ALIAS, told: bool = True
+) -> list[list[tuple[Any, ...]]]:
     """Execute statements that give rows one after the other, in one round trip, with the BEGIN that is still to be said.
 
-    Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock.
+    Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock. Whoever
+    counts statements makes them go one by one, unless they are not ``told``: then they are not counted.
     """
     connection: Any = connections[using]
-    if connection.execute_wrappers or connection.queries_logged:
+    if told and (connection.execute_wrappers or connection.queries_logged):
         return [_told(connection, statement, values).fetchall() for statement, values in statements]
     _ready(connection)
     wrapped = connection.connection

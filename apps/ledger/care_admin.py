@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
+from apps.common.reasons import reason_field
 from apps.ledger import checks, suspensions
 from apps.ledger.admin import OfAccountAdmin, _amount, _day, _entry, _list
 from apps.ledger.care_models import Check, Difference, Suspension
@@ -186,11 +187,10 @@ class DifferenceAdmin(OfAccountAdmin):
 class ReasonForm(forms.Form):
     """Why a difference may stay for now."""
 
-    reason = forms.CharField(
-        min_length=5,
+    reason = reason_field(
+        kept="Say why: it stays with the difference.",
         max_length=checks.REASON_CHARACTERS_MAX,
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Say why: it stays with the difference.", "min_length": "Say it in a few words."},
     )
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.ledger.models import Hold, Transaction
+from apps.ledger.models import Deferred, Hold, Transaction
 from apps.saga import public as saga
 
 ROWS_MAX = 1_000  # told of one fork
 
 
 def lines(keys: saga.Keys) -> Sequence[Mapping[str, Any]]:
-    """The lines under the trace keys of the fork's steps."""
-    rows = Transaction.objects.filter(tracekey__in=keys.tracekeys).order_by("seq")[:ROWS_MAX]
+    """The lines under the trace keys of the fork's steps, as they would be posted; those of deferred accounts, too."""
+    posted: list[Transaction | Deferred] = []
+    for model in (Transaction, Deferred):
+        posted += model.objects.filter(tracekey__in=keys.tracekeys).order_by("id")[:ROWS_MAX]
+    rows = sorted(posted, key=lambda row: row.id)[:ROWS_MAX]
     return [
         {
             "account": f"{row.branch}/{row.account}/{row.currency}",

@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 
+from apps.common.reasons import reason_field
 from apps.messaging.corrections import Correction
 from apps.messaging.dead_letters import Wanted, find
 from apps.messaging.models import Message
@@ -30,11 +31,10 @@ CONFIRMED = "confirmed"
 class ReasonForm(forms.Form):
     """Why somebody sends dead letters again."""
 
-    reason = forms.CharField(
-        min_length=5,
+    reason = reason_field(
+        kept="Say why: the audit log keeps it.",
         max_length=REASON_CHARACTERS_MAX,
         widget=forms.Textarea(attrs={"rows": 3}),
-        error_messages={"required": "Say why: the audit log keeps it.", "min_length": "Say it in a few words."},
     )
 
 

@@ -6,29 +6,25 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import F, Q, QuerySet, Sum
 from django.http import HttpRequest
-from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
-from apps.common.admin import CreatedFilter
+from apps.common.admin import (
+    CreatedFilter,
+    KeyedAdmin,
+    ReadOnly,
+    ReadOnlyInline,
+    address,
+    as_uuid,
+    column,
+    component,
+    link,
+    moment,
+)
 from apps.orders.models import Item, Order, OrderReturn, Reservation, ReservationStatus, Ticket
-
-
-class ReadOnly:
-    """Nothing is added, changed or deleted here: an order changes through its run."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class PlacedFilter(CreatedFilter):
@@ -37,25 +33,25 @@ class PlacedFilter(CreatedFilter):
     title = "placed"
 
 
-def _component(name: str, **context: Any) -> SafeString:
-    return render_to_string(f"components/{name}.html", context)
-
-
 def _link(page: str, text: str, *args: Any, query: str = "") -> str:
     """A link to another app's page, by its name; the text alone when that page is not there."""
-    try:
-        address = reverse(f"admin:{page}", args=args)
-    except NoReverseMatch:
-        return text
-    return format_html('<a class="bo-l" href="{}{}">{}</a>', address, query, text)
+    return link(address(page, *args, query=query), text, wraps=True)
 
 
-class ItemInline(ReadOnly, TabularInline):
+def _names(text: str, other: str) -> Q:
+    """Rows that a whole id names: their own, or that of ``other``."""
+    wanted = as_uuid(text.strip())
+    return Q(pk=wanted) | Q(**{other: wanted}) if wanted else Q(pk__in=[])
+
+
+def _error(row: Order | OrderReturn) -> str:
+    return f"{row.error_code}: {row.error_detail}" if row.error_code else "—"
+
+
+class ItemInline(ReadOnlyInline):
     model = Item
     fields = readonly_fields = ("ticket", "name", "amount", "quantity")
     ordering = ("id",)
-    extra = 0
-    hide_title = True
 
 
 @admin.register(Order)
@@ -85,22 +81,15 @@ class OrderAdmin(ReadOnly, ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Order], search_term: str
     ) -> tuple[QuerySet[Order], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        try:
-            wanted = UUID(term)
-        except ValueError:
-            return queryset.none(), False
-        return queryset.filter(Q(pk=wanted) | Q(customer_id=wanted)), False
+        return (queryset.filter(_names(search_term, "customer_id")) if search_term.strip() else queryset), False
 
     @admin.display(description="State", ordering="status")
     def state(self, row: Order) -> SafeString:
-        return _component("chip", kind="order", state=row.status)
+        return component("chip", kind="order", state=row.status)
 
     @admin.display(description="Amount", ordering="amount")
     def shown_amount(self, row: Order) -> SafeString:
-        return _component("money", amount=row.amount, currency=row.currency)
+        return component("money", amount=row.amount, currency=row.currency)
 
     @admin.display(description="Customer")
     def customer(self, row: Order) -> str:
@@ -108,19 +97,19 @@ class OrderAdmin(ReadOnly, ModelAdmin):
 
     @admin.display(description="Placed", ordering="created_at")
     def placed(self, row: Order) -> SafeString:
-        return _component("moment", at=row.created_at)
+        return component("moment", at=row.created_at)
 
     @admin.display(description="Paid")
     def paid(self, row: Order) -> SafeString:
-        return _component("moment", at=row.paid_at)
+        return component("moment", at=row.paid_at)
 
     @admin.display(description="Finished")
     def finished(self, row: Order) -> SafeString:
-        return _component("moment", at=row.finished_at)
+        return component("moment", at=row.finished_at)
 
     @admin.display(description="Error")
     def error(self, row: Order) -> str:
-        return f"{row.error_code}: {row.error_detail}" if row.error_code else "—"
+        return _error(row)
 
     @admin.display(description="Run")
     def run(self, row: Order) -> str:
@@ -138,71 +127,36 @@ class OrderAdmin(ReadOnly, ModelAdmin):
     def reserved(self, row: Order) -> str:
         found = Reservation.objects.filter(order_id=row.pk).order_by("created_at")
         return (
-            format_html_join(" ", "{}", ((_component("chip", kind="reservation", state=each.status),) for each in found))
+            format_html_join(" ", "{}", ((component("chip", kind="reservation", state=each.status),) for each in found))
             or "—"
         )
 
 
 @admin.register(OrderReturn)
-class ReturnAdmin(ReadOnly, ModelAdmin):
+class ReturnAdmin(KeyedAdmin):
+    says = "Orders that customers give back. A large amount waits for a person's approval."
+    empty = "Nobody has given an order back."
     list_display = ("state", "id", "shown_amount", "order_link", "reason", "asked", "document", "error_code")
     list_display_links = ("id",)
     list_filter = (CreatedFilter, "status", "document")
-    list_per_page = 50
-    ordering = ("-id",)
-    paginator = InfinitePaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # facets count whole tables
-    search_fields = ("id",)  # shows the field; get_search_results decides
     search_help_text = "A whole return id or order id"
-    fields = readonly_fields = (
+    fields = (
         *("state", "shown_amount", "order_link", "reason", "account_id", "document", "error", "run"),
         *("asked", "accepted", "finished"),
     )
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[OrderReturn], search_term: str
-    ) -> tuple[QuerySet[OrderReturn], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        try:
-            wanted = UUID(term)
-        except ValueError:
-            return queryset.none(), False
-        return queryset.filter(Q(pk=wanted) | Q(order_id=wanted)), False
+    def by_key(self, text: str) -> Q:
+        """What a searched text may name."""
+        return _names(text, "order_id")
 
-    @admin.display(description="State", ordering="status")
-    def state(self, row: OrderReturn) -> SafeString:
-        return _component("chip", kind="return", state=row.status)
-
-    @admin.display(description="Amount", ordering="amount")
-    def shown_amount(self, row: OrderReturn) -> SafeString:
-        return _component("money", amount=row.amount, currency="BRL")
-
-    @admin.display(description="Order")
-    def order_link(self, row: OrderReturn) -> str:
-        return _link("orders_order_change", str(row.order_id), row.order_id)
-
-    @admin.display(description="Asked for", ordering="created_at")
-    def asked(self, row: OrderReturn) -> SafeString:
-        return _component("moment", at=row.created_at)
-
-    @admin.display(description="Accepted")
-    def accepted(self, row: OrderReturn) -> SafeString:
-        return _component("moment", at=row.accepted_at)
-
-    @admin.display(description="Finished")
-    def finished(self, row: OrderReturn) -> SafeString:
-        return _component("moment", at=row.finished_at)
-
-    @admin.display(description="Error")
-    def error(self, row: OrderReturn) -> str:
-        return f"{row.error_code}: {row.error_detail}" if row.error_code else "—"
-
-    @admin.display(description="Run")
-    def run(self, row: OrderReturn) -> str:
-        return _link("backoffice_run", "Its timeline", row.run_id)
+    state = column("State", lambda row: component("chip", kind="return", state=row.status))
+    shown_amount = column("Amount", lambda row: component("money", amount=row.amount, currency="BRL"))
+    order_link = column("Order", lambda row: _link("orders_order_change", str(row.order_id), row.order_id))
+    asked = column("Asked for", lambda row: moment(row.created_at))
+    accepted = column("Accepted", lambda row: moment(row.accepted_at))
+    finished = column("Finished", lambda row: moment(row.finished_at))
+    error = column("Error", _error)
+    run = column("Run", lambda row: _link("backoffice_run", "Its timeline", row.run_id))
 
 
 @admin.register(Ticket)
@@ -227,7 +181,7 @@ class TicketAdmin(ReadOnly, ModelAdmin):
 
     @admin.display(description="Price", ordering="price")
     def shown_price(self, row: Ticket) -> SafeString:
-        return _component("money", amount=row.price, currency="BRL")
+        return component("money", amount=row.price, currency="BRL")
 
     @admin.display(description="Held by orders on the way")
     def held(self, row: Ticket) -> int:

@@ -15,7 +15,7 @@ from tests import shop
 from tests.saga_driver import finish
 
 # As Django counts them: without credentials, and those of the ledger that are sent together as none.
-HEAD_STATEMENTS, TAIL_STATEMENTS = 17, 37
+HEAD_STATEMENTS, TAIL_STATEMENTS = 18, 37
 
 
 def own(queries: CaptureQueriesContext) -> int:

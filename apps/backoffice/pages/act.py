@@ -20,9 +20,9 @@ from django.utils import timezone
 from apps.backoffice.components.formats import plural, short_id, words
 from apps.backoffice.pages.triage import ACT, require
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.saga import public as saga
 
-REASON_CHARACTERS_MAX = 500
 JSON_CHARACTERS_MAX = 20_000
 OUTCOMES_SHOWN = 100
 ID_BYTES = 16
@@ -39,11 +39,7 @@ class ActForm(forms.Form):
     """How many, why, and with what."""
 
     how = forms.ChoiceField(choices=[("first", "1 first, then ask me"), ("all", "all")], required=False)
-    reason = forms.CharField(
-        min_length=5,
-        max_length=REASON_CHARACTERS_MAX,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
+    reason = reason_field()
     given = forms.CharField(required=False, max_length=JSON_CHARACTERS_MAX)
     typed = forms.CharField(required=False, max_length=20)
 

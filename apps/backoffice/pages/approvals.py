@@ -14,11 +14,11 @@ from apps.backoffice.components.formats import words
 from apps.backoffice.components.states import look
 from apps.backoffice.components.verdicts import Verdict
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.saga import public as saga
 
 VIEW = "saga.view_approval"
 ROWS_MAX = 100  # on the page; the admin's list has all of them
-REASON_CHARACTERS_MAX = 500
 APPROVE, REFUSE = "approve", "refuse"
 
 
@@ -26,11 +26,7 @@ class DecisionForm(forms.Form):
     """Which of the two, and why."""
 
     decision = forms.ChoiceField(choices=[(APPROVE, APPROVE), (REFUSE, REFUSE)])
-    reason = forms.CharField(
-        min_length=5,
-        max_length=REASON_CHARACTERS_MAX,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
+    reason = reason_field()
 
 
 def decider(user: User) -> saga.Decider:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.saga import public as saga
 
 # Title, icon, button, and what it comes to.
@@ -41,11 +42,7 @@ class SilenceForm(forms.Form):
 
     spans: ClassVar = [("1", "1 hour"), ("4", "4 hours"), ("24", "1 day"), ("72", "3 days"), ("168", "7 days")]
     hours = forms.ChoiceField(choices=spans, error_messages={"required": "Say for how long."})
-    reason = forms.CharField(
-        min_length=5,
-        max_length=500,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
+    reason = reason_field()
 
 
 FORMS: dict[str, type[forms.Form]] = {"take": NoteForm, "silence": SilenceForm}

@@ -24,6 +24,7 @@ from apps.backoffice.pages.account import address_of
 from apps.backoffice.pages.run_money import outputs_of
 from apps.backoffice.pages.triage import require
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.common.transactions import transaction
 from apps.ledger import public as ledger
 from apps.saga import public as saga
@@ -33,7 +34,6 @@ VIEW = "ledger.view_transaction"
 ACT = "ledger.add_transaction"
 NOTES_MAX = 50
 LEGS_SHOWN = 100  # an entry has no more
-REASON_CHARACTERS_MAX = 500
 # One key a reversal: whoever clicks twice, or whoever of two people comes second, finds what the first click did.
 _REVERSALS = UUID("2f1c9a36-9b0e-5c7f-8f0d-5a0f3a1d7c11")
 
@@ -41,11 +41,7 @@ _REVERSALS = UUID("2f1c9a36-9b0e-5c7f-8f0d-5a0f3a1d7c11")
 class ReasonForm(forms.Form):
     """Why."""
 
-    reason = forms.CharField(
-        min_length=5,
-        max_length=REASON_CHARACTERS_MAX,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
+    reason = reason_field()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

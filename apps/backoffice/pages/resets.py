@@ -15,20 +15,15 @@ from apps.backoffice.components.formats import sentence, short_id, words
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.pages.triage import ACT, require
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.saga import public as saga
-
-REASON_CHARACTERS_MAX = 500
 
 
 class StepForm(forms.Form):
     """From which step, and why."""
 
     step = forms.ChoiceField(error_messages={"required": "Choose the step.", "invalid_choice": "There is no such step."})
-    reason = forms.CharField(
-        min_length=5,
-        max_length=REASON_CHARACTERS_MAX,
-        error_messages={"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."},
-    )
+    reason = reason_field()
 
     def __init__(self, data: Any, *, steps: list[str]) -> None:
         super().__init__(data)

@@ -20,18 +20,17 @@ from apps.backoffice.components.waiting import use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.usecase_map import LIVE_MS, use_case_map
 from apps.common.errors import DomainError
+from apps.common.reasons import reason_field
 from apps.saga import public as saga
 
 VIEW, PAUSE = "saga.view_run", "saga.change_pause"
-REASON_CHARACTERS_MAX = 500
 _WAIT, _REFUSE, _STEP = "wait", "refuse", "step:"
-_reason = {"required": "Say why: the audit keeps it.", "min_length": "Say it in a few words."}
 
 
 class ReasonForm(forms.Form):
     """Why somebody lets a paused thing go on."""
 
-    reason = forms.CharField(min_length=5, max_length=REASON_CHARACTERS_MAX, error_messages=_reason)
+    reason = reason_field()
 
 
 class PauseForm(ReasonForm):
