@@ -35,23 +35,25 @@ test-postgres16: setup-dev
 	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
 		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
 
-# On real servers, which are started and stopped here: the brokers' tests, and the flows over Kafka.
+# On real servers, which are started and stopped here: the brokers' tests, and the flows over Kafka. They mostly wait, so they
+# run beside each other: one group of brokers' tests a server, which it may restart; a flow has topics and a database of its own.
 PYTEST_SERVERS := $(BIN)/python -m pytest -W "ignore:unclosed <socket:ResourceWarning" --timeout=300
 test-distributed: setup-dev
 	@$(BIN)/python -m config.services start kafka redis rabbitmq apicurio
 	set -a; . $(DATA_DIR)/services/env; set +a; export EMBEDDED_POSTGRES_DIR=postgres-test; \
 		registry=$$SCHEMA_REGISTRY_URL; unset CELERY_BROKER_URL SCHEMA_REGISTRY_URL; \
-		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers $(PYTEST_ARGS) && \
+		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) -n 3 --dist loadgroup tests/brokers $(PYTEST_ARGS) && \
 		SCHEMA_REGISTRY_URL=$$registry MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/brokers/test_registry.py $(PYTEST_ARGS) && \
-		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/flows -m "not process" $(PYTEST_ARGS) && \
+		MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) -n 3 tests/flows -m "not process" $(PYTEST_ARGS) && \
 		MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/pipes -m "kafka or rabbitmq" $(PYTEST_ARGS) && \
 		(cd pipes && $(CURDIR)/$(PYTEST_SERVERS) -m "kafka or kafka_secured or rabbitmq"); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
 
 # A deployment of many processes that are killed in the middle: once on PostgreSQL alone, once on Kafka and Redis of its own.
+# On PostgreSQL alone only those that `make test` leaves out. One deployment, and beside it what needs none.
 test-failures: setup-dev
-	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) tests/failures $(PYTEST_ARGS)
-	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
+	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) -n 2 --dist loadgroup tests/failures -m distributed $(PYTEST_ARGS)
+	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) -n 2 --dist loadgroup tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
 
 # Seeded schedules of the saga engine: SEEDS=20000 searches on all cores, FIRST=500 begins there; SEED=123 replays one.
 SEEDS ?= 20000

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from django.conf import settings
 
 from apps.common.clock import uuid7
@@ -78,8 +79,11 @@ def _is_fresh() -> bool:
 
 
 @transaction
-def create_shop(*, now: datetime) -> None:
-    """Customer with a saved card and a balance, tickets, ledger, merchant account, fiscal issuer. Once per database."""
+def create_shop(*, now: datetime, key: RSAPrivateKey | None = None) -> None:
+    """Customer with a saved card and a balance, tickets, ledger, merchant account, fiscal issuer. Once per database.
+
+    ``key`` is the issuer's, and spares making one.
+    """
     _open_ledger(now=now)
     customers.create_customer(
         customer_id=CUSTOMER_ID,
@@ -96,7 +100,7 @@ def create_shop(*, now: datetime) -> None:
     stock_tickets(ticket_id=SOLD_OUT_TICKET_ID, name="day-zero", price=Decimal("200.00"), available=0, now=now)
     identity.create_account(name="Demo merchant", scopes=SCOPES, code=ACCOUNT_ID, now=now)
     fiscal.create_issuer_with_test_certificate(
-        cnpj=settings.FISCAL_ISSUER_CNPJ, name="LASTRO INGRESSOS DE TESTE LTDA", now=now
+        cnpj=settings.FISCAL_ISSUER_CNPJ, name="LASTRO INGRESSOS DE TESTE LTDA", now=now, key=key
     )
 
 

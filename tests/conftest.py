@@ -12,6 +12,7 @@ import pytest
 import pytest_django
 from django.conf import settings
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TransactionTestCase
 from psycopg import sql
 
@@ -67,7 +68,6 @@ def _build_template() -> str:
         connections["default"].settings_dict["NAME"] = building
         try:
             call_command("migrate", verbosity=0, interactive=False)
-            _close_ahead()
         finally:
             connections["default"].close()
             connections["default"].settings_dict["NAME"] = original
@@ -77,16 +77,29 @@ def _build_template() -> str:
 
 _AHEAD = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE c.relname ~ '^saga_[a-z]+_[0-9]{6}$' AND right(c.relname, 6) > %s
+WHERE c.relname ~ '^(saga_[a-z]+|ledger_transaction)_[0-9]{6}$' AND right(c.relname, 6) > to_char(%(now)s, 'YYYYMM')
+   OR c.relname ~ '^messaging_message_[0-9]{8}$' AND right(c.relname, 8) > to_char(%(now)s + interval '1 day', 'YYYYMMDD')
 """
 
 
 def _close_ahead() -> None:
-    """Drop the saga's partitions of months to which no test comes: every statement on these tables opens each of them."""
+    """Drop the partitions of months and days to which no test comes: every statement on these tables opens each of them."""
     with connections["default"].cursor() as cursor:
-        cursor.execute(_AHEAD, [_month()])
+        cursor.execute(_AHEAD, {"now": datetime.now(UTC).replace(tzinfo=None)})
         for (name,) in cursor.fetchall():
             cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the groups of xdist 3.8 together: it writes them into an attribute that pytest 9.2 does not read any more.
+
+    Without it tests of one group meet on a server, and each worker starts a browser and a deployment of its own.
+    """
+    for item in items:
+        with_group = getattr(item, "_nodeid", item.nodeid)
+        if with_group != item.nodeid:
+            item._id = type(item._id).parse(with_group)
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +125,14 @@ def django_db_modify_db_settings(django_db_blocker: pytest_django.DjangoDbBlocke
     with django_db_blocker.unblock():
         test["TEMPLATE"] = _build_template()
     test["MIGRATE"] = False
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> None:
+    """Django migrates the copy once more, without migrations; what follows that opens the partitions ahead."""
+    with django_db_blocker.unblock():
+        _close_ahead()
+        connections["default"].close()
 
 
 # Django's own way truncates every table, each partition of it, and writes permissions anew: a quarter second for a test.
@@ -153,7 +174,27 @@ def _quick_flush() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TransactionTestCase, "_fixture_teardown", empty)
+        patched.setattr(TransactionTestCase, "_should_reload_connections", _closes_connections)
         yield
+
+
+def _closes_connections(_case: TransactionTestCase) -> bool:
+    """Django would close them: a new one makes the server learn every table again, which costs it more than most tests.
+
+    So the next test begins with the same one, as it was made. One that a test has left in disorder goes all the same.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.alias != "default" or connection.connection is None or not _is_at_rest(connection):
+            connection.close()
+            continue
+        with connection.cursor() as cursor:
+            cursor.execute("RESET ALL; RESET SESSION AUTHORIZATION; UNLISTEN *; SELECT pg_advisory_unlock_all()")
+        connection.ensure_timezone()
+    return False
+
+
+def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
+    return bool(connection.get_autocommit()) and not connection.in_atomic_block and connection.is_usable()
 
 
 @pytest.fixture(autouse=True)

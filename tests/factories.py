@@ -1,5 +1,6 @@
 """Rows for tests that look at pages: runs in every state, written as the engine would have left them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -86,12 +87,13 @@ def make_run(
     code: str = "",
     detail: str = "",
     data: dict[str, Any] | None = None,
+    run_id: UUID | None = None,
 ) -> Run:
     """A run of the purchase by card with this story. Steps without one have not begun."""
-    subject_id = subject_id or uuid4()
+    has_order, subject_id = subject_id is not None, subject_id or uuid4()
     cursor = next((place for place, step in enumerate(story) if step.status not in {"DONE", "UNDONE"}), len(story))
     run = Run.objects.create(
-        id=uuid7(),
+        id=run_id or uuid7(),
         global_id=uuid4(),
         use_case="orders.purchase.card",
         version=1,
@@ -107,20 +109,23 @@ def make_run(
         finished_at=finished_at,
         due_at=now + timedelta(seconds=30) if status in LIVE else None,
     )
-    for position, (name, kind, shape) in enumerate(CARD_STEPS):
-        step = story[position] if position < len(story) else StepStory()
-        _make_step(run, position, name, kind, shape, step, now=now)
-    Order.objects.filter(pk=subject_id).update(run_id=run.pk)
+    whole = [*story, *[StepStory()] * (len(CARD_STEPS) - len(story))]
+    Step.objects.bulk_create(_step(run, position, step, now=now) for position, step in enumerate(whole))
+    Attempt.objects.bulk_create(each for position, step in enumerate(whole) for each in _attempts(run, position, step))
+    if has_order:
+        Order.objects.filter(pk=subject_id).update(run_id=run.pk)
     return run
 
 
-def _make_step(run: Run, position: int, name: str, kind: str, shape: str, story: StepStory, *, now: datetime) -> None:
-    def after(seconds: float | None) -> datetime | None:
-        return None if seconds is None else run.started_at + timedelta(seconds=seconds)
+def _after(run: Run, seconds: float | None) -> datetime | None:
+    return None if seconds is None else run.started_at + timedelta(seconds=seconds)
 
+
+def _step(run: Run, position: int, story: StepStory, *, now: datetime) -> Step:
+    name, kind, shape = CARD_STEPS[position]
     done = [each for each in story.tries if not each.undo]
     undone = [each for each in story.tries if each.undo]
-    Step.objects.create(
+    return Step(
         run=run,
         position=position,
         name=name,
@@ -134,13 +139,18 @@ def _make_step(run: Run, position: int, name: str, kind: str, shape: str, story:
         error_detail=story.detail,
         retry_at=None if story.retry_in is None else now + timedelta(seconds=story.retry_in),
         waiting_until=None if story.answer_in is None else now + timedelta(seconds=story.answer_in),
-        started_at=after(done[0].at) if done else None,
-        finished_at=after(done[-1].until) if done else None,
-        undo_started_at=after(undone[0].at) if undone else None,
-        undone_at=after(undone[-1].until) if undone and story.status == "UNDONE" else None,
+        started_at=_after(run, done[0].at) if done else None,
+        finished_at=_after(run, done[-1].until) if done else None,
+        undo_started_at=_after(run, undone[0].at) if undone else None,
+        undone_at=_after(run, undone[-1].until) if undone and story.status == "UNDONE" else None,
     )
-    Attempt.objects.bulk_create(
-        Attempt(
+
+
+def _attempts(run: Run, position: int, story: StepStory) -> Iterator[Attempt]:
+    done = [each for each in story.tries if not each.undo]
+    undone = [each for each in story.tries if each.undo]
+    for each in story.tries:
+        yield Attempt(
             run=run,
             position=position,
             undo=each.undo,
@@ -148,11 +158,9 @@ def _make_step(run: Run, position: int, name: str, kind: str, shape: str, story:
             outcome=each.outcome,
             error_code=each.code,
             error_detail=each.detail,
-            started_at=after(each.at),
-            finished_at=after(each.until),
+            started_at=_after(run, each.at),
+            finished_at=_after(run, each.until),
         )
-        for each in story.tries
-    )
 
 
 def undoing_run(*, now: datetime, age: timedelta = timedelta(minutes=3, seconds=5)) -> Run:

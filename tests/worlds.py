@@ -57,7 +57,8 @@ def _aged(run: Run, now: datetime) -> Run:
 
 
 def _made(now: datetime, age: float, status: str, story: tuple[StepStory, ...], **more: Any) -> Run:
-    return _aged(make_run(status=status, started_at=now - timedelta(seconds=age), now=now, story=story, **more), now)
+    started_at = now - timedelta(seconds=age)
+    return make_run(status=status, started_at=started_at, now=now, story=story, run_id=id_at(started_at), **more)
 
 
 def _steps(number: int, chance: Random, *, slow: float = 1.0) -> tuple[tuple[StepStory, ...], float]:
@@ -148,16 +149,13 @@ def two_days(*, now: datetime) -> Run:
             retry_in=240,
         ),
     )
-    return _aged(
-        make_run(
-            subject_id=order.pk,
-            status="RUNNING",
-            started_at=now - timedelta(seconds=age),
-            now=now,
-            story=story,
-            failed_step="issue_fiscal_doc",
-            code="ReadTimeout",
-            detail="no answer from SEFAZ",
-        ),
+    return _made(
         now,
+        age,
+        "RUNNING",
+        story,
+        subject_id=order.pk,
+        failed_step="issue_fiscal_doc",
+        code="ReadTimeout",
+        detail="no answer from SEFAZ",
     )

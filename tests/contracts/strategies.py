@@ -4,6 +4,7 @@ import dataclasses
 import typing
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@cache
 def messages_of(kind: type) -> st.SearchStrategy[Any]:
     """Instances of a message class, or of a part of one. Fields with a default are sometimes left out."""
     hints = typing.get_type_hints(kind)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from functools import cache
 from typing import Any
 
 import fastavro
@@ -52,7 +53,7 @@ class TestEveryMessage:
     @given(data=st.data())
     def test_is_what_its_file_lets_avro_write_and_read(self, kind: type[Message], data: st.DataObject) -> None:
         message = data.draw(messages_of(kind))
-        schema = fastavro.schema.load_schema(str(releases.FOLDER / f"{kind.schema}.avsc"))
+        schema = schema_of(kind)
         record = kind.codec().record(message.to_body())
         stream = io.BytesIO()
         fastavro.schemaless_writer(stream, schema, record, strict=True)
@@ -91,6 +92,11 @@ class TestEveryMessage:
         with pytest.raises(InvalidMessage) as refusal:
             message.to_body()
         assert refusal.value.field == name
+
+
+@cache
+def schema_of(kind: type[Message]) -> Any:
+    return fastavro.schema.load_schema(str(releases.FOLDER / f"{kind.schema}.avsc"))
 
 
 def json_lists(value: Any) -> Any:

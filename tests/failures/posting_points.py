@@ -30,7 +30,7 @@ from typing import Any
 KINDS_S = 120  # of one consumer: a limit for a broken build
 POINTS_MAX = 400
 ASK_S = 1.0  # between two questions to a server for its offsets
-AT_ONCE = 12  # on a server, where a dead member's partitions are given away after seconds: these seconds pass together
+AT_ONCE = 48  # on a server, where a dead member's partitions are given away after seconds: these seconds pass together
 HOWS = ("before", "in_flight", "cut")
 
 

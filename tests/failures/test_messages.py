@@ -53,6 +53,8 @@ class TestCommitOrder:
 @pytest.mark.distributed
 class TestKilled:
     def test_relay_between_acknowledgement_and_delete(self, deployed: Deployment) -> None:
+        deployed.scale(consume=2, relay=1)
+        deployed.until(lambda: not Pending.objects.exists(), what="what earlier tests left is relayed")
         deployed.scale(consume=2)
         keys = Keys(10)
         keys.publish_rounds(30)

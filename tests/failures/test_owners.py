@@ -1,8 +1,5 @@
 """Owners of steps that are processes of their own: two at once, one that stalls, one that dies, releases that differ."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +13,16 @@ from django.utils import timezone
 from apps.saga import definition as definitions
 from apps.saga import engine
 from apps.saga.models import Attempt, Run, Step
-from tests.failures import owners
+from tests.failures import forks, owners
+from tests.failures.forks import Forked
 from tests.failures.owners import GATE, VERSIONS, until
-from tests.process import ROOT
 from tests.saga_driver import let_time_pass
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 RUNS = 30
-END_S = 60  # of a process that is told to end, or whose work is done
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 
 @pytest.fixture(autouse=True)
@@ -52,34 +48,23 @@ def a_starter(tmp_path: Path) -> Iterator[Start]:
     host = quote(str(database["HOST"]), safe="")
     password = f":{quote(str(database['PASSWORD']))}" if database["PASSWORD"] else ""
     url = f"postgresql://{database['USER']}{password}@:{database['PORT']}/{database['NAME']}?host={host}"
-    started: list[subprocess.Popen[str]] = []
+    started: list[Forked] = []
 
-    def start(*words: str, versions: str = "1,2", stall: str = "") -> "subprocess.Popen[str]":
+    def start(*words: str, versions: str = "1,2", stall: str = "") -> Forked:
         mine = {"DATABASE_URL": url, "LASTRO_EMBEDDED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings"}
         owned = {"OWNERS_FOLDER": str(tmp_path), "OWNERS_VERSIONS": versions, "OWNERS_STALL": stall}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.failures.owners", *words],
-            cwd=ROOT,
-            env={**os.environ, **mine, **owned},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        said = tmp_path / f"owner-{len(started)}"
+        started.append(forks.start(owners.main, list(words), environment=mine | owned, said=said))
+        return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=END_S)
+        process.kill()
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
+def ended(process: Forked) -> str:
     """What a process said, when its work is done."""
-    told, complained = process.communicate(timeout=END_S)
-    assert process.returncode == 0, complained
-    return told.strip().splitlines()[-1] if told.strip() else ""
+    return process.ended()
 
 
 def begin(version: int = 1) -> UUID:
@@ -139,7 +124,6 @@ class TestStaleOwner:
         dead = start("advance", str(run_id), stall=stall)
         until((tmp_path / "in").exists, "the first owner talks")
         dead.kill()
-        dead.wait(END_S)
         let_time_pass(run_id)
         ended(start("work"))
         assert Run.objects.get(pk=run_id).status == "COMPLETED"
