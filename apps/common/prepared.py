@@ -1,12 +1,51 @@
-"""Hot statements, prepared once on each connection: the server does not parse and plan them again every time."""
+"""Hot statements, prepared once on each connection: the server does not parse and plan them again every time.
+
+Note [One call of libpq]
+psycopg sends, flushes, waits and reads by calls of libpq, each of which lets other threads take the interpreter. With eight
+threads they do, and it has to be taken back each time. A statement that is prepared already is therefore executed by one
+call, as are SAVEPOINT and COMMIT (config/database). Meanwhile a signal's handler has to wait: for a lock at most
+DATABASE_LOCK_TIMEOUT_MS. psycopg still prepares, names and forgets: after a rollback it forgets all names, with the server.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
+from psycopg import errors, pq
+from psycopg._preparing import Prepare
 
 Values = Mapping[str, Any] | Sequence[Any]
+_PREPARED = Prepare.YES  # an enumeration's member costs as much as the call
+
+
+class Cursor(psycopg.Cursor[tuple[Any, ...]]):
+    """psycopg's own cursor, not Django's, which writes the values into the statement's text.
+
+    See Note [One call of libpq].
+    """
+
+    def _maybe_prepare_gen(self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None) -> Any:
+        known, name = self._get_prepared(pgq, prepare)
+        if known is not _PREPARED or binary or self._conn._pipeline:
+            yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+            return
+        result = self._pgconn.exec_prepared(name, pgq.params, pgq.formats)
+        self._conn._prepared.maybe_add_to_cache(pgq, known, name)  # is there: noted as used
+        check(self._pgconn, result)
+        self._set_results([result])
+
+
+def check(pgconn: Any, result: Any) -> None:
+    """Raise the error that psycopg would, when a call of libpq did not end well."""
+    if result.status in _WELL:
+        return
+    if pgconn.status != pq.ConnStatus.OK and not result.error_field(pq.DiagnosticField.SQLSTATE):
+        raise psycopg.OperationalError(pgconn.get_error_message())  # nobody answered: there is no code to choose a class by
+    raise errors.error_from_result(result, encoding=pgconn._encoding)
+
+
+_WELL = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
 def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) -> Any:
@@ -20,8 +59,7 @@ def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) ->
         return _told(connection, statement, values)
     _ready(connection)
     with connection.wrap_database_errors:
-        # Not Django's class of cursor, which writes the values into the statement's text.
-        return psycopg.Cursor(connection.connection).execute(statement, values, prepare=True)
+        return Cursor(connection.connection).execute(statement, values, prepare=True)
 
 
 def fetch_each(
@@ -38,7 +76,7 @@ def fetch_each(
     _ready(connection)
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline():
-        cursors = [psycopg.Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
+        cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
         return [cursor.fetchall() for cursor in cursors]
 
 
@@ -50,6 +88,8 @@ def _told(connection: Any, statement: str, values: Values) -> Any:
 
 
 def _ready(connection: Any) -> None:
+    if connection.in_atomic_block and connection.connection is not None and not connection.needs_rollback:
+        return  # Django has looked after the connection when the transaction began
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
@@ -67,6 +107,6 @@ def first_row(statement: str, values: Sequence[Any]) -> Any:
     connection = wrapper.connection
     cursor = getattr(connection, "_first_row_cursor", None)
     if cursor is None:
-        cursor = connection._first_row_cursor = psycopg.Cursor(connection)
+        cursor = connection._first_row_cursor = Cursor(connection)
     with wrapper.wrap_database_errors:
         return cursor.execute(statement, values, prepare=True).fetchone()

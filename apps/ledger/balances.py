@@ -19,6 +19,7 @@ from apps.common.money import AMOUNT_MAX
 from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
 
 _UNKNOWN = Decimal(-1)
+_tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 
@@ -41,9 +42,9 @@ class SumTooLarge(DomainError):
 
 
 class StoredDay(NamedTuple):
-    """A day row as it was read."""
+    """A day row as it was read. ``row_id``: a UUID's text, which is only written again."""
 
-    row_id: UUID
+    row_id: str
     ordinal: int
     total_debit: Decimal
     total_credit: Decimal
@@ -52,7 +53,7 @@ class StoredDay(NamedTuple):
 class ChangedDay(NamedTuple):
     """A day row to write. ``row_id`` None: it is new, and ``created_by`` its first line's tracekey."""
 
-    row_id: UUID | None
+    row_id: str | None
     dateref: date
     total_debit: Decimal
     total_credit: Decimal
@@ -79,7 +80,7 @@ class AccountBook:
     credits: list[Decimal] = field(default_factory=list)
     nets: list[Decimal] = field(default_factory=list)  # credits less debits
     held: list[Decimal] = field(default_factory=list)
-    stored: dict[int, UUID] = field(default_factory=dict)  # slot to row
+    stored: dict[int, str] = field(default_factory=dict)  # slot to row
     touched: dict[int, tuple[UUID, int, UUID]] = field(default_factory=dict)  # slot to first key, last line and its key
     # A lower bound of what may still be taken on the poorest of the slots; negative: nobody has counted yet.
     room: Decimal = _UNKNOWN
@@ -115,7 +116,7 @@ class AccountBook:
                 self.held[slot] -= amount
         self.room = _UNKNOWN
         if self.min_balance is not None:  # as if all these days' credits had come on the last one
-            self.room = self.available - self.min_balance - (sum(self.credits) if count > 1 else 0)
+            self.room = self.available - self.min_balance - (sum(self.credits, ZERO) if count > 1 else ZERO)
         has_space = max(self.posted_debit, self.posted_credit) < _SUM_NEAR
         self.is_plain = has_space and self.status == "ACTIVE" and self.max_balance is None
 
@@ -217,14 +218,15 @@ class AccountBook:
     def changed_days(self) -> list[ChangedDay]:
         """The rows to write: every day that got a line, and every stored day after the first of them."""
         if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
-            row_id, day, sums = self.stored.get(0), date.fromordinal(self.last), (self.posted_debit, self.posted_credit)
-            return [ChangedDay(row_id, day, self.debits[0], self.credits[0], *sums, only[0], only[2])]
+            row_id, day, own = self.stored.get(0), date.fromordinal(self.last), (self.debits[0], self.credits[0])
+            return [_tuple(ChangedDay, (row_id, day, *own, self.posted_debit, self.posted_credit, only[0], only[2]))]
         first, found, newest = max(self.touched), [], (-1, UUID(int=0))
-        debit = self.posted_debit - sum(self.debits[: first + 1])
-        credit = self.posted_credit - sum(self.credits[: first + 1])
+        debit = self.posted_debit - sum(self.debits[: first + 1], ZERO)
+        credit = self.posted_credit - sum(self.credits[: first + 1], ZERO)
         # From the earliest day on, a row was last changed by the last line of any day up to it.
         for slot in range(first, -1, -1):
-            debit, credit = debit + self.debits[slot], credit + self.credits[slot]
+            own_debit, own_credit = self.debits[slot], self.credits[slot]
+            debit, credit = debit + own_debit, credit + own_credit
             row_id, created_by = self.stored.get(slot), None
             if touched := self.touched.get(slot):
                 created_by = touched[0]
@@ -232,6 +234,6 @@ class AccountBook:
                     newest = touched[1:]
             elif row_id is None:
                 continue
-            day, sums = date.fromordinal(self.last - slot), (debit, credit)
-            found.append(ChangedDay(row_id, day, self.debits[slot], self.credits[slot], *sums, created_by, newest[1]))
+            day = date.fromordinal(self.last - slot)
+            found.append(_tuple(ChangedDay, (row_id, day, own_debit, own_credit, debit, credit, created_by, newest[1])))
         return found

@@ -139,7 +139,7 @@ class Sums:
                 day = str(debit), str(credit), str(debit_sum), str(credit_sum)
                 changed_by = f"{tracekey.int:032x}"
                 if row_id is not None:
-                    self.stored.append((f"{row_id.int:032x}", *day, changed_by))
+                    self.stored.append((row_id, *day, changed_by))
                 else:
                     made_by = (created_by or tracekey).hex
                     self.new.append((uuid7().hex, *book.ref, dateref.isoformat(), *day, made_by, changed_by))

@@ -3,7 +3,8 @@
 Note [Two roads]
 A filter finds few runs or many. Few are found through an index and sorted: in the order of the ids PostgreSQL might walk
 through years of history for the last one. Many are met on the way, so for them the order of the ids is the quick road.
-Which one it is, the count tells, which is needed anyway and stops early.
+Which one it is, the count tells, which is needed anyway and stops early. A use case alone is counted in the order of its
+pages, along its index: left to itself PostgreSQL reads everybody's runs, from the first one on, for those that are its.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from uuid import UUID
 from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection
 from django.db import transaction as django_transaction
+from django.db.models import QuerySet
+from django.db.models.fields.json import KeyTextTransform
 from psycopg.errors import QueryCanceled
 
 from apps.common.errors import DomainError
@@ -91,7 +94,7 @@ def find_runs(wanted: Filter, *, limit: int, now: datetime, cursor: str | None =
         with django_transaction.atomic():
             _limit_time()
             ids, total, amount = _few(wanted, limit=limit, before=before, now=now)
-            if total > TOTAL_MAX:
+            if total > TOTAL_MAX and not (_is_of_use_case(wanted) and len(ids) > limit):
                 ids = _first_of_many(wanted, limit=limit, before=before, now=now)
             rows = list(Run.objects.filter(pk__in=ids[:limit]).order_by("-pk").defer("data"))
             _limit_time(to_default=True)
@@ -169,23 +172,36 @@ def _limit_time(*, to_default: bool = False) -> None:
 
 _FEW = """
 WITH found AS MATERIALIZED ({matching} LIMIT %s)
-SELECT (array_agg(id ORDER BY id DESC) FILTER (WHERE %s::uuid IS NULL OR id < %s::uuid))[:%s::int], count(*),
-       COALESCE(sum(CASE WHEN attributes->>%s ~ '^-?[0-9]+[.][0-9]+$' THEN (attributes->>%s)::numeric END), 0.00)
+SELECT ARRAY(SELECT id FROM found WHERE %s::uuid IS NULL OR id < %s::uuid ORDER BY id DESC LIMIT %s), count(*),
+       COALESCE(sum(CASE WHEN amount ~ '^-?[0-9]+[.][0-9]+$' THEN amount::numeric END), 0.00)
 FROM found
 """
 
 
 def _few(wanted: Filter, *, limit: int, before: UUID | None, now: datetime) -> tuple[list[UUID], int, Decimal]:
-    """The ids of the page and one more, the count up to TOTAL_MAX + 1, and the amounts' sum: right if they are not more."""
+    """The ids of the page and one more, the count up to TOTAL_MAX + 1, and the sum of the amounts of that many.
+
+    The ids are right if there are not more; those of a use case alone also if all of the page is among that many.
+    """
+    rows = _newest_of(wanted.use_case) if _is_of_use_case(wanted) else matching(wanted, now=now)
+    found = rows.annotate(amount=KeyTextTransform(AMOUNT, "attributes")).values_list("id", "amount")
     try:
-        sql, params = matching(wanted, now=now).values_list("id", "attributes").query.sql_with_params()
+        sql, params = found.query.sql_with_params()
     except EmptyResultSet:
         return [], 0, Decimal(0)
     with connection.cursor() as cursor:
-        more = (TOTAL_MAX + 1, before, before, limit + 1, AMOUNT, AMOUNT)
-        cursor.execute(_FEW.format(matching=sql), (*params, *more))
+        cursor.execute(_FEW.format(matching=sql), (*params, TOTAL_MAX + 1, before, before, limit + 1))
         ids, total, amount = cursor.fetchone()
-    return list(ids or []), total, Decimal(amount)
+    return list(ids), total, Decimal(amount)
+
+
+def _is_of_use_case(wanted: Filter) -> bool:
+    return bool(wanted.use_case) and wanted == Filter(use_case=wanted.use_case)
+
+
+def _newest_of(use_case: str) -> "QuerySet[Run]":
+    # Not "= use_case": then its name would be no part of the order any more, and the index in this order not the only road.
+    return Run.objects.filter(use_case__gte=use_case, use_case__lte=use_case).order_by("use_case", "-pk")
 
 
 def _first_of_many(wanted: Filter, *, limit: int, before: UUID | None, now: datetime) -> list[UUID]:

@@ -1,13 +1,18 @@
-"""The connection: a savepoint is one message to the server, together with the BEGIN that is still to be said."""
+"""The connection: a savepoint is one message to the server, together with the BEGIN that is still to be said.
+
+SAVEPOINT and COMMIT are one call of libpq each; see Note [One call of libpq] in apps/common/prepared.py.
+"""
 
 import select
 from typing import Any
 
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.operations import DatabaseOperations as DjangoOperations
-from psycopg import errors, pq
+from psycopg import pq
 
-_IDLE = pq.TransactionStatus.IDLE
+from apps.common import prepared
+
+_IDLE, _IN_TRANSACTION = pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS
 
 
 class DatabaseOperations(DjangoOperations):
@@ -46,7 +51,17 @@ class DatabaseWrapper(base.DatabaseWrapper):
         statement = f"SAVEPOINT {self.ops.quote_name(sid)}"
         if self.connection.pgconn.transaction_status == _IDLE and not self.connection.autocommit:
             statement = f"BEGIN; {statement}"
+        self._say(statement)
+
+    def _commit(self) -> None:
+        if self.connection is None:
+            return
+        if self.queries_logged or self.connection.pgconn.transaction_status != _IN_TRANSACTION:
+            super()._commit()  # type: ignore[misc]
+            return
+        self._say("COMMIT")
+
+    def _say(self, statement: str) -> None:
         with self.wrap_database_errors:
-            result = self.connection.pgconn.exec_(statement.encode())
-            if result.status != pq.ExecStatus.COMMAND_OK:
-                raise errors.error_from_result(result)
+            pgconn = self.connection.pgconn
+            prepared.check(pgconn, pgconn.exec_(statement.encode()))

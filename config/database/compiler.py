@@ -1,6 +1,6 @@
 """How one new object is written: the same INSERT as Django's, prepared once on each connection."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.postgresql.compiler import (
     SQLAggregateCompiler,
@@ -15,9 +15,14 @@ from apps.common import prepared
 __all__ = ["SQLAggregateCompiler", "SQLCompiler", "SQLDeleteCompiler", "SQLInsertCompiler", "SQLUpdateCompiler"]
 
 
-# The text of an INSERT by its model, its columns and what it gives back; None where Django has to write it. As many as
-# there are models and ways to save them.
-_texts: dict[tuple[Any, ...], str | None] = {}
+class _Insert(NamedTuple):
+    text: str
+    converters: dict[int, Any]  # of what it gives back
+
+
+# By its model, its columns and what it gives back; None where Django has to write it. As many as there are models and ways
+# to save them.
+_known: dict[tuple[Any, ...], _Insert | None] = {}
 
 
 class SQLInsertCompiler(DjangoInsertCompiler):
@@ -31,18 +36,16 @@ class SQLInsertCompiler(DjangoInsertCompiler):
         query = self.query
         returned = tuple([field.column for field in returning_fields]) if returning_fields else ()
         key = (query.model, returned, getattr(query, "on_conflict", None), *[field.column for field in query.fields])
-        if key not in _texts:
-            _texts[key] = self._text(returning_fields)
-        statement = _texts[key]
-        if statement is None:
+        if key not in _known:
+            _known[key] = self._insert(returning_fields)
+        insert = _known[key]
+        if insert is None:
             return super().execute_sql(returning_fields)
-        cursor = prepared.execute(statement, values, using=self.connection.alias)
+        cursor = prepared.execute(insert.text, values, using=self.connection.alias)
         if not returning_fields:
             return []
         rows = [cursor.fetchone()]
-        table = query.get_meta().db_table
-        converters = self.get_converters([field.get_col(table) for field in returning_fields])
-        return list(self.apply_converters(rows, converters)) if converters else rows
+        return list(self.apply_converters(rows, insert.converters)) if insert.converters else rows
 
     def _plain_values(self) -> list[Any] | None:
         """The values as the database takes them, or None: an expression's may need the types that only literals have."""
@@ -56,10 +59,11 @@ class SQLInsertCompiler(DjangoInsertCompiler):
             found.append(field.get_db_prep_save(value, connection=self.connection))
         return found
 
-    def _text(self, returning_fields: Any) -> str | None:
+    def _insert(self, returning_fields: Any) -> _Insert | None:
         fields = self.query.fields
         if getattr(self.query, "update_fields", None) or any(hasattr(field, "get_placeholder") for field in fields):
             return None
         self.returning_fields = returning_fields
         ((statement, _),) = self.as_sql()
-        return str(statement)
+        table = self.query.get_meta().db_table
+        return _Insert(str(statement), self.get_converters([field.get_col(table) for field in returning_fields or ()]))

@@ -48,7 +48,14 @@ class Points:
             return
         import psycopg
         from django.conf import settings
+        from django.db.backends.postgresql.base import DatabaseWrapper as Djangos
 
+        from apps.common import prepared
+        from config.database.base import DatabaseWrapper
+
+        # Nobody can die within one call of libpq: psycopg says the same, and can be stopped between sending and hearing.
+        prepared.Cursor._maybe_prepare_gen = psycopg.Cursor._maybe_prepare_gen  # type: ignore[method-assign]
+        DatabaseWrapper._commit = Djangos._commit  # type: ignore[attr-defined, method-assign]
         waits = psycopg.Connection.wait
         points = self
 

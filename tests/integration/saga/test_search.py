@@ -280,6 +280,24 @@ class TestPages:
         conditions = (amount_condition(">=", Decimal(50)),)
         assert self.all_pages(4, conditions=conditions, use_case=TOY) == wanted
 
+    @pytest.mark.parametrize("limit", [1, 3, 7, 8])
+    @pytest.mark.parametrize("total_max", [0, 2, 5, 6, 10_000])
+    def test_of_a_use_case_alone_hold_its_runs_once_newest_first(
+        self, monkeypatch: pytest.MonkeyPatch, total_max: int, limit: int
+    ) -> None:
+        """Its count stops before a page, within it, behind it, or not at all."""
+        monkeypatch.setattr(search, "TOTAL_MAX", total_max)
+        runs = [row().pk for _ in range(7)]
+        for neighbour in (f"{TOY}.", TOY[:-1], f"{TOY}a"):
+            row(use_case=neighbour)
+        assert self.all_pages(limit, use_case=TOY) == list(reversed(runs))
+
+    def test_the_amount_of_too_many_runs_of_a_use_case_is_that_of_the_newest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(search, "TOTAL_MAX", 1)
+        for amount in ("1.00", "10.00", "100.00"):
+            row(attributes={"amount": amount})
+        assert found(use_case=TOY).amount == Decimal("110.00")
+
     def test_do_not_slip_when_runs_are_added_meanwhile(self) -> None:
         runs = [stuck().pk for _ in range(4)]
         first = found(limit=2, state="stuck")
@@ -310,7 +328,7 @@ class TestPages:
             found(cursor=cursor)
 
     def test_a_question_that_reads_too_much_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        slow = search._FEW.replace("FROM found", "FROM found WHERE pg_sleep(20) IS NOT NULL")
+        slow = f"{search._FEW.rstrip()} WHERE pg_sleep(20) IS NOT NULL"
         monkeypatch.setattr(search, "_FEW", slow)
         monkeypatch.setattr(search, "QUERY_TIME_MAX", timedelta(milliseconds=20))
         row()

@@ -12,7 +12,7 @@ MONDAY, TUESDAY, WEDNESDAY, THURSDAY = (date(2026, 3, day) for day in (16, 17, 1
 
 
 def stored(dateref: date, credit: int) -> StoredDay:
-    return StoredDay(UUID(int=dateref.day), dateref.toordinal(), Decimal(0), Decimal(credit))
+    return StoredDay(str(UUID(int=dateref.day)), dateref.toordinal(), Decimal(0), Decimal(credit))
 
 
 def book(
