@@ -1,5 +1,6 @@
 """The world a test starts from: a real PostgreSQL, and a database made from a template that is migrated once."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
@@ -194,7 +195,13 @@ def _closes_connections(_case: TransactionTestCase) -> bool:
 
 
 def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
-    return bool(connection.get_autocommit()) and not connection.in_atomic_block and connection.is_usable()
+    # Beside a browser an event loop runs in this thread, and who ends the session would not find its connection.
+    return (
+        asyncio._get_running_loop() is None
+        and bool(connection.get_autocommit())
+        and not connection.in_atomic_block
+        and connection.is_usable()
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -86,20 +86,21 @@ class Company:
         return [event.fact for event in events]
 
 
-_founded: dict[str, list[Model]] = {}  # rows of companies made before in this session, as they were then
+_founded: dict[tuple[str, int], list[Model]] = {}  # rows of companies made before with a key, as they were then
 
 
 def found(cnpj: str, key: rsa.RSAPrivateKey) -> Company:
     """A company as the public verb makes it. Later tests get the same rows again: sealing a certificate costs 0.2 s."""
     company = Company(cnpj)
-    if cnpj in _founded:
+    made = (cnpj, key.public_key().public_numbers().n)
+    if made in _founded:
         with transaction.atomic():
-            for row in _founded[cnpj]:
+            for row in _founded[made]:
                 copy(row).save(force_insert=True)
         return company
     company.commit(fiscal.create_issuer_with_test_certificate, cnpj=cnpj, name="BILHETERIA EXEMPLO LTDA", key=key)
     issuer = Issuer.objects.get(cnpj=cnpj)
-    _founded[cnpj] = [issuer, *Certificate.objects.filter(issuer=issuer), *NumberRange.objects.filter(issuer=issuer)]
+    _founded[made] = [issuer, *Certificate.objects.filter(issuer=issuer), *NumberRange.objects.filter(issuer=issuer)]
     return company
 
 
