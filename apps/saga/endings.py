@@ -40,11 +40,8 @@ UPDATE saga_lock SET state = 'HELD', held_at = %(now)s WHERE id = (
     SELECT id FROM saga_lock WHERE key = %(key)s AND state = 'WAITING' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ) RETURNING run_id
 """
-_NEXT = """
-UPDATE saga_run SET due_at = %(due)s WHERE id = (
-    SELECT id FROM saga_run WHERE id = %(id)s AND due_at > %(due)s FOR NO KEY UPDATE SKIP LOCKED
-)
-"""
+_LOCK_NEXT = "SELECT 1 FROM saga_run WHERE id = %(id)s AND due_at > %(due)s FOR NO KEY UPDATE SKIP LOCKED"
+_NEXT = "UPDATE saga_run SET due_at = %(due)s WHERE id = %(id)s"
 
 
 def _free(run: RunRow, *, now: datetime, due: datetime) -> None:
@@ -56,5 +53,7 @@ def _free(run: RunRow, *, now: datetime, due: datetime) -> None:
             found = cursor.fetchone()
             if found is not None:
                 # Not waited for: whoever has that run may be about to give up its place in this queue.
-                cursor.execute(_NEXT, {"id": found[0], "due": due})
+                cursor.execute(_LOCK_NEXT, {"id": found[0], "due": due})
+                if cursor.fetchone() is not None:  # see Note [Locked first] in sweeper.py
+                    cursor.execute(_NEXT, {"id": found[0], "due": due})
                 chains.look_after_commit(found[0])

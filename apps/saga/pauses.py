@@ -257,21 +257,28 @@ def end(row: Pause, *, reason: str, by: str, now: datetime) -> None:
 
 # --- Letting go -----------------------------------------------------------------------------------------------------
 # A locked run is one that somebody looks at in this moment, to find it held: it is let go in the next round.
+_LOCK_HELD = "SELECT id FROM saga_run WHERE held_by = %s ORDER BY id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED"
 _RELEASE = """
-WITH oldest AS MATERIALIZED (
-    SELECT id FROM saga_run WHERE held_by = %(pause)s ORDER BY id LIMIT %(runs_max)s FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE saga_run r SET held_by = NULL, held_at = NULL, due_at = %(due)s FROM oldest WHERE r.id = oldest.id
-RETURNING r.id, r.use_case, r.version, r.status, r.cursor
+UPDATE saga_run SET held_by = NULL, held_at = NULL, due_at = %s WHERE id = ANY(%s::uuid[])
+RETURNING id, use_case, version, status, cursor
 """
+
+
+def _let_go(pause_id: UUID, *, now: datetime, runs_max: int) -> list[tuple[UUID, str, int, str, int]]:
+    """Free the oldest held runs; see Note [Locked first] in sweeper.py."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_HELD, [pause_id, runs_max])
+        ids = [run_id for (run_id,) in cursor.fetchall()]
+        if not ids:
+            return []
+        cursor.execute(_RELEASE, [now + GOES_ON_WITHIN, ids])
+        return sorted(cursor.fetchall())  # by id: who has waited longest is woken first
 
 
 @transaction_required
 def _release(row: Pause, *, now: datetime, runs_max: int) -> int:
     """Let the oldest held runs go on after the commit. How many; ``released_at`` is set when none is left."""
-    with connection.cursor() as cursor:
-        cursor.execute(_RELEASE, {"due": now + GOES_ON_WITHIN, "pause": row.id, "runs_max": runs_max})
-        found = sorted(cursor.fetchall())  # by id: who has waited longest is woken first
+    found = _let_go(row.id, now=now, runs_max=runs_max)
     for run_id, use_case, version, status, position in found:
         _wake(run_id, use_case, version, status, position)
     if row.lifted_at is not None and not Run.objects.filter(held_by=row.id).exists():
@@ -294,14 +301,11 @@ def _wake(run_id: UUID, use_case: str, version: int, status: str, position: int)
 @transaction_required
 def release_one(pause_id: UUID, *, now: datetime) -> UUID | None:
     """Let the oldest run that a pause holds go on, alone. Its id."""
-    with connection.cursor() as cursor:
-        cursor.execute(_RELEASE, {"due": now + GOES_ON_WITHIN, "pause": pause_id, "runs_max": 1})
-        found = cursor.fetchone()
-    if found is None:
+    found = _let_go(pause_id, now=now, runs_max=1)
+    if not found:
         return None
-    _wake(*found)
-    run_id: UUID = found[0]
-    return run_id
+    _wake(*found[0])
+    return found[0][0]
 
 
 @durable
