@@ -109,8 +109,11 @@ def let_all_pass() -> None:
     Run.objects.filter(due_at__isnull=False).update(due_at=past)
 
 
-def many(hints: Hints, *, threads: int, rounds: int = 200) -> list[Callable[[], None]]:
-    """Workers and a sweeper, until no run is live."""
+def many(hints: Hints, *, threads: int, rounds: int = 1_000) -> list[Callable[[], None]]:
+    """Workers and a sweeper, until no run is live.
+
+    ``rounds``: 20 s at least. Two hundred were over before the workers were, when the machine had ten times as much to do.
+    """
     over = threading.Event()
 
     def worker() -> None:
