@@ -6,7 +6,8 @@ import signal
 import threading
 from typing import Any
 
-from billiard.util import get_logger as get_billiard_logger  # type: ignore[import-untyped]  # it ships no types
+import billiard.pool  # type: ignore[import-untyped]  # it ships no types
+from billiard.util import get_logger as get_billiard_logger  # type: ignore[import-untyped]
 from celery import signals
 from celery.concurrency import get_implementation
 from celery.worker import state
@@ -18,6 +19,9 @@ from config import celery_broker
 from config.celery_settings import WARM_STOP_S
 
 CONNECTION_AGE_S = 60
+# A child that ends waits until its parent has taken note of all its results, up to 30 s (300 looks). When the broker's
+# connection broke meanwhile the parent never will, and nothing is lost by it: what was not acknowledged comes again.
+LOOKS_FOR_RESULTS = 30  # a tenth of a second each
 
 
 def connect() -> None:
@@ -40,6 +44,7 @@ def start_worker(*, instance: Any, conf: Any, options: dict[str, Any], **_: Any)
     """Stop a worker that could never work, and give the others the database connections that fit their pool."""
     _refuse_a_wrong_broker(instance.app)
     celery_broker.declare_queues(instance.app)
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LOOKS_FOR_RESULTS
     settle_down()  # before the children are made, who then share what is there
     pool = get_implementation(options.get("pool_cls") or conf.worker_pool)
     if "prefork" in pool.__module__:
