@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.ledger.models import Deferred, Hold, Transaction
+from apps.ledger.keys import posted_lines
+from apps.ledger.models import Hold
 from apps.saga import public as saga
 
 ROWS_MAX = 1_000  # told of one fork
@@ -11,20 +12,17 @@ ROWS_MAX = 1_000  # told of one fork
 
 def lines(keys: saga.Keys) -> Sequence[Mapping[str, Any]]:
     """The lines under the trace keys of the fork's steps, as they would be posted; those of deferred accounts, too."""
-    posted: list[Transaction | Deferred] = []
-    for model in (Transaction, Deferred):
-        posted += model.objects.filter(tracekey__in=keys.tracekeys).order_by("id")[:ROWS_MAX]
-    rows = sorted(posted, key=lambda row: row.id)[:ROWS_MAX]
+    posted = [(tracekey, line) for tracekey, lines in posted_lines(keys.tracekeys).items() for line in lines]
     return [
         {
-            "account": f"{row.branch}/{row.account}/{row.currency}",
-            "debitcredit": row.debit_credit,
-            "amount": row.amount,
-            "eventcode": row.event_code,
-            "dateref": row.dateref,
-            "tracekey": row.tracekey,
+            "account": "/".join(line.account),
+            "debitcredit": line.debitcredit,
+            "amount": line.amount,
+            "eventcode": line.eventcode,
+            "dateref": line.dateref,
+            "tracekey": tracekey,
         }
-        for row in rows
+        for tracekey, line in posted[:ROWS_MAX]
     ]
 
 
