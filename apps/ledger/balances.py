@@ -19,7 +19,6 @@ from apps.common.money import AMOUNT_MAX
 from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
 
 _UNKNOWN = Decimal(-1)
-_tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 _SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 
@@ -219,7 +218,7 @@ class AccountBook:
         """The rows to write: every day that got a line, and every stored day after the first of them."""
         if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
             row_id, day, own = self.stored.get(0), date.fromordinal(self.last), (self.debits[0], self.credits[0])
-            return [_tuple(ChangedDay, (row_id, day, *own, self.posted_debit, self.posted_credit, only[0], only[2]))]
+            return [ChangedDay(row_id, day, *own, self.posted_debit, self.posted_credit, only[0], only[2])]
         first, found, newest = max(self.touched), [], (-1, UUID(int=0))
         debit = self.posted_debit - sum(self.debits[: first + 1], ZERO)
         credit = self.posted_credit - sum(self.credits[: first + 1], ZERO)
@@ -235,5 +234,5 @@ class AccountBook:
             elif row_id is None:
                 continue
             day = date.fromordinal(self.last - slot)
-            found.append(_tuple(ChangedDay, (row_id, day, own_debit, own_credit, debit, credit, created_by, newest[1])))
+            found.append(ChangedDay(row_id, day, own_debit, own_credit, debit, credit, created_by, newest[1]))
         return found

@@ -35,7 +35,6 @@ CONVOY_ACCOUNTS_MIN = 100  # batches of fewer accounts seldom share them
 CONVOY_HEAD = 8  # two batches with half of all accounts each nearly always share one of their first eight
 # From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
 COPY_ROWS_MIN = 100
-_tuple = tuple.__new__  # a named tuple without the detour over its own constructor
 
 
 def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -288,7 +287,7 @@ def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredD
 def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:
     found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
     for n, row_id, dateref, debit, credit in days:
-        found[refs[n - 1]].append(_tuple(StoredDay, (row_id, dateref.toordinal(), debit, credit)))
+        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
     return found
 
 
