@@ -6,8 +6,8 @@ import signal
 import threading
 from typing import Any
 
-import billiard.pool  # type: ignore[import-untyped]  # it ships no types
-from billiard.util import get_logger as get_billiard_logger  # type: ignore[import-untyped]
+import billiard.pool
+from billiard.util import get_logger as get_billiard_logger
 from celery import signals
 from celery.concurrency import get_implementation
 from celery.worker import state

@@ -14,6 +14,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 90
@@ -25,6 +28,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def database_url() -> str:
+    """This test's own database, for another process."""
+    database = connection.settings_dict
+    login = f"{quote(database['USER'])}:{quote(database['PASSWORD'] or '')}"
+    host = quote(database["HOST"], safe="/")
+    return f"postgresql://{login}@:{database['PORT'] or 5432}/{database['NAME']}?host={host}"
 
 
 def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:

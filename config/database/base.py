@@ -57,7 +57,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.connection is None:
             return
         if self.queries_logged or self.connection.pgconn.transaction_status != _IN_TRANSACTION:
-            super()._commit()  # type: ignore[misc]
+            super()._commit()  # type: ignore[misc]  # django-stubs do not know it
             return
         self._say("COMMIT")
 

@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import pytest
 from celery import Celery
-from django.db import connection
 from django.test.utils import override_settings
 
 from config import celery_settings
@@ -65,14 +63,6 @@ def environment(broker: Broker, **more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **more,
     }
-
-
-def database_url() -> str:
-    """This test's own database, for another process."""
-    database = connection.settings_dict
-    login = f"{quote(database['USER'])}:{quote(database['PASSWORD'] or '')}"
-    host = quote(database["HOST"], safe="/")
-    return f"postgresql://{login}@:{database['PORT'] or 5432}/{database['NAME']}?host={host}"
 
 
 class CeleryProcess:

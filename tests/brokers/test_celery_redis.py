@@ -16,8 +16,9 @@ from config import celery_broker
 from config.services.certificates import Certificates
 from tests.brokers import celery_tasks
 from tests.brokers.celery_tasks import lines
-from tests.brokers.celery_world import CeleryContract, CeleryProcess, database_url, notes, sender, told, worker
+from tests.brokers.celery_world import CeleryContract, CeleryProcess, notes, sender, told, worker
 from tests.brokers.world import eventually
+from tests.process import database_url
 
 pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("celery-redis"), pytest.mark.timeout(180)]
 

@@ -12,7 +12,7 @@ from tests import worlds
 from tests.browser.conftest import OpenPage
 from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
 CARD = "/admin/use-cases/orders.purchase.card/"
 TABS_MAX = 250  # presses of the Tab key: no page has more places to stop at

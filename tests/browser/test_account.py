@@ -14,7 +14,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.test_accessibility import look
 from tests.integration.ledger.conftest import ANA, BOB, LIMITED, line, money, move, open_bank, post
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = f"/admin/accounts/{ANA.branch}/{ANA.account}/{ANA.currency}/"
 
 

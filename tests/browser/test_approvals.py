@@ -17,7 +17,7 @@ from tests.integration.saga.test_engine import Story, local
 from tests.integration.saga.test_timers import begin
 from tests.integration.saga.world import registered, toy
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
 class Release(ApprovalStep):

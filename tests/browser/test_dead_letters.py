@@ -13,7 +13,7 @@ from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scro
 from tests.integration.messaging.letters import Refusal, bury, give, record
 from tests.integration.messaging.world import Reader
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 DEAD = "/admin/messaging/message/?kind=dead"
 

@@ -26,7 +26,7 @@ from tests.integration.ledger.conftest import ANA, BOB, NOW, fund, money, move, 
 from tests.integration.payments import world
 from tests.saga_driver import pump_messages
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 BUYER_IN_XML = f"<CPF>{CPF}</CPF>"
 MASKED_IN_XML = f"<CPF>•••{CPF[6:9]}••</CPF>"

@@ -11,7 +11,7 @@ from apps.saga.models import Run, RunStatus
 from tests import worlds
 from tests.browser.conftest import OpenPage, each_size, log_in
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 THEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 BOTH_SIZES = pytest.mark.parametrize("size", ["desktop", "phone"])

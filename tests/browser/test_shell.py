@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import OpenPage
 from tests.browser.test_pages import shoot
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 ALL_EXPRESSIONS = """[...document.querySelectorAll('*')].flatMap((element) => [...element.attributes])
   .filter((each) => each.name.startsWith('x-') && each.value).length"""
 

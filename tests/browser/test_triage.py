@@ -16,7 +16,7 @@ from tests import factories
 from tests.browser.conftest import PASSWORD, OpenPage, each_size
 from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TRIAGE = "/admin/triage/"
 BOTH_SIZES = pytest.mark.parametrize("size", ["wide", "phone"])
 TIMED_OUT = ("post_sale", "R204", "processor timed out")

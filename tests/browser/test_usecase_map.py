@@ -9,7 +9,7 @@ from tests import factories, worlds
 from tests.browser.conftest import OpenPage, each_size
 from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = "/admin/use-cases/orders.purchase.card/"
 
 

@@ -7,11 +7,11 @@ of its own, and dies alone.
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest.mock import patch
 
 END_S = 60  # of a process that is told to end, or whose work is done
 READY = "tests.failures.forks_ready"
@@ -39,7 +39,7 @@ class Forked:
 
 def start(main: Callable[[list[str]], None], words: list[str], *, environment: Mapping[str, str], said: Path) -> Forked:
     """Fork a process that does ``main``. ``environment`` is put over ours; the settings are those of the first start."""
-    with _environ(environment):  # the server reads the settings when it starts, which is now or was before
+    with patch.dict(os.environ, environment):  # the server reads the settings when it starts, which is now or was before
         _context.set_forkserver_preload([READY])
         forkserver.ensure_running()
     process = _context.Process(target=_do, args=(main, words, dict(environment), said), daemon=True)
@@ -58,14 +58,3 @@ def _do(main: Callable[[list[str]], None], words: list[str], environment: Mappin
 def _text(said: Path, name: str) -> str:
     path = Path(f"{said}.{name}")
     return path.read_text() if path.exists() else ""
-
-
-@contextmanager
-def _environ(more: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

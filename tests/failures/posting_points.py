@@ -54,6 +54,7 @@ class Points:
         from config.database.base import DatabaseWrapper
 
         # Nobody can die within one call of libpq: psycopg says the same, and can be stopped between sending and hearing.
+        # The classes themselves are changed (hence the ignores): the process is a fork that ends with its consumer.
         prepared.Cursor._maybe_prepare_gen = psycopg.Cursor._maybe_prepare_gen  # type: ignore[method-assign]
         DatabaseWrapper._commit = Djangos._commit  # type: ignore[attr-defined, method-assign]
         waits = psycopg.Connection.wait

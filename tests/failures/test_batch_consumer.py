@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.ledger import public as ledger
@@ -24,7 +23,7 @@ from tests.deployment import Deployment
 from tests.failures import postings
 from tests.failures.conftest import Tell, mode
 from tests.failures.postings import ANSWERED_BY_ERROR, ANSWERS, ERROR, Asked
-from tests.process import ROOT
+from tests.process import ROOT, database_url
 
 pytestmark = pytest.mark.process
 
@@ -33,11 +32,7 @@ END_S = 280  # of the process that runs them all; pytest's own limit is the shor
 
 def on_this_database() -> dict[str, str]:
     """The environment of a process that works on the test's own database."""
-    database = connection.settings_dict
-    host = quote(str(database["HOST"]), safe="")
-    password = f":{quote(str(database['PASSWORD']))}" if database["PASSWORD"] else ""
-    url = f"postgresql://{database['USER']}{password}@:{database['PORT']}/{database['NAME']}?host={host}"
-    ours = {"DATABASE_URL": url, "LASTRO_EMBEDDED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    ours = {"DATABASE_URL": database_url(), "LASTRO_EMBEDDED": "1", "DJANGO_SETTINGS_MODULE": "tests.settings"}
     return {**os.environ, **ours, "MESSAGING_TRANSPORT": "local"}
 
 

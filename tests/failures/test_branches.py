@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,7 +19,7 @@ from apps.saga import engine
 from apps.saga.models import Attempt, Run, Step
 from config import worker
 from tests.failures.owners import GATE, until
-from tests.process import ROOT
+from tests.process import ROOT, database_url
 from tests.saga_driver import let_time_pass
 
 pytestmark = [
@@ -50,11 +49,8 @@ def a_use_case(monkeypatch: pytest.MonkeyPatch) -> Iterator[definitions.Definiti
 @pytest.fixture(name="celery")
 def a_starter(tmp_path: Path) -> Iterator[Celery]:
     """Start a worker or the beat on this test's database, with the queue beside it as in a deployment on one server."""
-    database = connection.settings_dict
-    worker.install_pgmq(database)
-    host = quote(str(database["HOST"]), safe="")
-    password = f":{quote(str(database['PASSWORD']))}" if database["PASSWORD"] else ""
-    url = f"postgresql://{database['USER']}{password}@:{database['PORT']}/{database['NAME']}?host={host}"
+    worker.install_pgmq(connection.settings_dict)
+    url = database_url()
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*words: str, name: str = "beat") -> "subprocess.Popen[bytes]":

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.saga import definition as definitions
@@ -16,6 +15,7 @@ from apps.saga.models import Attempt, Run, Step
 from tests.failures import forks, owners
 from tests.failures.forks import Forked
 from tests.failures.owners import GATE, VERSIONS, until
+from tests.process import database_url
 from tests.saga_driver import let_time_pass
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
@@ -44,10 +44,7 @@ def _wake_ups_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(name="start")
 def a_starter(tmp_path: Path) -> Iterator[Start]:
     """Start a process that owns steps, on this test's database."""
-    database = connection.settings_dict
-    host = quote(str(database["HOST"]), safe="")
-    password = f":{quote(str(database['PASSWORD']))}" if database["PASSWORD"] else ""
-    url = f"postgresql://{database['USER']}{password}@:{database['PORT']}/{database['NAME']}?host={host}"
+    url = database_url()
     started: list[Forked] = []
 
     def start(*words: str, versions: str = "1,2", stall: str = "") -> Forked:

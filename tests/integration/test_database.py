@@ -148,11 +148,15 @@ class TestPrepared:
 
     @pytest.mark.parametrize("times", [1, 2])
     def test_says_that_the_connection_is_gone(self, times: int) -> None:
-        with pytest.raises(OperationalError), transaction.atomic():  # noqa: PT012
+        @transaction.atomic
+        def asks_to_the_end() -> None:
             for _ in range(times):
                 prepared.execute("SELECT pg_sleep(%s)", [0])
             end_from_outside(connection.connection.info.backend_pid)
             prepared.execute("SELECT pg_sleep(%s)", [0])
+
+        with pytest.raises(OperationalError):
+            asks_to_the_end()
         assert prepared.execute("SELECT pg_sleep(%s)", [0]).rowcount == 1, "Django has made another one"
 
     def test_a_thread_that_waits_for_a_lock_lets_others_work(self) -> None:
@@ -195,9 +199,13 @@ class TestCommit:
                 cursor.execute("DROP TABLE one")
 
     def test_of_a_connection_that_is_gone_is_no_commit(self) -> None:
-        with pytest.raises(OperationalError), transaction.atomic():  # noqa: PT012
+        @transaction.atomic
+        def writes_and_loses() -> None:
             Group.objects.create(name="lost")
             end_from_outside(connection.connection.info.backend_pid)
+
+        with pytest.raises(OperationalError):
+            writes_and_loses()
         assert not Group.objects.exists()
 
     def test_is_told_to_whoever_logs_statements(self) -> None:
