@@ -49,6 +49,12 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=_time_bits() | (int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)))
 
 
+def uuid7_after(earlier: uuid.UUID) -> uuid.UUID:
+    """As ``uuid7``, and greater than one that was made before, perhaps by a process whose clock is ahead of ours."""
+    made = uuid7()
+    return made if made > earlier else uuid.UUID(int=earlier.int + 1)  # its 62 random bits are not all ones
+
+
 def _time_bits() -> int:
     """Time, version and variant of an id. Method 3 of RFC 9562, 6.2: 12 bits behind the milliseconds are their parts."""
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)

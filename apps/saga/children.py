@@ -21,6 +21,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Q
 
+from apps.common.clock import uuid7_after
 from apps.common.errors import DomainError
 from apps.saga import chains
 from apps.saga.beginnings import Parent, new_run
@@ -83,7 +84,7 @@ def begin(session: Session, step: ChildrenStep) -> bool:
     begun = []
     for name, child in wanted.items():
         if name not in before or before[name].failed:
-            begun.append(_begin(session, name, child))
+            begun.append(_begin(session, name, child, instead_of=before.get(name)))
     if not wanted:
         session.end_attempt(AttemptOutcome.DONE)
         session.done({})
@@ -105,8 +106,10 @@ def _check(step: ChildrenStep, wanted: Mapping[str, Child]) -> None:
         raise ValueError(f"{step.name} would begin {unknown[0]}, which is not among its definitions")
 
 
-def _begin(session: Session, name: str, child: Child) -> chains.Begun:
+def _begin(session: Session, name: str, child: Child, *, instead_of: _Branch | None) -> chains.Begun:
     run = session.run
+    # The newest run of a branch is the one with the greatest id, also when the process of the one before was ahead of time.
+    run_id = uuid7_after(instead_of.id) if instead_of is not None else None
     begun = new_run(
         child.definition,
         subject_id=child.subject_id,
@@ -116,6 +119,7 @@ def _begin(session: Session, name: str, child: Child) -> chains.Begun:
         global_id=run.global_id,
         idempotency_key=run.idempotency_key,
         parent=Parent(run.id, session.position, name),
+        run_id=run_id,
     )
     begun.flush()
     return chains.Begun(begun.run.id, len(begun.steps) if isinstance(begun.step, CallStep) else 0)

@@ -1,5 +1,6 @@
 """Sagas within sagas: a sub-saga as a step, branches that run at once, and how all of them go back together."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
@@ -162,6 +163,29 @@ class TestSubSaga:
         assert RunRow.objects.get(pk=run_id).status == RunStatus.COMPLETED
         found = RunRow.objects.filter(parent_id=run_id).order_by("pk").values_list("status", flat=True)
         assert list(found) == ["COMPENSATED", "COMPLETED"]
+
+    def test_is_begun_anew_once_by_processes_whose_clocks_differ(
+        self, story: Story, hints: Hints, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The ids of runs begin with their time: by a clock that is behind, the newer one has the smaller id."""
+        story.plan["do x"] = [Refusal("no")]
+        story.plan["do y"] = [Refusal("no")]
+        child = toy(local(story, "x"), story=story, use_case="test.child")
+        other = toy(local(story, "y"), story=story, use_case="test.other")
+        a_toy = toy(local(story, "a", PIVOT), fan(RETRIABLE, one=child, two=other), story=story)
+        with registered(child, other, a_toy):
+            run_id = begin(a_toy, now=timezone.now())
+            hints.work_off()
+            assert RunRow.objects.get(pk=run_id).status == RunStatus.STUCK
+            right = time.time_ns
+            monkeypatch.setattr(time, "time_ns", lambda: right() - 60_000_000_000)
+            retry(run_id, now=timezone.now())
+            hints.work_off()
+        assert RunRow.objects.get(pk=run_id).status == RunStatus.COMPLETED
+        assert Counter(RunRow.objects.filter(parent_id=run_id).values_list("branch", "status")) == {
+            ("one", "COMPENSATED"): 1, ("one", "COMPLETED"): 1, ("two", "COMPENSATED"): 1, ("two", "COMPLETED"): 1
+        }  # fmt: skip
+        assert story.told.count("do x") == 2
 
     def test_may_have_one_itself(self, story: Story, hints: Hints) -> None:
         grandchild = toy(local(story, "g"), local(story, "h"), story=story, use_case="test.grandchild")
