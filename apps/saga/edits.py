@@ -64,7 +64,8 @@ def merged(data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
 
 
 def edited(definition: Definition, data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
-    """A run's input after a change. Raises InvalidInput when a search attribute would not be of its type, or be gone."""
+    """A run's input after a change. Raises InvalidInput when a search attribute would not be of its type, or be gone, and
+    when the run would need other keys than it took when it began."""
     found = merged(data, patch)
     try:
         attributes.check(definition.attributes, found)
@@ -74,7 +75,22 @@ def edited(definition: Definition, data: Mapping[str, Any], patch: Mapping[str, 
     gone = sorted(set(before) - set(attributes.collect(definition.attributes, found, {})))
     if gone:
         raise InvalidInput(f"This input would take away the search attribute {gone[0]}.", field="input")
+    _check_keys(definition, data, found)
     return found
+
+
+def _check_keys(definition: Definition, data: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """A run holds the keys of its first input to its end: with others it would work on what another run holds."""
+    if definition.locks is None:
+        return
+    try:
+        same = set(definition.locks(found)) == set(definition.locks(data))
+    except Exception as error:  # whatever a use case's function raises on an input that it cannot read
+        raise InvalidInput(
+            f"With this input nobody can tell the run's keys: {type(error).__name__}.", field="input"
+        ) from None
+    if not same:
+        raise InvalidInput("With this input the run would need other keys than it holds: begin another run.", field="input")
 
 
 def before(data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:

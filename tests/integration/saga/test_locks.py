@@ -12,7 +12,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.saga import engine
-from apps.saga.definition import COMPENSABLE, REFUSE, Definition, LocalStep, Run
+from apps.saga.definition import COMPENSABLE, PIVOT, REFUSE, RETRIABLE, Definition, LocalStep, Run
+from apps.saga.edits import InvalidInput
 from apps.saga.locks import KEYS_MAX, KeyHeld, locks_of
 from apps.saga.models import LIVE, Lock, RunStatus
 from apps.saga.models import Run as RunRow
@@ -382,3 +383,31 @@ class TestRaces:
                 inside.remove(run)
         assert set(RunRow.objects.values_list("status", flat=True)) == {"COMPLETED"}
         assert not Lock.objects.exists()
+
+
+class TestAnEditedInput:
+    @pytest.mark.parametrize("patch", [{"keys": ["b"]}, {"keys": ["a", "b"]}, {"keys": []}, {"keys": None}, {"keys": [""]}])
+    def test_that_would_need_other_keys_is_refused(self, story: Story, hints: Hints, patch: Any) -> None:
+        story.plan["do x"] = [Refusal("no")]
+        made = locking(local(story, "p", PIVOT), local(story, "x", RETRIABLE), story=story)
+        with registered(made):
+            run_id = on(made, "a")
+            hints.work_off()
+            assert run_of(run_id).status == RunStatus.STUCK
+            with pytest.raises(InvalidInput, match="keys"), transaction.atomic():
+                apply(
+                    run_id, wanted(Action.RETRY, patch=patch), reason="its account is another", by="t", now=timezone.now()
+                )
+            assert run_of(run_id).data == {"keys": ["a"]}
+
+    def test_that_needs_the_same_keys_is_taken(self, story: Story, hints: Hints) -> None:
+        story.plan["do x"] = [Refusal("no")]
+        made = locking(local(story, "p", PIVOT), local(story, "x", RETRIABLE), story=story)
+        with registered(made):
+            run_id = on(made, "a", "b")
+            hints.work_off()
+            with transaction.atomic():
+                patch = {"keys": ["b", "a"], "amount": "2.00"}
+                apply(run_id, wanted(Action.RETRY, patch=patch), reason="its amount is another", by="t", now=timezone.now())
+            assert end(hints, run_id) == [RunStatus.COMPLETED]
+        assert held() == {}
