@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 # may only change while nothing is pending.
 BUCKETS = 16
 KEY_CHARACTERS_MAX = 200
+WORD_CHARACTERS_MAX = 200  # of a schema, trace or global id; an index takes 2,700 bytes, and ours are much shorter
 ROWS_MAX = 1_000  # of one statement; publish_many makes as many as it needs
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -162,12 +163,18 @@ def _row(topic: str, key: str, meta: dict[str, Any], body: Any, bytes_max: int) 
         id=meta["message-id"],
         topic=topic,
         key=key,
-        schema=meta["schema"],
+        # Others write envelopes, too, and what they call so may be no text, or too long for an index and for a header.
+        schema=_word(meta["schema"]),
         payload=payload.decode(),
-        global_id=meta.get("global-id") or "",
-        trace=meta.get("trace") or "",
+        global_id=_word(meta.get("global-id") or ""),
+        trace=_word(meta.get("trace") or ""),
         bucket=bucket_of(key),
     )
+
+
+def _word(value: Any) -> str:
+    """A value of the meta as a column of the log, by which a message is found; the whole of it is in the payload."""
+    return str(value)[:WORD_CHARACTERS_MAX]
 
 
 def _write(rows: Sequence[_Row]) -> None:

@@ -110,7 +110,7 @@ def _prepared(letter: DeadLetter, correction: Correction) -> Prepared:
 
 def _check(letter: DeadLetter, before: Draft, after: Draft) -> None:
     """Would the group's handler be given this? Raises NotReplayable, InvalidMessage, UnfitCorrection."""
-    schema = after.meta["schema"]
+    schema = str(after.meta["schema"])  # as read_meta has it
     if schema == UNREADABLE:
         raise NotReplayable("It was no envelope: give it its meta.schema and its body, by --edit.", field="meta.schema")
     if not is_key(after.key):

@@ -1,5 +1,6 @@
 """Dead letters are found: by what they are, why they were buried and where they came from, oldest first."""
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.messaging import envelope
+from apps.messaging.corrections import Correction
 from apps.messaging.dead_letters import (
     UNREADABLE,
     Wanted,
@@ -21,13 +23,16 @@ from apps.messaging.dead_letters import (
     read,
     replays_of,
 )
-from apps.messaging.models import DeadLetterReplay, Message
+from apps.messaging.envelope import Meta
+from apps.messaging.models import DeadLetterReplay, Message, Pending, Redelivery
 from apps.messaging.outbox import publish_raw
 from apps.messaging.overview import messages_now, messages_of
+from apps.messaging.redelivery import ATTEMPTS_MAX, redeliver
 from apps.messaging.relay import relay_all
+from apps.messaging.replay import Because, replay
 from apps.messaging.transports.base import IncomingRecord
 from tests.integration.messaging.letters import Refusal, bury, give, record, replayed
-from tests.integration.messaging.world import ERROR_TOPIC, TOPIC, Note, Reader, dead_letters
+from tests.integration.messaging.world import ERROR_TOPIC, TOPIC, Note, Reader, all_is_due, dead_letters
 
 pytestmark = pytest.mark.django_db
 
@@ -195,3 +200,48 @@ class TestOverview:
 
 def _time_of(message_id: UUID) -> datetime:
     return datetime.fromtimestamp((message_id.int >> 80) / 1000, UTC)
+
+
+class TestAMetaOfAnyForm:
+    """Others write envelopes, too: whatever can be read can be buried."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("schema", 5),
+            ("schema", {"a": 1}),
+            ("schema", ["x", 1]),
+            ("schema", None),
+            ("global-id", 7),
+            ("global-id", ["a"]),
+            ("global-id", {"a": 1}),
+            ("trace", 7),
+            ("trace", {"a": [1]}),
+            ("trace", True),
+        ],
+    )
+    def test_is_buried(self, name: str, value: Any) -> None:
+        self._is_buried(name, value)
+
+    @pytest.mark.parametrize("name", ["schema", "global-id", "trace", "reply-to"])
+    def test_and_of_any_length(self, name: str) -> None:
+        self._is_buried(name, random.Random(1).randbytes(100_000).hex())
+        relay_all()
+        assert not Pending.objects.exists()
+
+    def _is_buried(self, name: str, value: Any) -> None:
+        meta = {**Meta(message_id=uuid4(), schema=Note.schema).to_json(), name: value}
+        one = record(value=envelope.encode(meta, {"n": "no number"}))
+        give(one)
+        for _ in range(ATTEMPTS_MAX):
+            all_is_due()
+            redeliver(group="g", now=timezone.now())
+        assert not Redelivery.objects.exists()
+        (letter,) = dead_letters()
+        assert letter.meta[name] == value
+        assert replay_all(found()) in (0, 1)
+
+
+def replay_all(letters: list[UUID]) -> int:
+    because = Because(by="t", reason="it is right now", now=timezone.now())
+    return sum(replay(letters, Correction(values=[(("body", "n"), 1)]), because))
