@@ -101,6 +101,9 @@ def adopt(
     _check_key("business_key", business_key, least=1)
     _check_key("idempotency_key", idempotency_key, least=0)
     at, values = names.index(at_step), as_values(data, "input")
+    if at and definition.is_choreographed:
+        # Its services go by the messages that they were sent, and the steps before would all be asked for.
+        raise InvalidValues("Its steps are done in other services: it is taken over at its first one.", field="at_step")
     given = _outputs(names[:at], outputs)
     print_ = _fingerprint(at_step, subject_id, business_key, idempotency_key, values, given)
     known = _known(definition.use_case, business_key, idempotency_key, print_)

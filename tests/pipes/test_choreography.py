@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,14 +13,17 @@ from django.utils import timezone
 from lastro_pipes import control
 from lastro_pipes.step import Kind
 
-from apps.messaging.models import Message, Pending
+from apps.messaging.models import Inbox, Message, Pending
 from apps.saga import engine, pauses, triage
+from apps.saga.adoption import adopt
 from apps.saga.choreography import verbs
 from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
 from apps.saga.definition import Definition
 from apps.saga.models import Attempt, PipeFact, PipeRun, Run, Step
 from apps.saga.pipes import GROUP
+from apps.saga.retention import archive_runs
 from apps.saga.search import find_runs
+from apps.saga.values import InvalidValues
 from tests.pipes.world import CARDS, PARCELS, SERVICES, STOCK, USE_CASE, TellingHooks, World, registered, use_case
 
 pytestmark = pytest.mark.django_db
@@ -460,3 +465,37 @@ class TestRows:
             world.start()
             world.settle()
             assert world.run.version == 1
+
+
+class TestTakenOver:
+    def test_is_refused_for_its_steps_would_be_asked_for_again(self, world: World) -> None:
+        """Services know of no message of it, so nobody could go on in its middle."""
+        with pytest.raises(InvalidValues, match="in other services"), transaction.atomic():
+            adopt(
+                world.definition,
+                at_step=world.definition.steps[2].name,
+                subject_id=uuid4(),
+                business_key="legacy 1",
+                data={"amount": "1.00"},
+                outputs={},
+                reason="from the old system",
+                by="t",
+                now=timezone.now(),
+            )
+        world.settle()
+        assert (world.effects, Run.objects.count()) == ([[], [], []], 0)
+
+
+class TestArchived:
+    def test_what_is_heard_of_it_later_begins_no_run(self, world: World, tmp_path: Path) -> None:
+        world.start()
+        world.settle()
+        assert world.run.status == "COMPLETED"
+        log = list(world.log)
+        assert archive_runs(directory=tmp_path, now=timezone.now() + timedelta(days=1_000)).runs
+        Inbox.objects.all().delete()  # it forgets sooner
+        world.send(*(record for record in log if record.topic.endswith(".event")))  # somebody replays a topic
+        world.settle()
+        assert not Run.objects.exists()
+        with pytest.raises(GlobalIdTaken):
+            world.start(global_id=UUID(json.loads(log[0].value)["meta"]["global-id"]))
