@@ -117,4 +117,4 @@ def test_retention_forgets_what_was_heard(world: World, tmp_path: Any) -> None:
     done = retention.archive_runs(directory=tmp_path, now=timezone.now())
     assert sum(done.runs.values()) == 1
     assert not PipeFact.objects.exists()
-    assert not PipeRun.objects.exists()
+    assert PipeRun.objects.exists(), "or the next message of the saga would begin a run"
