@@ -13,7 +13,8 @@ from django.utils import timezone
 from lastro_pipes import control
 from lastro_pipes.step import Kind
 
-from apps.messaging.models import Inbox, Message, Pending
+from apps.common.clock import BUSINESS_ZONE
+from apps.messaging.models import Inbox, Message, Pending, Redelivery
 from apps.saga import engine, pauses, triage
 from apps.saga.adoption import adopt
 from apps.saga.choreography import verbs
@@ -499,3 +500,24 @@ class TestArchived:
         assert not Run.objects.exists()
         with pytest.raises(GlobalIdTaken):
             world.start(global_id=UUID(json.loads(log[0].value)["meta"]["global-id"]))
+
+
+class TestAServicesClock:
+    @pytest.mark.parametrize(
+        "moment",
+        ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1969-12-31T00:00:00Z"],
+    )
+    def test_that_tells_an_impossible_time_hides_no_run(self, world: World, moment: str) -> None:
+        """A moment that was never set is the year 1 in some languages; beyond the years 1 and 9999 none can be read."""
+        world.start()
+        world.settle()
+        log = [record for record in world.log if record.topic == f"{STOCK}.event"]
+        made = json.loads(log[0].value)
+        made["meta"]["message-id"] = str(uuid4())
+        made["body"] |= dict.fromkeys(("asked_at", "started_at", "finished_at"), moment) | {"attempt": 2}
+        world.send(log[0]._replace(value=json.dumps(made)))
+        world.settle()
+        assert not Redelivery.objects.exists()
+        assert world.run.status == "COMPLETED"
+        for begun in Attempt.objects.values_list("started_at", flat=True):
+            assert begun.astimezone(BUSINESS_ZONE).year > 2000

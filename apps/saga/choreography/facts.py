@@ -6,7 +6,7 @@ Positions count forward here, whichever way a message goes.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,9 @@ CODE_CHARACTERS_MAX = 50
 REASON_CHARACTERS_MAX = 1_000
 ATTEMPT_MAX = 10_000  # of one message, as far as we count
 VERSION_MAX = 32_767
+# Of a service's clock. A moment that was never set is the year 1 in some languages; what lies before it, or behind the year
+# 9999, in any time zone, can be stored and not be read again.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class What(StrEnum):
@@ -237,4 +240,5 @@ def _moment(value: Any) -> datetime | None:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return moment if moment is not None and moment.tzinfo is not None else None
+    is_possible = moment is not None and moment.tzinfo is not None and EARLIEST <= moment <= LATEST
+    return moment if is_possible else None
