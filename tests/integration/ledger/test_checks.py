@@ -60,7 +60,7 @@ class TestKinds:
     def test_find_nothing_in_a_sound_ledger(self, kind: str) -> None:
         some_history()
         result = check(kind)
-        assert (list(result.differences), result.rules) == ([], 14)
+        assert (list(result.differences), result.rules) == ([], 16)
         row = Check.objects.get()
         assert (row.kind, row.differences, row.failure, row.ended_at) == (kind, 0, "", result.ended_at)
         assert (result.accounts, result.days, result.lines) == (row.accounts, row.days, row.lines) == (4, 2, 5)
@@ -438,6 +438,16 @@ class TestDifferences:
                 self.acknowledge(row, reason)
         with pytest.raises(NotFound):
             self.acknowledge(Difference(pk=uuid7()))
+
+    def test_of_a_hold_that_lost_its_debit_are_not_gone_before_it_has_one(self) -> None:
+        some_history()
+        damage("DELETE FROM ledger_transaction WHERE amount = 20")  # both legs
+        check("FULL")
+        row = Difference.objects.get(rule="a posted hold has its debit")
+        assert (row.state, row.account) == ("OPEN", ANA.account)
+        check()
+        row.refresh_from_db()
+        assert row.state == "OPEN"
 
     def test_more_than_a_rule_reports_leave_no_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (checks, reconciliation):
