@@ -174,13 +174,17 @@ def _write_down(row_id: UUID, seen: _Seen) -> CheckResult:
 
 
 def _take_turn(kind: Kind) -> None:
-    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote."""
+    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote.
+
+    Months can't come or go from here on, so the table has those that the snapshot knows.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUTS[kind]}'")
         cursor.execute(f"SET LOCAL lock_timeout = '{TURN_S}s'")
         try:
             cursor.execute("LOCK TABLE ledger_proof IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(reconciliation.KEEP_MONTHS)
         except OperationalError as error:
             if isinstance(error.__cause__, LockNotAvailable):
                 raise CheckRunning from None

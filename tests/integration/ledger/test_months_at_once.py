@@ -203,6 +203,29 @@ class TestChecks:
         assert len(checks.run_check(kind="INCREMENTAL", now=NOW).differences) == found
         assert set(Difference.objects.values_list("state", flat=True)) == {"OPEN"}
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_see_a_month_wholly_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+        monkeypatch.setattr(detaching, "LOCK_TIMEOUT", "50ms")
+        seal()
+        detaching.export_month(JANUARY, directory=tmp_path, by="bob", now=NOW)
+
+        def detach(_n: int) -> bool:
+            try:
+                return detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW).state == "DETACHED"
+            except OperationalError:  # the check has the table already
+                return False
+            finally:
+                connections.close_all()
+
+        def meanwhile(last_cluster: Callable[[], str | None] = checks._last_cluster) -> str | None:
+            with ThreadPoolExecutor(1) as pool:
+                list(pool.map(detach, [0], timeout=60))
+            return last_cluster()
+
+        monkeypatch.setattr(checks, "_last_cluster", meanwhile)  # behind the snapshot, before a line is read
+        options: dict[str, Any] = {} if whole else {"account": ANA}
+        assert checks.run_check(kind="FULL", now=NOW, **options).differences == []
+
     def put_away(self, directory: Path) -> None:
         seal()
         for step in (detaching.export_month, detaching.detach_month):
