@@ -23,7 +23,11 @@ class TestWriting:
         assert target.parents[3] == tmp_path
 
     def test_what_broke_off_takes_no_place(self, tmp_path: Path) -> None:
-        with pytest.raises(OSError, match="No space left"), parquet.writing(tmp_path / "lines.parquet", SCHEMA) as file:
-            file.write_table(ROWS)
-            raise OSError(28, "No space left on device")
+        def write() -> None:
+            with parquet.writing(tmp_path / "lines.parquet", SCHEMA) as file:
+                file.write_table(ROWS)
+                raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space left"):
+            write()
         assert list(tmp_path.iterdir()) == []
