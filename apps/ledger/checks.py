@@ -28,6 +28,7 @@ Kind = Literal["FULL", "INCREMENTAL"]
 STATEMENT_TIMEOUTS = {"FULL": "2h", "INCREMENTAL": "10min"}
 EXCLUSIVE_LASTS = timedelta(minutes=30)  # then writers go on, whatever became of the check
 TURN_S = 3  # for the check that is running: the scheduled ones take turns, and one that came too late may go
+KILLED_S = 5  # then the server has noticed that a check's process is gone
 REASON_CHARACTERS_MAX = 1_000
 COUNT_MAX = 10_000
 CHECKS_KEPT = timedelta(days=30)  # of those that no difference names; one every ten minutes
@@ -182,6 +183,8 @@ def _take_turn(kind: Kind) -> None:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUTS[kind]}'")
         cursor.execute(f"SET LOCAL lock_timeout = '{TURN_S}s'")
+        # A worker kills what takes too long; the server would go on by itself, and nobody else had a turn meanwhile.
+        cursor.execute(f"SET LOCAL client_connection_check_interval = '{KILLED_S}s'")
         try:
             cursor.execute("LOCK TABLE ledger_proof IN SHARE ROW EXCLUSIVE MODE")
             cursor.execute(reconciliation.KEEP_MONTHS)
