@@ -301,8 +301,18 @@ def acknowledge(*, difference_id: UUID, by: str, reason: str, now: datetime) -> 
     return DifferenceView(row.id, row.rule, row.state, row.stored, row.proven, row.acknowledged_by, row.reason)
 
 
+def last_whole(kind: str) -> tables.Check | None:
+    """The last check of a kind that looked at the whole ledger and came to its end."""
+    whole = tables.Check.objects.filter(kind=kind, branch=None, failure="", snapshot_at__isnull=False)
+    return whole.filter(ended_at__isnull=False).order_by("-ended_at").first()
+
+
 @transaction_required
 def forget_checks(*, now: datetime) -> int:
-    """Delete checks that ended more than CHECKS_KEPT ago and that no difference names. How many? Safe to repeat."""
-    old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).order_by("id")
+    """Delete checks that ended more than CHECKS_KEPT ago and that no difference names. How many? Safe to repeat.
+
+    The last whole one of each kind stays: that it is so old is what the alarm tells.
+    """
+    last = [row.pk for kind in tables.Check.Kind.values if (row := last_whole(kind))]
+    old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).exclude(pk__in=last).order_by("id")
     return tables.Check.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:FORGET_ROWS_MAX])).delete()[0]
