@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
 from apps.ledger.models import Transaction
 from apps.ledger.reconciliation import prove
-from tests.integration.ledger.chained import FEBRUARY, JANUARY, close_until, damage, end_of, two_months
-from tests.integration.ledger.conftest import ANA, CLEARING, NOW, fund, line, post_batch
+from tests.integration.ledger.chained import FEBRUARY, JANUARY, MARCH, close_until, damage, end_of, two_months
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post_batch
 
 _CLEAR = """
-DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602;
+DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602, ledger_transaction_202603;
 ALTER TABLE ledger_transaction_default DROP CONSTRAINT IF EXISTS ledger_transaction_online;
 """
 
@@ -169,6 +169,27 @@ class TestChecks:
         for month in (FEBRUARY, JANUARY):
             detaching.attach_month(month, directory=tmp_path)
             check("INCREMENTAL", "FULL")
+
+    def test_do_not_miss_what_was_posted_and_archived_since_they_last_looked(self, tmp_path: Path) -> None:
+        fund(ANA, 1)
+        assert not checks.run_check(kind="INCREMENTAL", now=NOW).differences
+        fund(ANA, 10)
+        fund(BOB, 10)
+        later = NOW + timedelta(days=60)
+        close_until(end_of(MARCH), later)
+        chain.chain(now=later)
+        for month in (JANUARY, FEBRUARY, MARCH):
+            seals.seal_month(month, by="ana", now=later)
+            for step in (detaching.export_month, detaching.detach_month):
+                step(month, directory=tmp_path, by="bob", now=later)
+        post_batch([line(ANA, "C", 100)], later)
+        for account in (ANA, BOB, None):
+            assert checks.run_check(kind="INCREMENTAL", now=later, account=account).differences == []
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account IN ('000000001', '000000002')")
+        assert {each.account for each in checks.run_check(kind="INCREMENTAL", now=later).differences} == {
+            ANA.account,
+            BOB.account,
+        }
 
     @pytest.mark.parametrize("whose", ["ledger", "account"])
     @pytest.mark.parametrize(
