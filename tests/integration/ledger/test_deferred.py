@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import connections, transaction
@@ -210,6 +211,16 @@ class TestAtOnce:
         while_open(lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW))
         assert (ledger.balance_on(FEES, YESTERDAY).balance, Deferred.objects.count()) == (1, 0)
         assert ledger.check_balances() == []
+
+    def test_who_freezes_it_waits_for_who_is_posting_and_keeps_the_next_one_out(self) -> None:
+        open_fees()
+        freeze = partial(ledger.set_frozen, account=FEES, frozen=True, now=NOW)
+        while_open(lambda: ledger.post(line(FEES, "C", 1), now=NOW), freeze)
+        assert ledger.balance(FEES).posted == 1
+        with transaction.atomic():
+            ledger.set_frozen(account=FEES, frozen=False, now=NOW)
+        with pytest.raises(ledger.AccountFrozen):
+            while_open(freeze, lambda: ledger.post(line(FEES, "C", 1), now=NOW))
 
 
 def test_legs_of_deferred_accounts_balance_too(bank: None) -> None:
