@@ -44,10 +44,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+class WithExponent(Decimal):
+    """A number that was written with an exponent, as nobody writes an amount: 1.5e1 is not told from 15 afterwards."""
+
+
 def _number(text: str) -> Decimal:
     if len(text) > NUMBER_CHARACTERS_MAX:
         raise MalformedJson("The body holds a number that is too long.")
-    return Decimal(text)
+    return WithExponent(text) if "e" in text or "E" in text else Decimal(text)
 
 
 def _integer(text: str) -> int:
