@@ -19,12 +19,17 @@ def check_keepable(text: str, value: Any) -> None:
         raise ValueError("nested too deeply")
     if "\\u" not in text:
         return
-    if _NUL.search(text):
+    if has_nul(text):
         raise ValueError("it holds the character U+0000")
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
+
+
+def has_nul(text: str) -> bool:
+    """Does JSON text hold an escaped NUL? A backslash followed by the letters u0000 is none."""
+    return _NUL.search(text) is not None
 
 
 def _deeper_than(levels: int, value: Any) -> bool:
