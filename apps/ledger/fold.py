@@ -155,6 +155,9 @@ class Fold:
         books = {leg.account: self.books.get(leg.account) for command in group for leg in command.legs}
         before = [(book, dict(book.touched)) for book in books.values() if book]
         counts = len(self.lines), len(self.later)
+        for command in group:
+            if command.refusal is None and command.key in self.done:  # posted before the group, whatever becomes of it
+                self.take(command)
         fresh = [command for command in group if command.refusal is None and command.posting is None]
         for command in group:
             self.take(command)
