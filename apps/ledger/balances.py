@@ -19,6 +19,9 @@ from apps.common.money import AMOUNT_MAX
 from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
 
 _UNKNOWN = Decimal(-1)
+# Nobody adds up what of a deferred account waits to be rolled up, and a sum without room would stop all roll-ups: the
+# other half is for what waits, 50,000 of the largest amounts.
+DEFERRED_SUM_MAX = SUM_MAX / 2
 _SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 

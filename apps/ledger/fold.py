@@ -11,7 +11,7 @@ from uuid import UUID
 
 from apps.common.clock import uuid7_run
 from apps.common.errors import DomainError
-from apps.ledger.balances import AccountBook, InsufficientFunds
+from apps.ledger.balances import AccountBook, InsufficientFunds, SumTooLarge
 from apps.ledger.commands import Command, EventRule, HeldRow, NewLine
 from apps.ledger.rules import (
     CREDIT,
@@ -257,6 +257,8 @@ class Fold:
                 raise refusal
             if status is None:
                 raise UnknownAccount(f"There is no account {name}.", field="account")
+            if status == "FULL":
+                raise SumTooLarge(f"Account {name} is deferred, and its sums are half full.", field="account")
             if status == "CLOSED":
                 raise AccountClosed(f"Account {name} is closed.", field="account")
             raise AccountFrozen(f"Account {name} is frozen.", field="account")

@@ -27,7 +27,7 @@ from django.db import connection
 
 from apps.common import prepared
 from apps.common.arrays import array_text
-from apps.ledger.balances import AccountBook, StoredDay
+from apps.ledger.balances import DEFERRED_SUM_MAX, AccountBook, StoredDay
 from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.rules import AccountRef
 
@@ -201,7 +201,7 @@ class DeferredAccounts(NamedTuple):
 
 
 def read_deferred(refs: Collection[AccountRef], *, now: datetime) -> DeferredAccounts:
-    """Those of these accounts that are deferred, with their status, and the closed days of their branches.
+    """Those of these accounts that are deferred, with their status (or FULL), and the closed days of their branches.
 
     Behind a shared lock of each branch, so that nobody closes a day while lines for it are on their way to the work table.
     Taken after the accounts' locks, as by who closes a day.
@@ -213,10 +213,11 @@ def read_deferred(refs: Collection[AccountRef], *, now: datetime) -> DeferredAcc
             [array_text(branches)],
         ),
         (
-            "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
-            "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
-            "AND a.currency = k.currency WHERE a.deferred",
-            columns(refs, 3),
+            "SELECT a.branch, a.account, a.currency, "
+            "CASE WHEN a.status = 'ACTIVE' AND greatest(a.posteddebit, a.postedcredit) > %s THEN 'FULL' ELSE a.status END "
+            "FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency) JOIN ledger_account a "
+            "ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency WHERE a.deferred",
+            [DEFERRED_SUM_MAX, *columns(refs, 3)],
         ),
         (_CLOSED, [array_text(branches), now]),
     )
