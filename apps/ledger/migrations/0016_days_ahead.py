@@ -36,5 +36,5 @@ def _with_days_ahead(text: str) -> str:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0014_queries")]
+    dependencies = [("ledger", "0015_reversal_request")]
     operations = [migrations.RunSQL(_with_days_ahead(POST_LINE), POST_LINE)]
