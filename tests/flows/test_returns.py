@@ -2,6 +2,7 @@
 
 import base64
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from apps.saga.locks import locks_of
 from apps.saga.models import Run, Step
 from config import demo
 from tests import shop
-from tests.saga_driver import finish, let_time_pass, work
+from tests.saga_driver import finish, let_time_pass, pump_messages, work
 from tests.trials import LARGE
 
 CHIEF = Decider("user:chief", frozenset({"permission:orders.approve_return"}))
@@ -165,6 +166,33 @@ class TestPages:
         admin_client.post(page, {"decision": "approve", "reason": "as agreed"})
         assert finish(run_id).status == "COMPLETED"
         assert "Returned" in admin_client.get(reverse("admin:orders_order_change", args=[order_id])).content.decode()
+
+
+class TestMerchantsReference:
+    """Merchants write what they like into their payments' references, an order's id, too."""
+
+    def test_is_not_taken_for_the_payment_of_an_order(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.body())
+        theirs = shop.Payment.objects.get()
+        stranger = _paid_by_a_merchant(opened, amount="500.00", reference=order_id)
+        assert Client().get(f"/orders/{order_id}").json()["links"]["payment"] == f"/payments/{theirs.pk}"
+        assert finish(asked(order_id)).status == "COMPLETED"
+        refunded = dict(shop.Payment.objects.values_list("pk", "refunded_amount"))
+        assert refunded == {theirs.pk: Decimal("10.50"), stranger: 0}
+
+
+def _paid_by_a_merchant(opened: demo.Demo, *, amount: str, reference: str) -> UUID:
+    card = {"number": demo.SANDBOX_CARDS["approved"], "exp_month": 12, "exp_year": timezone.now().year + 2, "cvv": "123"}
+    answer = Client().post(
+        "/payments",
+        {"amount": amount, "reference": reference, "card": card},
+        content_type="application/json",
+        headers=_credentials(opened.account, opened.secret),
+    )
+    pump_messages()
+    payment = shop.Payment.objects.get(pk=answer.json()["id"])
+    assert payment.state == "CAPTURED"
+    return payment.pk
 
 
 class TestRefused:
