@@ -41,6 +41,11 @@ BAD = [
     ("amount negative", shop.body(amount=-10.5), 422, "R001", "amount"),
     ("amount with three decimals", shop.body(amount=10.505), 422, "R001", "amount"),
     ("amount too large", shop.body(amount=10**20), 422, "R001", "amount"),
+    *(
+        (f"amount {text!r}", shop.body(amount=text), 422, "R001", "amount")
+        for text in ("1_0", "1e1", " 10 ", "१०", "+10", "NaN")
+    ),
+    ("item for nothing", item(amount=0), 422, "R001", "items[0].amount"),
     ("item amount with three decimals", item(amount=0.001), 422, "R001", "items[0].amount"),
     ("unknown customer", shop.body(customerId="00000000-0000-4000-8000-000000000000"), 422, "R801", "customerId"),
     ("customer not a UUID", shop.body(customerId="maria"), 422, "R001", "customerId"),

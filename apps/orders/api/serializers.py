@@ -1,5 +1,6 @@
 """The shapes of the orders API: exactly the seed's body in, the order with its steps and links out."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -15,13 +16,27 @@ from apps.saga import public as saga
 CENT = Decimal("0.01")
 DOCUMENT_STEPS = frozenset({"issue_fiscal_doc", "sign_fiscal_doc"})  # that make a fiscal document
 
+_AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
+
+
+class AmountField(serializers.DecimalField):
+    """At least a cent, as a JSON number or as a text of digits: Decimal itself would read "1_0", " 10 " and "१०"."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_digits=15, decimal_places=2, min_value=CENT, **options)
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        if isinstance(data, str) and not _AMOUNT_TEXT.fullmatch(data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
 
 class ItemSerializer(serializers.Serializer[dict[str, Any]]):
     """One line."""
 
     id = serializers.UUIDField(help_text="The ticket.")
     name = serializers.CharField(max_length=200)
-    amount = serializers.DecimalField(max_digits=15, decimal_places=2, min_value=Decimal(0), help_text="Of one ticket.")
+    amount = AmountField(help_text="Of one ticket.")
     quantity = serializers.IntegerField(min_value=1, max_value=QUANTITY_MAX)
 
 
@@ -41,12 +56,7 @@ class OrderRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """POST /orders."""
 
     customerId = serializers.UUIDField()
-    amount = serializers.DecimalField(
-        max_digits=15,
-        decimal_places=2,
-        min_value=CENT,
-        help_text="What the customer pays. Below the items' sum it is a discount, above it other charges.",
-    )
+    amount = AmountField(help_text="What the customer pays. Below the items' sum it is a discount, above it other charges.")
     items = ItemSerializer(many=True, allow_empty=False, max_length=ITEMS_MAX)  # type: ignore[call-arg]  # of the list
     payment = PaymentSerializer(required=False, help_text="Default: the customer's saved method.")
 
