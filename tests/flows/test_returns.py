@@ -195,6 +195,22 @@ def _paid_by_a_merchant(opened: demo.Demo, *, amount: str, reference: str) -> UU
     return payment.pk
 
 
+class TestCardNumbers:
+    """Whoever types one where it does not belong: it is neither kept in a reason nor shown by a list."""
+
+    def test_are_refused_in_a_reason(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.by_balance())
+        answer = shop.post_return(Client(), order_id, reason="Please pay to 4242 4242 4242 4242.")
+        assert (answer.status_code, answer.json()["field"], "4242" in str(answer.json())) == (422, "reason", False)
+        assert not Run.objects.filter(use_case="orders.return").exists()
+
+    def test_are_masked_where_an_orders_items_are_shown(self, opened: demo.Demo, admin_client: Client) -> None:
+        named = {**shop.SEED_BODY["items"][0], "name": "day-one 4242424242424242"}
+        order_id = shop.post_order(Client(), shop.body(items=[named])).json()["id"]
+        page = admin_client.get(reverse("admin:orders_order_change", args=[order_id])).content.decode()
+        assert ("4242424242424242" in page, "day-one ****4242" in page) == (False, True)
+
+
 class TestRefused:
     def test_nothing_is_begun_for_what_cannot_be_returned(self, opened: demo.Demo) -> None:
         order_id = str(shop.post_order(Client(), shop.by_balance()).json()["id"])
