@@ -4,8 +4,10 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.common.openapi import amount_schema
 from apps.fiscal_docs import public as fiscal
 from apps.orders.models import PaymentMethod
 from apps.orders.operations import ITEMS_MAX, QUANTITY_MAX
@@ -19,6 +21,7 @@ DOCUMENT_STEPS = frozenset({"issue_fiscal_doc", "sign_fiscal_doc"})  # that make
 _AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
 
 
+@extend_schema_field(amount_schema(_AMOUNT_TEXT.pattern, minimum=0.01))
 class AmountField(serializers.DecimalField):
     """At least a cent, as a JSON number or as a text of digits: Decimal itself would read "1_0", " 10 " and "१०"."""
 
@@ -38,6 +41,12 @@ class ItemSerializer(serializers.Serializer[dict[str, Any]]):
     name = serializers.CharField(max_length=200)
     amount = AmountField(help_text="Of one ticket.")
     quantity = serializers.IntegerField(min_value=1, max_value=QUANTITY_MAX)
+
+
+class OrderItemSerializer(ItemSerializer):
+    """One line, as it was taken."""
+
+    amount = serializers.DecimalField(max_digits=15, decimal_places=2, help_text="Of one ticket.")  # type: ignore[assignment]  # always a text
 
 
 class PaymentSerializer(serializers.Serializer[dict[str, Any]]):
@@ -121,7 +130,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     customerId = serializers.UUIDField()
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     currency = serializers.CharField()
-    items = ItemSerializer(many=True)
+    items = OrderItemSerializer(many=True)
     payment = serializers.DictField()
     error = ErrorSerializer(allow_null=True)
     createdAt = serializers.DateTimeField()
