@@ -100,16 +100,26 @@ def _stuck(run: RunState, _now: datetime) -> Verdict:
     return Verdict("bad", "bad", f"Stuck. {_cause(run)}", text)
 
 
+# By the shape of the step: for whom a run waits, and what its moment means.
+_ANSWER = ("the answer to {}", "Without an answer it is asked again at {}.")
+_RUNS = ("the runs that {} began", "It looks again at {}.")
+_WAITS = {
+    "approval": ("somebody to decide {}", "Until {}: then it passes to the next who may decide, or is refused."),
+    "timer": ("a moment at {}", "It goes on at {}."),
+    "child": _RUNS,
+    "parallel": _RUNS,
+}
+
+
 def _waiting(run: RunState, now: datetime) -> Verdict:
     step = _current(run)
     if step is None:
         return Verdict("run", "wait", "Waiting.", "")
     since = max((attempt.started_at for attempt in step.tries if not attempt.undo), default=run.started_at)
-    title = f"Waiting for the answer to {words(step.name)} for {duration(now - since)}."
-    if step.waiting_until is None:
-        return Verdict("run", "wait", title, "")
-    again = moment(step.waiting_until, now=now).text
-    return Verdict("run", "wait", title, f"Without an answer it is asked again at {again}.")
+    whom, then = _WAITS.get(step.shape, _ANSWER)
+    title = f"Waiting for {whom.format(words(step.name))} for {duration(now - since)}."
+    until = moment(step.waiting_until, now=now).text if step.waiting_until is not None else ""
+    return Verdict("run", "wait", title, then.format(until) if until else "")
 
 
 def _running(run: RunState, now: datetime) -> Verdict:
