@@ -151,10 +151,14 @@ def _due(step: StepState, *, now: datetime) -> str:
     return f"Next attempt in {duration(step.retry_at - now)}, at {moment(step.retry_at, now=now).text}."
 
 
-def home_verdict(*, things: int, in_flight: int) -> Verdict:
-    """Is everything all right? ``things`` that need a person, and runs on the way."""
+def home_verdict(*, things: int, in_flight: int, sees_all: bool = True) -> Verdict:
+    """Is everything all right? ``things`` that need a person, and runs on the way. ``sees_all``: runs and messages, too."""
     flight = f"{plural(in_flight, 'run is', 'runs are')} on the way." if in_flight else "No run is on the way."
     if things:
         title = "1 thing needs you." if things == 1 else f"{things} things need you."
-        return Verdict("bad", "bad", title, f"Sorted by the money at stake. {flight}")
+        return Verdict("bad", "bad", title, f"Sorted by the money at stake.{f' {flight}' if sees_all else ''}")
+    if not sees_all:
+        return Verdict(
+            "ok", "ok", "Nothing needs you.", "You see some of the pages only: what is on the others is not counted."
+        )
     return Verdict("ok", "ok", "Nothing needs you.", f"No run is stuck and no message was left behind. {flight}")
