@@ -48,6 +48,7 @@ LOOKS = {
     "ACTIVE": Look("ok", "ok", "Active"),
     "INACTIVE": Look("idle", "lock", "Inactive"),
     "FROZEN": Look("warn", "lock", "Frozen"),
+    "CLOSED": Look("idle", "lock", "Closed"),
     "OPEN": Look("run", "wait", "Open"),
     "POSTED": Look("ok", "ok", "Posted"),
     "VOIDED": Look("undo", "undo", "Voided"),
@@ -138,7 +139,7 @@ def _short(text: str) -> str:
 
 class AccountStatusFilter(WordsFilter):
     title, parameter_name, field = "status", "status__exact", "status"
-    words = {state: LOOKS[state].word for state in ("ACTIVE", "FROZEN")}
+    words = {state: LOOKS[state].word for state in Account.Status.values}
 
 
 class HoldStatusFilter(WordsFilter):

@@ -82,7 +82,8 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
     for refusal in suspensions.heed(since, found, now=now, wait_s=0).values():
         raise refusal
     stored = rows.read_days(since)
-    today = business_date(now).toordinal()
+    # Clocks differ, and who waits for a lock across midnight has a ``now`` of yesterday, but finds lines of the new day.
+    today = max(business_date(now), *(row[7] for row in taken)).toordinal()
     for ref, book in books.items():
         book.load_days(stored[ref], today=today, since=since[ref].toordinal())
     lines = []

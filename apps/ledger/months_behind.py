@@ -81,7 +81,10 @@ def check_line(line_id: UUID) -> None:
     """Raises MonthArchived when a line with this id, if there ever was one, may be archived: ids tell their time."""
     if line_id.version != 7:
         return
-    day = business_date(time_of_uuid7(line_id))
+    try:
+        day = business_date(time_of_uuid7(line_id))
+    except ValueError:
+        return  # 48 bits of milliseconds reach the year 10889, and dates 9999
     months = {(day + timedelta(days=n)).replace(day=1) for n in (-BACKDATE_DAYS_MAX, 0)}
     row = Month.objects.filter(state=Month.State.DETACHED, month__in=months).order_by("month").last()
     if row is not None:

@@ -68,10 +68,10 @@ def post_batch(
     today = business_date(now)
     with collector_paused():
         commands = [Command(entry, entry.dateref or today) for entry in entries]
-        is_repeat = key is not None and not dry_run and batches.claim(key, commands, now=now)
+        known = 0 if key is None or dry_run else batches.claim(key, commands, now=now)
         run(commands, now=now, dry=dry_run)
-        if key is not None and not dry_run and not is_repeat:
-            batches.keep_refusals(key, commands)
+        if key is not None and not dry_run:
+            batches.keep_refusals(key, commands, known=known)
         return [command.result() for command in commands]
 
 

@@ -53,6 +53,8 @@ class TestServerMode:
             ({"DATABASE_REPLICA_URL": "postgresql://lastro:postgres@h/d"}, "DATABASE_REPLICA_URL carries a default"),
             ({"DATABASE_REPLICA_LAG_MAX_S": "0"}, "DATABASE_REPLICA_LAG_MAX_S is a whole number of at least 1"),
             ({"LEDGER_BANK_ID": "1234567890"}, "LEDGER_BANK_ID is one to nine"),
+            ({"SAGA_FOUR_EYES": "retry, all"}, "SAGA_FOUR_EYES holds 'all', which is not an action or an amount"),
+            ({"LEDGER_FOUR_EYES": "1000"}, "LEDGER_FOUR_EYES is an amount with two decimals"),
             ({"CELERY_BROKER_URL": "amqp://guest:guest@h//"}, "CELERY_BROKER_URL carries a default password"),
             ({"FISCAL_AUTHORITY_URL": ""}, "FISCAL_AUTHORITY_URL is missing"),
             ({"LASTRO_EMBEDDED": "perhaps"}, "LASTRO_EMBEDDED is 1 or 0"),

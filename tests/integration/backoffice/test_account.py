@@ -32,6 +32,12 @@ def entry_url(posting: ledger.PostResult, page: str = "entry") -> str:
     return reverse(f"admin:backoffice_{page}", args=[posting.tracekey])
 
 
+def answer_url(posting: ledger.PostResult, word: str) -> str:
+    waiting = ledger.waiting_reversal(posting.tracekey, now=timezone.now())
+    request_id = waiting.id if waiting else uuid4()
+    return reverse(f"admin:backoffice_reversal_{word}", args=[posting.tracekey, request_id])
+
+
 @pytest.fixture
 def moved(db: None) -> ledger.PostResult:
     """100 came to Ana, 30 of it went to Bob; 5 are dated back."""
@@ -246,6 +252,82 @@ class TestReversal:
         looker = auditor("view_transaction", "view_account")
         assert "you lack the permission" in looker.get(entry_url(moved)).content.decode()
         assert looker.get(entry_url(moved, "entry_reverse")).status_code == 403
+
+
+class TestSecondPerson:
+    @pytest.fixture(autouse=True)
+    def four_eyes(self, settings: Any) -> None:
+        settings.LEDGER_FOUR_EYES = money(20)
+
+    def test_is_asked_and_agrees(self, chief: Client, moved: ledger.PostResult) -> None:
+        page = chief.get(entry_url(moved, "entry_reverse")).content.decode()
+        assert "A second person must agree to this amount" in page
+        assert chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY}).status_code == 302
+        assert ledger.balance(ANA).posted == money(75)
+        page = chief.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" in page
+        assert "Agree: not to what you asked for yourself" in page
+        assert chief.post(answer_url(moved, "agree")).status_code == 302
+        assert ledger.balance(ANA).posted == money(75), "chief asked for it"
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        listed = second.get(reverse("admin:backoffice_approvals"))
+        assert WHY in listed.content.decode()
+        assert entry_url(moved) in listed.content.decode()
+        for _ in range(2):  # a double click
+            second.post(answer_url(moved, "agree"))
+        assert ledger.balance(ANA).posted == money(105)
+        notes = LogEntry.objects.filter(object_id=str(moved.tracekey)).order_by("action_time", "pk")
+        assert [(note.user.get_username(), note.change_message) for note in notes] == [
+            ("chief", f"asked a second person to take it back: {WHY}"),
+            ("auditor", "agreed, and it was taken back"),
+        ]
+        text = second.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" not in text
+        assert "it was taken back already" in text
+
+    def test_refuses_with_a_reason(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        url = answer_url(moved, "withdraw")
+        second.post(url, {"reason": ""})
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is not None
+        second.post(url, {"reason": "he is right about it"})
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is None
+        assert ledger.balance(ANA).posted == money(75)
+        text = chief.get(entry_url(moved)).content.decode()
+        assert "did not let it be taken back: he is right about it" in text
+        assert "Take back…" in text, "it may be asked for again"
+
+    def test_is_not_asked_twice(self, chief: Client, moved: ledger.PostResult) -> None:
+        url = entry_url(moved, "entry_reverse")
+        chief.post(url, {"reason": WHY})
+        assert "has asked for it" in chief.get(url).content.decode()
+        page = chief.post(url, {"reason": WHY})
+        assert page.status_code == 409
+        assert b"R144" in page.content
+
+    def test_is_not_needed_for_less(self, chief: Client, moved: ledger.PostResult) -> None:
+        less = post(move(ANA, BOB, 20), now=timezone.now())
+        chief.post(entry_url(less, "entry_reverse"), {"reason": WHY})
+        assert ledger.balance(BOB).posted == money(30)
+
+    def test_only_looks_without_the_permission(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        looker = auditor("view_transaction", "view_account")
+        text = looker.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" in text
+        assert "Agree" not in text
+        assert WHY not in looker.get(reverse("admin:backoffice_approvals")).content.decode()
+        for word in ("agree", "withdraw"):
+            assert looker.post(answer_url(moved, word), {"reason": WHY}).status_code == 403
+        assert ledger.balance(ANA).posted == money(75)
+
+    def test_changes_nothing_by_looking(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        for word in ("agree", "withdraw"):
+            assert second.get(answer_url(moved, word)).status_code == 302
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is not None
 
 
 class TestDeferred:

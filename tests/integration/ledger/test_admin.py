@@ -56,6 +56,15 @@ class TestLists:
         page(admin, model)
         assert admin.get(reverse(f"admin:ledger_{model}_add"), secure=True).status_code == 403
 
+    def test_show_accounts_in_every_status(self, admin: Client) -> None:
+        with transaction.atomic():
+            ledger.open_account(branch="0001", account="gone", now=NOW)
+            ledger.close_account(account=ledger.AccountRef("0001", "gone"), now=NOW)
+            ledger.set_frozen(account=BOB, frozen=True, now=NOW)
+        text = page(admin, "account")
+        assert all(word in text for word in ("Active", "Frozen", "Closed"))
+        assert "gone" in page(admin, "account", status__exact="CLOSED")
+
     def test_show_what_is_posted_held_and_available(self, admin: Client) -> None:
         text = page(admin, "account", q="000000001")
         for amount in ("70.00", "20.00", "50.00"):
