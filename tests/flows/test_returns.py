@@ -4,7 +4,7 @@ import base64
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -16,6 +16,7 @@ from django.utils import timezone
 from apps.fiscal_docs.models import Document
 from apps.fiscal_docs.sandbox.models import SandboxDocument
 from apps.identity import public as identity
+from apps.ledger import public as ledger
 from apps.orders.models import Order
 from apps.orders.sagas.giving_back import ApproveReturn
 from apps.saga.deciding import Decider, decide, find_approvals
@@ -242,6 +243,29 @@ class TestRefused:
         shop.Payment.objects.update(refunded_amount=1)
         assert finish(asked(order_id)).status == "COMPENSATED"
         assert told(order_id)["error"]["code"] == "R308"
+
+    @pytest.mark.parametrize("body", [shop.by_balance(), shop.body()], ids=["balance", "card"])
+    def test_a_sale_that_was_taken_back_by_hand_is_not_given_back_again(self, opened: demo.Demo, body: Any) -> None:
+        order_id = bought(body)
+        _taken_back(order_id)
+        assert finish(asked(order_id)).status == "COMPENSATED"
+        assert told(order_id)["error"]["code"] == "R308"
+        assert shop.stock() == demo.STOCK - 1
+
+    def test_nor_one_that_was_taken_back_while_it_waited_for_a_person(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.body(amount=LARGE))
+        run_id = asked(order_id)
+        _taken_back(order_id)
+        decided(approve=True)
+        assert finish(run_id).status == "COMPENSATED"
+        assert (told(order_id)["error"]["code"], shop.Payment.objects.get().refunded_amount) == ("R308", 0)
+
+
+def _taken_back(order_id: str) -> None:
+    """As an operator does on the page of an entry."""
+    link = Client().get(f"/orders/{order_id}").json()["links"]["postings"]
+    with transaction.atomic():
+        ledger.reverse(tracekey=UUID(link.rpartition("/")[2]), reversal_tracekey=uuid4(), now=timezone.now())
 
 
 def _credentials(account: str, secret: str) -> dict[str, str]:
