@@ -349,6 +349,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.common.openapi.tell_refusals"],
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
         "ModeEnum": ["wait", "refuse"],  # of a use case's pause
@@ -379,7 +380,6 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
 }
 
 LOGGING = {

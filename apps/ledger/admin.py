@@ -34,6 +34,7 @@ from apps.common.admin import (
 )
 from apps.ledger.admin_chain import BlockAdmin as BlockAdmin  # noqa: PLC0414  # Django looks for admins here
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
+from apps.observability.logs import mask_cards
 
 _link = partial(link, wraps=True)  # a description is long
 
@@ -106,7 +107,9 @@ def _described(text: str) -> str:
     """A description; an order that it names is linked."""
     found = ORDER.fullmatch(text)
     key = found[1] if found else ""
-    return _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else text or "—"
+    return (
+        _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else mask_cards(text) or "—"
+    )
 
 
 def _of_number(branch: str | None, account: str | None) -> str:

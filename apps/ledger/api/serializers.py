@@ -12,6 +12,7 @@ from rest_framework import serializers
 
 from apps.common.json_text import WithExponent
 from apps.common.money import CURRENCY
+from apps.common.openapi import amount_schema
 from apps.ledger import public
 from apps.ledger.public import BATCH_LINES_MAX, AccountRef, BatchTooLarge, Entry, EntryResult, Leg
 from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, ENTRY_LEGS_MAX, EVENT_CODE_MAX, GROUP_CHARACTERS_MAX, SUM_DIGITS_MAX
@@ -22,6 +23,7 @@ BATCH_ERRORS_MAX = 20  # malformed entries that an answer names; whoever sent mo
 _AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
 
 
+@extend_schema_field(amount_schema(_AMOUNT.pattern, minimum=0))
 class AmountField(serializers.DecimalField):
     """An amount as a JSON number or a text, exactly as written."""
 
@@ -33,6 +35,11 @@ class AmountField(serializers.DecimalField):
         if not is_plain or not _AMOUNT.fullmatch(str(data)):
             raise serializers.ValidationError("An amount has digits and at most two decimal places, such as 10.50.")
         return Decimal(str(data))
+
+
+@extend_schema_field({"type": ["object", "null"]})
+class DetailsField(serializers.JSONField):
+    """An object, or nothing."""
 
 
 class SumField(serializers.DecimalField):
@@ -77,7 +84,7 @@ class LegSerializer(KnownFields):
     debitcredit = serializers.ChoiceField(choices=[("D", "debit"), ("C", "credit")])
     eventcode = serializers.IntegerField(min_value=1, max_value=EVENT_CODE_MAX)
     description = serializers.CharField(max_length=255, default="", allow_blank=True)
-    details = serializers.JSONField(
+    details = DetailsField(
         default=None,
         allow_null=True,
         encoder=DjangoJSONEncoder,  # our parser reads numbers as Decimal, which JSONField alone calls no JSON
@@ -305,7 +312,7 @@ def outcome_of(result: EntryResult) -> public.Outcome:
 class TransactionSerializer(PostedLineSerializer):
     description = serializers.CharField()
     tracekey = serializers.UUIDField()
-    details = serializers.JSONField(allow_null=True)
+    details = DetailsField(allow_null=True)
     createdat = serializers.DateTimeField(source="created_at")
 
 
