@@ -10,6 +10,7 @@ from django.db import connections, transaction
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
+from apps.ledger.balances import DEFERRED_SUM_MAX
 from apps.ledger.models import Account, Deferred, Transaction
 from apps.ledger.public import AccountRef
 from apps.ledger.reconciliation import prove
@@ -86,6 +87,15 @@ class TestDeferred:
         assert list(days.values()) == [2, 2, 14 if stored else 7]
         assert prove() == []
 
+    def test_that_is_half_full_takes_no_more_or_it_would_stop_all_roll_ups(self) -> None:
+        post(line(FEES, "C", 1))
+        roll_up()
+        full = DEFERRED_SUM_MAX + money("0.01")
+        Account.objects.filter(account="FEES").update(posted_credit=full, posted_debit=full - 1)
+        results = post_batch([line(ANA, "D", 1), line(FEES, "C", 1), move(ANA, FEES, 1)])
+        assert [result.code for result in results] == [None, "R119", "R119"]
+        assert roll_up() == 0
+
     def test_is_found_by_tracekey_while_it_waits(self) -> None:
         entry = move(ANA, FEES, 3)
         line_ids = [posted.id for posted in post(entry).lines]
@@ -112,8 +122,6 @@ class TestDeferred:
             ledger.hold(key="k", branch="0001", account="FEES", amount=money(1), now=NOW)
 
     def test_is_proved_while_lines_wait_and_after(self) -> None:
-        from apps.ledger.reconciliation import prove
-
         post(move(ANA, FEES, 3))
         assert prove() == []
         roll_up()

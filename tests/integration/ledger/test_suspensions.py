@@ -220,6 +220,16 @@ class TestVerbs:
         with pytest.raises(NotFound):
             _in_commit(ledger.resume, suspension_id=uuid7(), by="bob", now=NOW)
 
+    @pytest.mark.parametrize("writer", ["a line", "a batch", "a hold", "a deferred line"])
+    def test_one_that_ended_by_itself_costs_writers_nothing_any_more(self, writer: str) -> None:
+        """Nobody lifts it: its row would be read, and locked, by every writer for ever."""
+        suspend(until=NOW - timedelta(seconds=1), now=NOW - timedelta(minutes=1))
+        with transaction.atomic():
+            INSIDE[writer]()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT xmax = '0' FROM ledger_suspension")
+            assert cursor.fetchall() == [(True,)]
+
     def test_all_suspensions_of_an_account_have_to_be_lifted(self) -> None:
         first, second = suspend(account=ANA), suspend(branch="0001")
         resume(first)
