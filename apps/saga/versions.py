@@ -19,7 +19,7 @@ from apps.common.transactions import durable, transaction
 from apps.saga import audit
 from apps.saga.attributes import collect
 from apps.saga.definition import Definition, UnknownDefinition, lookup, versions_of
-from apps.saga.models import Run, RunStatus, Step, StepStatus
+from apps.saga.models import Lock, Run, RunStatus, Step, StepStatus
 from apps.saga.pauses import UnknownUseCase
 from apps.saga.snapshots import Snapshots
 
@@ -128,7 +128,20 @@ def _refusal(run: Run, steps: Sequence[Step], definition: Definition) -> str:
             return f"it has begun {step.name}, which does not stand at the same place in version {definition.version}"
         if (step.kind, step.shape) != (new.kind, new.shape):
             return f"it has begun {step.name}, which is of another kind in version {definition.version}"
+    if not _has_keys(run, definition):
+        return f"it holds other keys than it would need in version {definition.version}: it finishes on its own version"
     return ""
+
+
+def _has_keys(run: Run, definition: Definition) -> bool:
+    """Does it hold, or wait for, the keys that the newer version takes? A run takes its keys when it begins."""
+    if definition.locks is None:
+        return True
+    try:
+        needed = set(definition.locks(run.data))
+    except Exception:  # the newer version cannot read the older one's input
+        return False
+    return needed <= set(Lock.objects.filter(run_id=run.pk).values_list("key", flat=True))
 
 
 @transaction

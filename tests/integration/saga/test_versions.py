@@ -250,6 +250,27 @@ class TestStays:
             together(lambda: told.extend(refusals()))
         assert told == ["a worker is at it: try again later"]
 
+    def test_a_run_that_would_need_keys_which_it_does_not_hold(self, story: Story) -> None:
+        """Another run of the newer version may hold them."""
+        steps = (local(story, "a"), local(story, "b"))
+        terms: dict[str, Any] = {"story": story, "use_case": "test.keys"}
+        older = toy(*steps, locks=lambda data: data["own"], **terms)
+        newer = toy(
+            *steps,
+            version=2,
+            migrates_from={1: {"a": "a", "b": "b"}},
+            locks=lambda data: [*data["own"], *data["more"]],
+            **terms,
+        )
+        with registered(older, newer):
+            stays = begin(older, data={"own": ["x"], "more": ["z"]})
+            odd = begin(older, data={"own": ["y"]})
+            moves = begin(older, data={"own": ["z"], "more": []})
+            found = list(move("test.keys", older=1, newer=2, reason=REASON, by="t", now=timezone.now(), dry_run=False))
+            assert {each.run_id: bool(each.refusal) for each in found} == {stays: True, odd: True, moves: False}
+            assert "keys" in found[0].refusal
+            assert finish(moves).status == finish(stays).status == RunStatus.COMPLETED
+
     def test_finished_runs_are_not_looked_at(self, old: Definition) -> None:
         finish(begin(old))
         assert moved() == []
