@@ -13,9 +13,8 @@ from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
-from apps.fiscal_docs.models import BlobKind, Document, DocumentEvent
+from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent
 
-REASON_MAX = 255
 Kept = tuple[BlobKind, bytes]
 
 
@@ -163,7 +162,7 @@ def _project(document: Document, events: Iterable[Event], now: datetime) -> Life
     document.state = current.state
     document.protocol = current.protocol
     document.refusal_code = current.refusal_code
-    document.refusal_reason = current.refusal_reason
+    document.refusal_reason = current.refusal_reason[:REASON_MAX]
     document.updated_at = now
     return current
 

@@ -82,7 +82,7 @@ REASON_MAX = 255
 def reason(status: str, detail: str = "") -> str:
     """xMotivo: the official words, prefixed as a rejection when they are one."""
     text = TEXTS.get(status, "Situação simulada")
-    prefix = "Rejeição: " if status >= "200" else ""
+    prefix = "Rejeição: " if int(status) >= 200 else ""
     return f"{prefix}{text}{f' [{detail}]' if detail else ''}"[:REASON_MAX]
 
 
