@@ -18,6 +18,7 @@ from apps.fiscal_docs import authority, schemas
 from apps.fiscal_docs.authority import Answer, AuthorityUnavailable, AuthorityUnreachable
 from apps.fiscal_docs.documents import draft
 from apps.fiscal_docs.lifecycle import (
+    DENIED,
     EVENT_ALREADY_THERE,
     EVENT_REGISTERED,
     NUMBER_VOIDED,
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 # Ask, void, ask again (the number was used after all: our own late request), cancel. More rounds would go in circles.
 UNDO_ROUNDS_MAX = 4
+
+# A question may be refused (the certificate, the schema, too many questions): that says nothing about the key.
+KNOWN_ABOUT_A_KEY = frozenset({Outcome.AUTHORISED, Outcome.CANCELLED, Outcome.UNKNOWN_KEY})
 
 T = TypeVar("T")
 
@@ -64,9 +68,14 @@ def _consult(document: Document) -> Answer:
     answer = authority.consult(
         access_key=document.access_key or "", environment=document.environment, certificate_id=_certificate(document)
     )
-    if outcome_of(answer.status) is Outcome.UNAVAILABLE:
-        raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
+    told = outcome_of(answer.status) in KNOWN_ABOUT_A_KEY or answer.status in DENIED
+    if not told or _about_another(document, answer):
+        raise AuthorityUnavailable(f"asked by key, and not told: {answer.status} {answer.reason}")
     return answer
+
+
+def _about_another(document: Document, answer: Answer) -> bool:
+    return answer.key not in ("", document.access_key)
 
 
 def _issued(document: Document, answer: Answer, *, status: str = "100") -> dict[str, Any]:
@@ -129,6 +138,8 @@ def _noter(step_key: str, attempt: int, now: datetime) -> Noter:
 
 def _decided(document: Document, answer: Answer, noted: Noter) -> dict[str, Any]:
     kind, said = outcome_of(answer.status), f"{answer.status} {answer.reason}"
+    if _about_another(document, answer):
+        raise UnknownOutcome(f"the answer is about another document: {said}")
     if kind is Outcome.AUTHORISED:
         return _issued(document, answer)
     if kind is Outcome.DUPLICATE:
@@ -204,6 +215,8 @@ def cancel(*, step_key: str, now: datetime) -> dict[str, Any]:
     if document.state == State.CANCELLED:
         return {"status": "135", "reason": "recorded before", "protocol": "", "at": "", "answer_xml": ""}
     answer = authority.send_event(signed=_bytes(document, BlobKind.EVENT), certificate_id=_certificate(document))
+    if _about_another(document, answer):
+        raise UnknownOutcome(f"the answer is about another document: {answer.status} {answer.reason}")
     if answer.status in EVENT_ALREADY_THERE:
         found = _cancelled(_consult(document))
         if found is None:

@@ -14,6 +14,7 @@ from apps.fiscal_docs.sandbox.faults import Action, Fault
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent, SandboxVoidedRange
 from apps.fiscal_docs.signature import verify
 from tests.integration.fiscal_docs.conftest import Company
+from tests.integration.fiscal_docs.test_transmission import with_number_again
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fiscal_docs"])  # what it empties afterwards
 
@@ -189,6 +190,32 @@ class TestUndo:
         outcome = transmission._void(journal.read("a"), company.now)
         assert outcome["status"] == "241"
         assert company.undo("a")["undone"] == "cancelled"
+
+    def test_of_an_authorised_document_waits_while_the_authority_refuses_the_question(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """280 (the certificate of the connection) and the like say nothing about the key: the document may be valid."""
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
+        sandbox.faults.add(Fault(action=Action.STATUS, service="NFeConsultaProtocolo4", status="280", times=2))
+        with pytest.raises(fiscal.AuthorityUnavailable, match="280"):
+            company.undo("a")
+        sandbox.faults.clear()
+        assert company.undo("a")["undone"] == "cancelled"
+
+    @pytest.mark.parametrize("status", ["562", "301"])
+    def test_of_a_number_that_is_used_but_not_by_our_document_leaves_nothing_to_undo(
+        self, company: Company, sandbox: fiscal.RunningSandbox, status: str
+    ) -> None:
+        company.issue("a")
+        with_number_again(company)
+        company.prepare("b")
+        with pytest.raises(fiscal.NumberConflict):
+            company.transmit("b")
+        sandbox.faults.add(Fault(action=Action.STATUS, service="NFeConsultaProtocolo4", status=status, times=2))
+        assert company.undo("b")["undone"] == "abandoned"
 
     def test_past_the_deadline_says_that_a_return_document_is_needed(
         self, company: Company, sandbox: fiscal.RunningSandbox
