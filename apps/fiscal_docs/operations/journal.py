@@ -8,12 +8,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
-from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent
+from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent, Issuer
 
 Kept = tuple[BlobKind, bytes]
 
@@ -90,6 +91,18 @@ def life(document: Document) -> Life:
 
 def has(document: Document, fact: Fact) -> bool:
     return DocumentEvent.objects.filter(document=document, fact=fact).exists()
+
+
+def acting_certificate(document: Document) -> UUID:
+    """The certificate that acts for the document now: its issuer's. Its own may be out of date, or revoked, by then.
+
+    Raises NothingPrepared.
+    """
+    issuers = Issuer.objects.filter(pk__in=[document.issuer_id] if document.issuer_id else [])
+    acting = issuers.values_list("certificate_id", flat=True).first() or document.certificate_id
+    if acting is None:
+        raise NothingPrepared(f"Nothing was prepared for step {document.step_key}.")
+    return acting
 
 
 # --- Writing ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Taking back: cancel, void, tombstone, and what the authority no longer allows. Against the real sandbox."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import transaction
@@ -10,6 +10,7 @@ from apps.fiscal_docs import public as fiscal
 from apps.fiscal_docs import schemas, transmission
 from apps.fiscal_docs.models import BlobKind, NumberRange
 from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.sandbox.certificates import A1_VALID, make_test_a1
 from apps.fiscal_docs.sandbox.faults import Action, Fault
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent, SandboxVoidedRange
 from apps.fiscal_docs.signature import verify
@@ -19,6 +20,12 @@ from tests.integration.fiscal_docs.test_transmission import with_number_again
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fiscal_docs"])  # what it empties afterwards
 
 EVENT = "NFeRecepcaoEvento4"
+
+
+def install(company: Company, key, *, until: datetime) -> None:
+    """Give the company another certificate, which is its active one from now on."""
+    file, password = make_test_a1(cnpj=company.cnpj, name="BILHETERIA EXEMPLO LTDA", now=until - A1_VALID, key=key)
+    company.commit(fiscal.import_certificate, issuer_cnpj=company.cnpj, pkcs12_bytes=file, password=password)
 
 
 class TestCancel:
@@ -65,6 +72,26 @@ class TestCancel:
             company.cancel("a")
         assert company.state("a") == "AUTHORISED"
         assert "CANCEL_DENIED" in company.facts("a")
+
+    def test_at_once_is_registered_though_our_clock_is_behind_the_authoritys(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """An event from before the authorisation is refused (579)."""
+        sandbox.set_clock(lambda: company.now + timedelta(seconds=40))
+        company.issue("a")
+        assert company.cancel("a")["state"] == "CANCELLED"
+
+    def test_is_signed_by_the_certificate_of_today_when_the_documents_own_is_out_of_date(
+        self, company: Company, sandbox: fiscal.RunningSandbox, rsa_key
+    ) -> None:
+        install(company, rsa_key, until=company.now + timedelta(minutes=10))
+        company.issue("a")
+        company.prepare("b")
+        install(company, rsa_key, until=company.now + timedelta(days=300))
+        company.now += timedelta(minutes=20)
+        sandbox.set_clock(lambda: company.now)
+        assert company.cancel("a")["state"] == "CANCELLED"
+        assert company.undo("b")["undone"] == "voided"
 
     def test_of_a_document_that_is_not_authorised_is_refused(self, company: Company) -> None:
         company.prepare("a")
