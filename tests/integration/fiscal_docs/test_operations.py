@@ -99,6 +99,26 @@ class TestTogether:
         assert sorted(at_once(*[job(f"s{n}") for n in range(12)])) == list(range(2, 14))
         assert NumberRange.objects.get(kind="65").next_number == 14
 
+    def test_go_on_in_the_next_series_when_the_last_numbers_of_one_are_taken(self, company: Company) -> None:
+        company.prepare("warm")
+        (series,) = NumberRange.objects.filter(kind="65")
+        NumberRange.objects.filter(pk=series.pk).update(next_number=keys.NUMBER_MAX - 1)
+        for number in (2, 3):
+            NumberRange.objects.create(
+                issuer=series.issuer,
+                environment=series.environment,
+                kind="65",
+                series=number,
+                next_number=keys.NUMBER_MAX - 1 if number == 2 else 1,
+            )
+
+        def job(step: str) -> Callable[[], Any]:
+            return lambda: (company.prepare(step)["series"], company.prepare(step)["number"])
+
+        last = [keys.NUMBER_MAX - 1, keys.NUMBER_MAX]
+        expected = [(1, number) for number in last] + [(2, number) for number in last] + [(3, n) for n in range(1, 5)]
+        assert sorted(at_once(*[job(f"s{n}") for n in range(8)]), key=str) == sorted(expected, key=str)
+
     def test_the_same_step_twice_is_one_document(self, company: Company) -> None:
         company.prepare("warm")
         first, second = at_once(lambda: company.prepare("a"), lambda: company.prepare("a"))
