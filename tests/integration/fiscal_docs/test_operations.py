@@ -234,12 +234,19 @@ class TestCertificates:
         assert certificates._unseal(bytes(row.sealed_password), row.fingerprint)
 
     @pytest.mark.parametrize(
-        ("cnpj", "password"), [(OTHER_CNPJ, None), (CNPJ, "wrong")], ids=["another company's", "wrong password"]
+        ("cnpj", "password", "since"),
+        [
+            (OTHER_CNPJ, None, timedelta(0)),
+            (CNPJ, "wrong", timedelta(0)),
+            (CNPJ, None, timedelta(days=-366)),
+            (CNPJ, None, timedelta(days=2)),
+        ],
+        ids=["another company's", "wrong password", "last year's", "not yet valid"],
     )
     def test_are_refused_when_they_cannot_be_used(
-        self, company: Company, rsa_key: rsa.RSAPrivateKey, cnpj: str, password: str | None
+        self, company: Company, rsa_key: rsa.RSAPrivateKey, cnpj: str, password: str | None, since: timedelta
     ) -> None:
-        pfx, right = make_test_a1(cnpj=cnpj, name="X", now=company.now, key=rsa_key)
+        pfx, right = make_test_a1(cnpj=cnpj, name="X", now=company.now + since, key=rsa_key)
         with pytest.raises(fiscal.CertificateUnreadable):
             company.commit(fiscal.import_certificate, issuer_cnpj=CNPJ, pkcs12_bytes=pfx, password=password or right)
         assert Certificate.objects.count() == 1
