@@ -10,7 +10,6 @@ class Migration(migrations.Migration):
     dependencies = [("fiscal_docs", "0002_append_only")]
 
     operations = [
-        migrations.RunSQL("SET LOCAL lock_timeout = '3s'", migrations.RunSQL.noop),
         migrations.AlterField(
             model_name="document",
             name="protocol",
