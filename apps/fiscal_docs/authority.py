@@ -9,8 +9,10 @@ Nothing is repeated here. Three things can go wrong, and they differ:
 import http.client
 import os
 import re
+import socket
 import ssl
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +35,7 @@ ANSWER_BYTES_MAX = 2 * 1024 * 1024  # an answer about one document is a few kB; 
 STATUS, PROTOCOL = re.compile(r"[0-9]{3,4}"), re.compile(r"[0-9]{15}|[0-9]{17}")  # TStat and TProt of the layout
 CANCELLATIONS = frozenset({"110111", "110112"})  # the second one: by substitution, which others may have sent
 ENCODING = re.compile(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""")
+LAST_WAIT_S = 0.001  # zero would mean: do not wait, and raise something else
 BATCH_DONE = "128"
 BATCH_ID = "1"  # one document a batch: the number means nothing to anybody
 SOAP = "http://www.w3.org/2003/05/soap-envelope"
@@ -130,10 +133,23 @@ def _post(service: str, content: bytes, own: Identity) -> tuple[int, bytes]:
             _envelope(service, content),
             {"Content-Type": f'application/soap+xml; charset=utf-8; action="{action}"', "Connection": "close"},
         )
+        until, sock = time.monotonic() + timeout_s, connection.sock
         response = connection.getresponse()
-        return response.status, response.read(ANSWER_BYTES_MAX)
+        return response.status, _read(response, sock, until)
     finally:
         connection.close()
+
+
+def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float) -> bytes:
+    """The answer's body. The timeout is for the whole of it: each byte of one that trickles in would come in time."""
+    read = bytearray()
+    while len(read) < ANSWER_BYTES_MAX:
+        sock.settimeout(max(until - time.monotonic(), LAST_WAIT_S))
+        part = response.read1(ANSWER_BYTES_MAX - len(read))
+        if not part:
+            break
+        read += part
+    return bytes(read)
 
 
 def _in_utf8(answer: bytes) -> bytes:

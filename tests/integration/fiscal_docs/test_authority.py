@@ -1,6 +1,7 @@
 """What an authority may answer besides the everyday, made by hand and sent over the real wire."""
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,28 @@ class TestAnAnswerThatSaysNothing:
         outcome = fiscal.ask_authority(step_key="a", now=company.now)
         assert outcome
         assert company.record("a", outcome)["state"] == "AUTHORISED"
+
+    def test_that_trickles_in_is_not_waited_for_for_ever(
+        self, company: Company, sandbox: fiscal.RunningSandbox, settings: Any
+    ) -> None:
+        """Each byte comes in time. The authority goes on for as long as we listen, and then ends well."""
+        settings.FISCAL_AUTHORITY_TIMEOUT_S = 1
+        company.prepare("a")
+
+        def trickle(handler: Any, _service: str, answer: bytes) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(b"<answer>")
+            for _ in range(100):
+                handler.wfile.write(b" ")
+                time.sleep(0.05)
+            handler.wfile.write(answer + b"</answer>")
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(server._Handler, "_send", trickle)
+            with pytest.raises(UnknownOutcome, match="TimeoutError"):
+                company.transmit("a")
+        assert company.state("a") == "UNKNOWN"
 
     def test_about_another_key_is_no_answer_to_a_question(self, company: Company, rewrite) -> None:
         company.issue("a")
