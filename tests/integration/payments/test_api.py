@@ -53,6 +53,8 @@ class TestSaveCard:
             ({"number": 4242424242424242}, "R001", "number"),
             ({"exp_month": "12"}, "R001", "exp_month"),
             ({"number": "4" * 41}, "R001", "number"),
+            ({"expiry": "12/30"}, "R001", "expiry"),
+            ({"4242424242424242": "a card"}, "R001", "(no name)"),
         ],
     )
     def test_names_what_is_wrong_without_quoting_it(self, change: dict[str, Any], code: str, field: str) -> None:
@@ -141,6 +143,7 @@ class TestPay:
             ({"card": "4242424242424242"}, "card"),
             ({"reference": "x" * 101}, "reference"),
             ({"reference": "a\u0007b"}, "reference"),
+            ({"currency": "USD"}, "currency"),
         ],
     )
     def test_a_malformed_request_is_refused_and_nothing_is_written(self, change: dict[str, Any], field: str) -> None:
