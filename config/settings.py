@@ -114,10 +114,7 @@ def _replica() -> dict[str, Any]:
     )
     _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
-    # A host that vanishes sends no end of its connections, and without limits a question waits for it for 15 minutes, one
-    # that it has received for two hours: so long for what was sent, and for an answer while it does not even answer probes.
-    vanished = {"tcp_user_timeout": "3000", "keepalives_idle": "3", "keepalives_interval": "1", "keepalives_count": "3"}
-    options = {"connect_timeout": "2", **vanished, **server["OPTIONS"], **base["OPTIONS"]}
+    options = {"connect_timeout": "2", **connect.VANISHES, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
 
