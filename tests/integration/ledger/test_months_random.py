@@ -28,8 +28,16 @@ STEPS = 160
 JUMPS = [timedelta(hours=3), timedelta(days=1), timedelta(days=9), timedelta(days=40), timedelta(hours=23, minutes=59)]
 # How often each command is drawn.
 WEIGHTS = {
-    **{"line": 12, "transfer": 6, "held": 4, "roll_up": 4, "chain": 5},
-    **{"archive": 5, "back": 1, "drop": 1, "wait": 5, "look": 6},
+    "line": 12,
+    "transfer": 6,
+    "held": 4,
+    "roll_up": 4,
+    "chain": 5,
+    "archive": 5,
+    "back": 1,
+    "drop": 1,
+    "wait": 5,
+    "look": 6,
 }
 _TABLES = "SELECT relname FROM pg_class WHERE relname ~ '^ledger_transaction_20(27|28|29|30)[0-9]{2}$' AND relkind = 'r'"
 
