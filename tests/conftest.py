@@ -150,7 +150,6 @@ _EMPTY = """
 DO $$
 DECLARE
     part text;
-    has_rows boolean;
 BEGIN
     SET LOCAL session_replication_role = replica;  -- foreign keys do not matter when everything goes
     FOR part IN
@@ -159,10 +158,7 @@ BEGIN
           AND relname NOT IN ('django_migrations', 'django_content_type', 'auth_permission')
           AND pg_relation_size(oid) > 0
     LOOP
-        EXECUTE 'SELECT EXISTS (SELECT FROM ' || part || ')' INTO has_rows;
-        IF has_rows THEN
-            EXECUTE 'DELETE FROM ' || part;
-        END IF;
+        EXECUTE 'DELETE FROM ' || part;
     END LOOP;
 END $$
 """
