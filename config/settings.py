@@ -114,7 +114,10 @@ def _replica() -> dict[str, Any]:
     )
     _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
-    options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
+    # A host that vanishes sends no end of its connections, and without limits a question waits for it for 15 minutes, one
+    # that it has received for two hours: so long for what was sent, and for an answer while it does not even answer probes.
+    vanished = {"tcp_user_timeout": "3000", "keepalives_idle": "3", "keepalives_interval": "1", "keepalives_count": "3"}
+    options = {"connect_timeout": "2", **vanished, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
 
@@ -157,10 +160,8 @@ SAGA_KEEP_DAYS = env.whole("SAGA_KEEP_DAYS", 365)
 SAGA_ARCHIVE_DIR = env.text("SAGA_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # Actions on runs that a second person must approve: names of actions (retry, compensate, skip, handle), and an amount at
 # risk above which any action needs it, for example compensate,skip,10000.00. Empty: none does.
-SAGA_FOUR_EYES = env.words("SAGA_FOUR_EYES")
-for _word in SAGA_FOUR_EYES:
-    if not re.fullmatch(r"retry|compensate|skip|handle|[0-9]{1,20}([.][0-9]{2})?", _word):
-        raise ImproperlyConfigured(f"SAGA_FOUR_EYES holds {_word!r}, which is neither an action nor an amount.")
+_ACTION = r"retry|compensate|skip|handle|[0-9]{1,20}([.][0-9]{2})?"
+SAGA_FOUR_EYES = env.words("SAGA_FOUR_EYES", each=_ACTION, what="an action or an amount")
 # A schema registry with Confluent's API, for example https://registry.example.com/apis/ccompat/v7. With it, event topics
 # carry Avro; without it, everything is JSON.
 SCHEMA_REGISTRY_URL = env.text("SCHEMA_REGISTRY_URL")
@@ -221,6 +222,8 @@ LEDGER_MONTHS_ONLINE = env.whole("LEDGER_MONTHS_ONLINE", 0)
 LEDGER_ARCHIVE_DIR = env.text("LEDGER_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # How an exported statement (OFX) names the bank: its number (COMPE or ISPB), at most nine characters.
 LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "one to nine letters and digits")
+# Reversals by hand of more than this amount wait for a second person, for example 1000.00; 0.00: all do; empty: none.
+LEDGER_FOUR_EYES = env.amount("LEDGER_FOUR_EYES", "0.00") if env.text("LEDGER_FOUR_EYES") else None
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
@@ -346,6 +349,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.common.openapi.tell_refusals"],
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
         "ModeEnum": ["wait", "refuse"],  # of a use case's pause
@@ -376,7 +380,6 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
 }
 
 LOGGING = {
