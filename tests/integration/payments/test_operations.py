@@ -340,6 +340,35 @@ class TestAnswers:
             self.record(self.result(view, **changes))
 
 
+    def test_an_approval_of_another_amount_is_refused_and_the_payment_waits(self) -> None:
+        view = world.authorise()
+        with pytest.raises(results.UnknownOperation):
+            self.record(self.result(view, amount=Decimal("5.00")))
+        assert (state(), operation("authorise").status) == ("PENDING", "REQUESTED")
+
+    @pytest.mark.parametrize(
+        ("said", "kept"),
+        [
+            ({}, ("rejected", "")),
+            ({"error_code": "c" * 41, "error_message": "m" * 301}, ("c" * 40, "m" * 300)),
+            (
+                {"error_code": "blocked", "error_message": f"The card {world.GOOD} is blocked."},
+                ("blocked", "The card ****4242 is blocked."),
+            ),
+        ],
+    )
+    def test_a_refusal_in_whatever_words_is_kept_and_shows_no_card_number(
+        self, said: dict[str, object], kept: tuple[str, str]
+    ) -> None:
+        view = world.authorise()
+        result = self.result(view, status="rejected", amount=Decimal("5.00"), **said)
+        self.record(result)
+        row = Payment.objects.get()
+        assert (row.state, (row.error_code, row.error_message)) == ("REJECTED", kept)
+        told = results.answer_of(result)
+        assert (told["error_code"], told["error_message"]) == kept
+
+
 class TestAskOverdue:
     def test_asks_again_about_merchants_payments_alone_and_not_for_ever(self) -> None:
         card = world.save_card(world.ANSWERED_LATE)
