@@ -8,6 +8,8 @@ import pytest
 from django.db import connection, transaction
 from pytest_django import Settings
 
+from apps.idempotency.models import IdempotencyKey
+from apps.idempotency.operations import _fingerprints as fingerprints
 from apps.payments import public as payments
 from apps.payments import vault
 from apps.payments.models import CardToken
@@ -136,3 +138,13 @@ class TestNoCardNumberIsStored:
         with connection.cursor() as cursor:
             columns = connection.introspection.get_table_description(cursor, "payments_cardtoken")
         assert not any("cvv" in column.name or "code" in column.name for column in columns)
+
+    def test_the_cvv_cannot_be_guessed_from_what_an_idempotency_key_remembers(self) -> None:
+        """Three digits are a thousand guesses for somebody with the database and the secret."""
+        client, _ = world.merchant()
+        card = {"number": self.NUMBER, "exp_month": 12, "exp_year": 2030, "cvv": self.CVV}
+        body = {"amount": "10.50", "card": card}
+        client.post("/payments", body, format="json", HTTP_IDEMPOTENCY_KEY="k")
+        kept = IdempotencyKey.objects.get()
+        guesses = ({**body, "card": {**card, "cvv": f"{guess:03d}"}} for guess in range(1000))
+        assert not any(bytes(kept.fingerprint) in fingerprints(kept.route, guess) for guess in guesses)
