@@ -222,3 +222,18 @@ class TestRaces:
             outcomes = in_threads(lambda: self.work(before_commit=lambda: None))
         assert isinstance(outcomes[0], idempotency.IdempotencyInFlight)
         assert Customer.objects.count() == 0
+
+    def test_a_key_that_is_forgotten_while_it_is_repeated_is_asked_for_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        begin(now=NOW - operations.KEPT_FOR - timedelta(seconds=1))
+        insert = operations._insert
+
+        def insert_then_purge(row: IdempotencyKey) -> bool:
+            inserted = insert(row)
+            assert in_threads(lambda: operations.purge(now=NOW)) == [1]
+            return inserted
+
+        with monkeypatch.context() as patched:
+            patched.setattr(operations, "_insert", insert_then_purge)
+            with pytest.raises(idempotency.IdempotencyInFlight):
+                begin()
+        assert isinstance(begin(), idempotency.Begun)
