@@ -41,12 +41,16 @@ def _refuse_default_password(name: str, url: str) -> None:
         raise ImproperlyConfigured(f"{name} carries a default password. Set one of your own.")
 
 
+def _hard_to_guess(name: str, value: str) -> str:
+    if not EMBEDDED and (len(value) < 32 or value in DEFAULT_PASSWORDS):
+        raise ImproperlyConfigured(f"{name} is too short or well known: set at least 32 random characters.")
+    return value
+
+
 def _secret(name: str, file_name: str) -> str:
     value = env.text(name)
     if value:
-        if not EMBEDDED and (len(value) < 32 or value in DEFAULT_PASSWORDS):
-            raise ImproperlyConfigured(f"{name} is too short or well known: set at least 32 random characters.")
-        return value
+        return _hard_to_guess(name, value)
     if EMBEDDED:
         return embedded.generated_secret(DATA_DIR / file_name)
     raise ImproperlyConfigured(f"{name} is missing. Outside the embedded mode it has no default.")
@@ -54,9 +58,12 @@ def _secret(name: str, file_name: str) -> str:
 
 # --- Secrets --------------------------------------------------------------------------------------------------------
 SECRET_KEY = _secret("SECRET_KEY", "secret_key")
-# Keys of the card vault, newest first, comma separated; the newest encrypts, the others still decrypt.
+# Keys that it replaced, comma separated: sessions, Idempotency-Keys and sealed certificates of their time are still known.
+SECRET_KEY_FALLBACKS = [_hard_to_guess("SECRET_KEY_FALLBACKS", word) for word in env.words("SECRET_KEY_FALLBACKS")]
+# Keys of the card vault, newest first, comma separated; the newest encrypts, the others still decrypt. Each is looked at by
+# itself: an empty one in front would encrypt every card with a key that everybody can compute.
 VAULT_KEYS = [
-    base64.urlsafe_b64encode(hashlib.sha256(part.encode()).digest()).decode()
+    base64.urlsafe_b64encode(hashlib.sha256(_hard_to_guess("VAULT_KEYS", part.strip()).encode()).digest()).decode()
     for part in _secret("VAULT_KEYS", "vault_key").split(",")
 ]
 

@@ -20,11 +20,14 @@ GOOD = {
 }
 
 
-def start(**changes: str) -> tuple[int, str]:
+LOOK = "import config.settings as s; print(s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG)"
+
+
+def start(look: str = LOOK, **changes: str) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     environment |= {name: value for name, value in {**GOOD, **changes}.items() if value}
     done = subprocess.run(
-        [sys.executable, "-c", "import config.settings as s; print(s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG)"],
+        [sys.executable, "-c", look],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -45,6 +48,9 @@ class TestServerMode:
             ({"SECRET_KEY": ""}, "SECRET_KEY is missing"),
             ({"SECRET_KEY": "short"}, "SECRET_KEY is too short"),
             ({"VAULT_KEYS": ""}, "VAULT_KEYS is missing"),
+            ({"VAULT_KEYS": f",{GOOD['VAULT_KEYS']}"}, "VAULT_KEYS is too short"),
+            ({"VAULT_KEYS": f"{GOOD['VAULT_KEYS']},short"}, "VAULT_KEYS is too short"),
+            ({"SECRET_KEY_FALLBACKS": f"{GOOD['SECRET_KEY']},short"}, "SECRET_KEY_FALLBACKS is too short"),
             ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL is missing"),
             ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
             ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL begins with postgresql://"),
@@ -65,3 +71,9 @@ class TestServerMode:
         code, last = start(**changes)
         assert code != 0
         assert says in last
+
+    def test_keys_that_were_replaced_are_still_known_and_spaces_between_keys_say_nothing(self) -> None:
+        old, new = GOOD["SECRET_KEY"], f"newer-{GOOD['SECRET_KEY']}"
+        look = "import config.settings as s; print(s.SECRET_KEY_FALLBACKS, s.VAULT_KEYS[0] == s.VAULT_KEYS[1])"
+        code, last = start(look, SECRET_KEY=new, SECRET_KEY_FALLBACKS=old, VAULT_KEYS=f"{old}, {old}")
+        assert (code, last) == (0, f"['{old}'] True")

@@ -89,11 +89,11 @@ class TestRaces:
         settings.VAULT_KEYS = [new, old]
 
         def first_gives_up() -> None:
-            with pytest.raises(ZeroDivisionError), transaction.atomic():
+            with transaction.atomic():
                 vault.reencrypt()
                 second.start()
                 wait_for_a_blocked_backend()
-                raise ZeroDivisionError
+                transaction.set_rollback(True)
 
         def reencrypt() -> None:
             with transaction.atomic():
