@@ -339,7 +339,6 @@ class TestAnswers:
         with pytest.raises(results.UnknownOperation):
             self.record(self.result(view, **changes))
 
-
     def test_an_approval_of_another_amount_is_refused_and_the_payment_waits(self) -> None:
         view = world.authorise()
         with pytest.raises(results.UnknownOperation):
