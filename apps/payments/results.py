@@ -94,6 +94,7 @@ def _advance(payment: Payment, operation: PaymentOperation, *, approved: bool, n
     if not approved:
         return _refused(payment, operation, now=now)
     assert operation.amount is not None  # noqa: S101  # only a void has none
+    payment.error_code = payment.error_message = ""  # of an earlier try, under another key
     if operation.kind == Kind.CAPTURE:
         payment.captured_amount += operation.amount
         move(payment, State.CAPTURED, now=now)

@@ -279,6 +279,20 @@ class TestRefund:
         wholly = payments.payment(view.id)
         assert (wholly.state, wholly.refunded_amount) == ("REFUNDED", Decimal("10.50"))
 
+    def test_that_succeeds_after_a_refused_one_leaves_no_error_on_the_payment(self) -> None:
+        view = self.captured()
+        world.refund(view.id, "4", step_key="refused")
+        refused = TestAnswers().result(
+            view, operation_key="refused:refund", kind="refund", status="rejected", error_code="try_later"
+        )
+        TestAnswers().record(refused)
+        assert payments.payment(view.id).error_code == "try_later"
+        world.refund(view.id, "10.50", step_key="again")
+        answer = TestAnswers().result(view, operation_key="again:refund", kind="refund")
+        TestAnswers().record(answer)
+        shown = payments.payment(view.id).to_json()
+        assert (shown["state"], shown["error"]) == ("REFUNDED", None)
+
     def test_counts_what_is_on_its_way(self) -> None:
         view = self.captured()
         world.refund(view.id, "10")
