@@ -121,7 +121,10 @@ def _replica() -> dict[str, Any]:
     )
     _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
-    options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
+    # A host that vanishes sends no end of its connections, and without limits a question waits for it for 15 minutes, one
+    # that it has received for two hours: so long for what was sent, and for an answer while it does not even answer probes.
+    vanished = {"tcp_user_timeout": "3000", "keepalives_idle": "3", "keepalives_interval": "1", "keepalives_count": "3"}
+    options = {"connect_timeout": "2", **vanished, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
 
@@ -353,6 +356,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.common.openapi.tell_refusals"],
     "ENUM_NAME_OVERRIDES": {
         "PaymentState": "apps.payments.models.Payment.State",
         "ModeEnum": ["wait", "refuse"],  # of a use case's pause
@@ -383,7 +387,6 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
 }
 
 LOGGING = {

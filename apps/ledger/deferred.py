@@ -50,7 +50,7 @@ def roll_up(*, now: datetime, limit: int = ROLL_UP_ROWS_MAX) -> int:
     if not refs:
         return 0
     # Accounts before lines, as by who closes a day: the other way round, each of the two would wait for the other.
-    rows.lock_deferred(refs)
+    rows.lock_deferred(refs, now=now)
     taken = rows.fetch(_TAKE.format(which=f"{_OF_ACCOUNTS} AND {_MAY}"), [*rows.columns(refs, 3), now, limit])
     _write(sorted(taken), now=now)
     return len(taken)
@@ -77,12 +77,13 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
         since[ref] = min(dateref, since.get(ref, dateref))
     if not since:
         return
-    books, found = rows.lock_deferred(since)
+    books, found = rows.lock_deferred(since, now=now)
     # Suspended since they were taken: they are put back, and the next call leaves them.
     for refusal in suspensions.heed(since, found, now=now, wait_s=0).values():
         raise refusal
     stored = rows.read_days(since)
-    today = business_date(now).toordinal()
+    # Clocks differ, and who waits for a lock across midnight has a ``now`` of yesterday, but finds lines of the new day.
+    today = max(business_date(now), *(row[7] for row in taken)).toordinal()
     for ref, book in books.items():
         book.load_days(stored[ref], today=today, since=since[ref].toordinal())
     lines = []

@@ -15,9 +15,14 @@ from apps.ledger import public as ledger
 from tests.browser.conftest import PASSWORD, OpenPage, log_in
 from tests.browser.test_accessibility import look
 from tests.integration.ledger.conftest import ANA, BOB, LIMITED, line, money, move, open_bank, post
+from tests.integration.ledger.test_reconciliation import damage
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = f"/admin/accounts/{ANA.branch}/{ANA.account}/{ANA.currency}/"
+
+
+LABEL_HEIGHTS = """[...document.querySelectorAll('#result_list [data-label]')]
+    .map((cell) => parseFloat(getComputedStyle(cell, '::before').height)).filter((height) => height > 0)"""
 
 
 @pytest.fixture
@@ -63,6 +68,15 @@ class TestAccount:
             assert answer.status == 200, name
             wrong += look(page, name)
         assert wrong == []
+
+    def test_a_list_on_a_phone_breaks_no_label(self, open_page: OpenPage, account: ledger.PostResult) -> None:
+        damage("UPDATE ledger_posting_key SET state = 'TOMBSTONE'")
+        assert ledger.run_check(kind="FULL", now=timezone.now()).differences
+        page = open_page(size="phone")
+        page.goto("/admin/ledger/difference/")
+        heights = page.evaluate(LABEL_HEIGHTS)
+        assert len(heights) > 10
+        assert max(heights) == min(heights)
 
     def test_an_entry_is_found_and_taken_back(self, open_page: OpenPage, account: ledger.PostResult) -> None:
         page = open_page()

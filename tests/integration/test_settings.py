@@ -20,14 +20,11 @@ GOOD = {
 }
 
 
-LOOK = "import config.settings as s; print(s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG)"
-
-
-def start(look: str = LOOK, **changes: str) -> tuple[int, str]:
+def start(what: str = "s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG", **changes: str) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     environment |= {name: value for name, value in {**GOOD, **changes}.items() if value}
     done = subprocess.run(
-        [sys.executable, "-c", look],
+        [sys.executable, "-c", f"import config.settings as s; print({what})"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -41,6 +38,13 @@ def start(look: str = LOOK, **changes: str) -> tuple[int, str]:
 class TestServerMode:
     def test_starts_with_everything_set_and_lets_nobody_in_without_credentials(self) -> None:
         assert start() == (0, "False False")
+
+    def test_waits_seconds_for_a_replica_whose_host_vanished(self) -> None:
+        names = ("connect_timeout", "tcp_user_timeout", "keepalives_idle")
+        what = ", ".join(f"s.DATABASES['replica']['OPTIONS']['{name}']" for name in names)
+        url = "postgresql://lastro:correct-horse-battery@replica/lastro?tcp_user_timeout=9000"
+        assert start(what, DATABASE_REPLICA_URL=url) == (0, "2 9000 3")
+        assert start(what, DATABASE_REPLICA_URL=url.partition("?")[0]) == (0, "2 3000 3")
 
     @pytest.mark.parametrize(
         ("changes", "says"),
@@ -74,6 +78,6 @@ class TestServerMode:
 
     def test_keys_that_were_replaced_are_still_known_and_spaces_between_keys_say_nothing(self) -> None:
         old, new = GOOD["SECRET_KEY"], f"newer-{GOOD['SECRET_KEY']}"
-        look = "import config.settings as s; print(s.SECRET_KEY_FALLBACKS, s.VAULT_KEYS[0] == s.VAULT_KEYS[1])"
+        look = "s.SECRET_KEY_FALLBACKS, s.VAULT_KEYS[0] == s.VAULT_KEYS[1]"
         code, last = start(look, SECRET_KEY=new, SECRET_KEY_FALLBACKS=old, VAULT_KEYS=f"{old}, {old}")
         assert (code, last) == (0, f"['{old}'] True")

@@ -230,7 +230,7 @@ def _context(entry: ledger.EntryView) -> dict[str, Any]:
         "verdict": verdict_of(entry),
         "order": order_of(first.description),
         "run": run,
-        "notes": notes_of(entry.tracekey),
+        "notes": notes_of(entry),
         "details": [line.details for line in entry.lines if line.details],
     }
 
@@ -268,9 +268,12 @@ def run_of(entry: ledger.EntryView) -> saga.RunState | None:
     return None
 
 
-def notes_of(tracekey: UUID) -> list[LogEntry]:
-    """Who did something about it, and why, the newest first."""
-    rows = LogEntry.objects.filter(object_id=str(tracekey)).select_related("user").order_by("-action_time")
+def notes_of(entry: ledger.EntryView) -> list[LogEntry]:
+    """Who did something about it, and why, the newest first; of a reversal made here, who made it."""
+    keys = [str(entry.tracekey)]
+    if entry.reverses is not None and entry.tracekey == reversal_key(entry.reverses):
+        keys.append(str(entry.reverses))
+    rows = LogEntry.objects.filter(object_id__in=keys).select_related("user").order_by("-action_time")
     return list(rows[:NOTES_MAX])
 
 

@@ -1,6 +1,6 @@
 """The page of an account and of an entry: who may see and act, what they tell, and that a reversal is posted once."""
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.pages.account import as_amount
-from apps.common.clock import business_date
+from apps.common.clock import BUSINESS_ZONE, business_date
 from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, fund, line, money, move, open_bank, post
@@ -161,6 +161,14 @@ class TestStatement:
             ("1284.5", "1284.50"),
             ("R$ 1.284,50", "1284.50"),
             ("1,284.50", "1284.50"),
+            ("1,284", "1284.00"),
+            ("1.284", "1284.00"),
+            ("1,284,000", "1284000.00"),
+            ("R$ 1.284.000,00", "1284000.00"),
+            ("12,5", "12.50"),
+            ("1.2345", None),
+            ("12,34,56", None),
+            ("1.284.50", None),
             ("0", None),
             ("NaN", None),
             ("x", None),
@@ -205,6 +213,28 @@ class TestHolds:
         assert seen == ["h4", "h3", "h2", "h1", "h0"]
         assert query == ""
 
+    @pytest.mark.parametrize("ended", [0, 1, 3])
+    def test_those_that_are_open_are_paged_before_them(
+        self, chief: Client, moved: ledger.PostResult, monkeypatch: Any, ended: int
+    ) -> None:
+        from apps.backoffice.pages import account
+
+        monkeypatch.setattr(account, "HOLDS_SHOWN", 2)
+        now = timezone.now()
+        for number in range(5 + ended):
+            with transaction.atomic():
+                ledger.hold(key=f"h{number}", branch=ANA.branch, account=ANA.account, amount=money(1), now=now)
+                if number < ended:
+                    ledger.void_hold(key=f"h{number}", now=now + timedelta(seconds=number))
+        seen, query = [], "tab=holds"
+        while query:
+            page = chief.get(f"{account_url()}?{query}")
+            seen += [hold.key for hold, _ in page.context["all_holds"]]
+            query = page.context["older"]
+        open_ones = [f"h{number}" for number in range(4 + ended, ended - 1, -1)]
+        assert seen == [*open_ones, *(f"h{number}" for number in range(ended - 1, -1, -1))]
+        assert chief.get(account_url(tab="holds", after="open:odd")).status_code == 422
+
 
 class TestReversal:
     def test_is_shown_before_and_posted_once_with_its_reason(self, chief: Client, moved: ledger.PostResult) -> None:
@@ -222,6 +252,10 @@ class TestReversal:
         assert (note.user.get_username(), note.change_message) == ("chief", WHY)
         text = chief.get(entry_url(moved)).content.decode()
         assert "it was taken back already" in text
+        assert WHY in text
+        reversal = ledger.entry(moved.tracekey).reversed_by
+        text = chief.get(reverse("admin:backoffice_entry", args=[reversal])).content.decode()
+        assert "chief" in text
         assert WHY in text
         assert "taken back" in chief.get(account_url()).content.decode()
 
@@ -340,6 +374,23 @@ class TestDeferred:
         head = chief.get(account_url(fees)).context["head"]
         assert (head.posted, head.waiting) == (money(3), money(3))
         assert b"rolled up later" in chief.get(entry_url(posting)).content
+
+    def test_a_line_that_is_rolled_up_after_midnight_was_not_dated_back(self, chief: Client, db: None) -> None:
+        midnight = datetime.combine(business_date(timezone.now()), time(), BUSINESS_ZONE)
+        open_bank(now=midnight - timedelta(days=9))
+        fees = ledger.AccountRef("0001", "FEES")
+        with transaction.atomic():
+            ledger.open_account(branch=fees.branch, account=fees.account, min_balance=None, deferred=True, now=midnight)
+        for days_back in (0, 1):
+            day = business_date(midnight) - timedelta(days=1 + days_back)
+            post(line(fees, "C", 3, dateref=day), now=midnight - timedelta(seconds=1))
+        with transaction.atomic():
+            ledger.roll_up(now=midnight + timedelta(seconds=1))
+        days = chief.get(account_url(fees)).context["statement"]
+        assert [(day.count.later, [each.line.back_dated for each in day.lines]) for day in days] == [
+            (0, [False]),
+            (1, [True]),
+        ]
 
     def test_a_quiet_account_says_so(self, chief: Client, moved: ledger.PostResult) -> None:
         page = chief.get(account_url(CLEARING))
