@@ -16,7 +16,7 @@ class Command(BaseCommand):
     """Edge: batch after batch until nothing is under an older key."""
 
     help = (
-        "Encrypt every saved card with the newest of VAULT_KEYS. Run it when every process has been started with the new "
+        "Encrypt every saved card with the vault's newest key. Run it when every process has been started with the new "
         "key in front: one that still has it behind saves cards under the old one. Safe to repeat and to interrupt."
     )
 
@@ -28,4 +28,4 @@ class Command(BaseCommand):
                 break
             total += cards
             self.stdout.write(f"{total} cards")
-        self.stdout.write(f"{total} cards were encrypted anew. No card is under an older key: they may leave VAULT_KEYS.")
+        self.stdout.write(f"{total} cards were encrypted anew. No card is under an older key: those may go.")
