@@ -87,10 +87,7 @@ def _replica() -> dict[str, Any]:
     )
     secret.refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
-    # A host that vanishes sends no end of its connections, and without limits a question waits for it for 15 minutes, one
-    # that it has received for two hours: so long for what was sent, and for an answer while it does not even answer probes.
-    vanished = {"tcp_user_timeout": "3000", "keepalives_idle": "3", "keepalives_interval": "1", "keepalives_count": "3"}
-    options = {"connect_timeout": "2", **vanished, **server["OPTIONS"], **base["OPTIONS"]}
+    options = {"connect_timeout": "2", **connect.VANISHED, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
 
@@ -317,44 +314,6 @@ REST_FRAMEWORK = {
     "COERCE_DECIMAL_TO_STRING": True,
 }
 
-SPECTACULAR_SETTINGS = {
-    "TITLE": "Lastro",
-    "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
-    "VERSION": "0.1.0",
-    "OAS_VERSION": "3.1.1",
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.common.openapi.tell_refusals"],
-    "ENUM_NAME_OVERRIDES": {
-        "PaymentState": "apps.payments.models.Payment.State",
-        "ModeEnum": ["wait", "refuse"],  # of a use case's pause
-        "SuspensionMode": "apps.ledger.care_models.Suspension.Mode",
-        "OrderStatus": [
-            "PENDING",
-            "RESERVED",
-            "AWAITING_PAYMENT",
-            "PAID",
-            "COMPLETED",
-            "REJECTED",
-            "PAYMENT_NOT_COMPLETED",
-            "CANCELLED",
-            "STUCK",
-        ],
-        "PaymentStatus": ["approved", "rejected", "pending"],
-        "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],
-        "StateEnum": ["PENDING", "UNKNOWN", "AUTHORISED", "CAPTURED", "REFUNDED", "REJECTED", "VOIDED"],  # of a payment
-        "RunGroup": ["open", "live", "in_error", "stuck", "waiting", "held", "slow", "late"],
-        "IncidentStatus": ["OPEN", "HANDLED"],
-        "ActionStatus": ["ASKED", "RUNNING", "DONE", "CANCELLED"],
-        "ActionItemStatus": ["PENDING", "DONE", "REFUSED", "FAILED", "CANCELLED"],
-        "RunAction": ["retry", "compensate", "skip", "handle"],
-        "StepKindEnum": ["COMPENSABLE", "PIVOT", "RETRIABLE"],
-        "WaitKind": ["answer", "call", "retry", "undo", "worker", "pause", "person"],
-    },
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-}
-
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -373,4 +332,5 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
 }
 
+from config.spectacular import SPECTACULAR_SETTINGS  # noqa: E402, F401  # the OpenAPI document
 from config.unfold import UNFOLD  # noqa: E402, F401  # the back office's shell

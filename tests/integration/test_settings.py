@@ -81,3 +81,10 @@ class TestServerMode:
         look = "s.SECRET_KEY_FALLBACKS, s.VAULT_KEYS[0] == s.VAULT_KEYS[1]"
         code, last = start(look, SECRET_KEY=new, SECRET_KEY_FALLBACKS=old, VAULT_KEYS=f"{old}, {old}")
         assert (code, last) == (0, f"['{old}'] True")
+
+
+class TestEmbeddedMode:
+    def test_says_that_its_folder_has_a_blank_in_its_name(self, tmp_path: Path) -> None:
+        """The wheel hands the folder to a shell as it is: PostgreSQL would say that there is no such command."""
+        status, said = start(LASTRO_EMBEDDED="", DATABASE_URL="", DATA_DIR=str(tmp_path / "a folder"))
+        assert (status, "set DATA_DIR to a folder whose path has neither" in said) == (1, True), said
