@@ -194,6 +194,12 @@ class TestIdempotencyKey:
         response = pay(client, key="k", card={**CARD, "number": world.DECLINED})
         assert (response.status_code, response.json()["code"]) == (422, "R013")
 
+    def test_a_security_code_that_was_too_short_and_is_sent_in_full_is_another_request(self) -> None:
+        client, _ = world.merchant()
+        assert pay(client, key="k", card={**CARD, "cvv": "97"}).json()["error"]["code"] == "R206"
+        response = pay(client, key="k")
+        assert (response.status_code, response.json()["code"]) == (422, "R013")
+
     def test_of_another_account_is_another_key(self) -> None:
         for _ in range(2):
             client, _account = world.merchant()
