@@ -8,8 +8,11 @@ Nothing is repeated here. Three things can go wrong, and they differ:
 
 import http.client
 import os
+import re
+import socket
 import ssl
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +26,17 @@ from lxml import etree
 from apps.common.errors import UnknownOutcome
 from apps.common.transactions import durable
 from apps.fiscal_docs.certificates import IDENTITIES_MAX, Identity, identity
-from apps.fiscal_docs.documents.archive import NAMESPACE, cut, document_batch, event_batch, without_declaration
+from apps.fiscal_docs.documents.archive import NAMESPACE, cut, cut_all, document_batch, event_batch, without_declaration
+from apps.fiscal_docs.lifecycle import EVENT_REGISTERED, Outcome, outcome_of
 from apps.fiscal_docs.sandbox import discovery
 from apps.fiscal_docs.signature import read_xml
 
 ANSWER_BYTES_MAX = 2 * 1024 * 1024  # an answer about one document is a few kB; more is not an answer
+STATUS, PROTOCOL = re.compile(r"[0-9]{3,4}"), re.compile(r"[0-9]{15}|[0-9]{17}")  # TStat and TProt of the layout
+CANCELLATIONS = frozenset({"110111", "110112"})  # the second one: by substitution, which others may have sent
+ENCODING = re.compile(rb"""\s*<\?xml[^>]*\sencoding\s*=\s*["']([\w.-]+)""")
+LAST_WAIT_S = 0.001  # zero would mean: do not wait, and raise something else
+BATCH_DONE = "128"
 BATCH_ID = "1"  # one document a batch: the number means nothing to anybody
 SOAP = "http://www.w3.org/2003/05/soap-envelope"
 WSDL = "http://www.portalfiscal.inf.br/nfe/wsdl/"
@@ -50,10 +59,14 @@ class AuthorityUnavailable(ConnectionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the authority said: cStat, xMotivo, protocol and time of the innermost decision, and its exact bytes."""
+    """What the authority said: cStat, xMotivo, protocol and time of the innermost decision, and its exact bytes.
+
+    ``key``: which document it decided on; empty when it decided on none.
+    """
 
     status: str
     reason: str
+    key: str = ""
     protocol: str = ""
     at: str = ""
     digest: str = ""
@@ -120,10 +133,34 @@ def _post(service: str, content: bytes, own: Identity) -> tuple[int, bytes]:
             _envelope(service, content),
             {"Content-Type": f'application/soap+xml; charset=utf-8; action="{action}"', "Connection": "close"},
         )
+        until, sock = time.monotonic() + timeout_s, connection.sock
         response = connection.getresponse()
-        return response.status, response.read(ANSWER_BYTES_MAX)
+        return response.status, _read(response, sock, until)
     finally:
         connection.close()
+
+
+def _read(response: http.client.HTTPResponse, sock: socket.socket, until: float) -> bytes:
+    """The answer's body. The timeout is for the whole of it: each byte of one that trickles in would come in time."""
+    read = bytearray()
+    while len(read) < ANSWER_BYTES_MAX:
+        sock.settimeout(max(until - time.monotonic(), LAST_WAIT_S))
+        part = response.read1(ANSWER_BYTES_MAX - len(read))
+        if not part:
+            break
+        read += part
+    return bytes(read)
+
+
+def _in_utf8(answer: bytes) -> bytes:
+    """An answer in another encoding is written again: its parts go into files of ours."""
+    declared = ENCODING.match(answer)
+    if declared is None or declared[1].upper() in (b"UTF-8", b"UTF8"):
+        return answer
+    try:
+        return etree.tostring(read_xml(answer), encoding="UTF-8")
+    except etree.XMLSyntaxError:
+        return answer  # whoever reads it finds out
 
 
 def _ask(service: str, content: bytes, own: Identity) -> bytes:
@@ -134,7 +171,7 @@ def _ask(service: str, content: bytes, own: Identity) -> bytes:
         raise AuthorityUnreachable(f"{service}: no answer ({type(error).__name__}: {error})") from error
     if status != 200:
         raise AuthorityUnreachable(f"{service}: HTTP status {status}")
-    return answer
+    return _in_utf8(answer)
 
 
 def _tell(service: str, content: bytes, own: Identity) -> bytes:
@@ -147,7 +184,7 @@ def _tell(service: str, content: bytes, own: Identity) -> bytes:
         raise UnknownOutcome(f"{service}: sent, and no answer came ({type(error).__name__}: {error})") from error
     if status != 200:
         raise UnknownOutcome(f"{service}: sent, and HTTP status {status} came instead of an answer")
-    return answer
+    return _in_utf8(answer)
 
 
 def _result(answer: bytes, tag: str) -> etree._Element:
@@ -171,6 +208,21 @@ def _child(element: etree._Element, path: str) -> etree._Element | None:
     return element.find("/".join(f"{{{NAMESPACE}}}{name}" for name in path.split("/")))
 
 
+def _understood(answer: Answer) -> Answer:
+    """Raises UnknownOutcome for what is no code, and for a decision in favour without its protocol."""
+    favourable = outcome_of(answer.status) in (Outcome.AUTHORISED, Outcome.CANCELLED) or answer.status in EVENT_REGISTERED
+    if not STATUS.fullmatch(answer.status) or (favourable and not PROTOCOL.fullmatch(answer.protocol)):
+        raise UnknownOutcome(f"the authority's answer is not understood: {answer.status!r}, protocol {answer.protocol!r}")
+    return answer
+
+
+def _exact(answer: bytes, element: etree._Element | None, tag: str) -> bytes:
+    """The bytes of an element of the answer as they came. Written again when its names have prefixes."""
+    if element is None:
+        return b""
+    return cut(answer, tag) or etree.tostring(element, encoding="UTF-8", xml_declaration=False, with_tail=False)
+
+
 def _of_document(result: etree._Element, answer: bytes) -> Answer:
     """The decision on the document when there is one, else what was said about the whole message."""
     inner = _child(result, "protNFe/infProt")
@@ -178,11 +230,40 @@ def _of_document(result: etree._Element, answer: bytes) -> Answer:
     return Answer(
         status=_text(said, "cStat"),
         reason=_text(said, "xMotivo"),
+        key=_text(inner, "chNFe"),
         protocol=_text(inner, "nProt"),
         at=_text(said, "dhRecbto"),
         digest=_text(inner, "digVal"),
-        xml=cut(answer, "protNFe"),
+        xml=_exact(answer, _child(result, "protNFe"), "protNFe"),
     )
+
+
+def _of_key(result: etree._Element, answer: bytes) -> Answer:
+    """What is known about a key: its protocol, and the one of its events that cancelled it."""
+    protocol = _child(result, "protNFe/infProt")
+    event, event_xml = _cancellation(result, answer)
+    return Answer(
+        status=_text(result, "cStat"),
+        reason=_text(result, "xMotivo"),
+        key=_text(protocol, "chNFe"),
+        protocol=_text(protocol, "nProt"),
+        at=_text(protocol, "dhRecbto") or _text(result, "dhRecbto"),
+        digest=_text(protocol, "digVal"),
+        xml=_exact(answer, _child(result, "protNFe"), "protNFe"),
+        event_status=_text(event, "cStat"),
+        event_protocol=_text(event, "nProt"),
+        event_xml=event_xml,
+    )
+
+
+def _cancellation(result: etree._Element, answer: bytes) -> tuple[etree._Element | None, bytes]:
+    """A document may have other events before it: a letter of correction, a payment linked to it."""
+    for place, found in enumerate(result.findall(f"{{{NAMESPACE}}}procEventoNFe")):
+        event = _child(found, "retEvento/infEvento")
+        if _text(event, "tpEvento") in CANCELLATIONS and _text(event, "cStat") in EVENT_REGISTERED:
+            whole = cut_all(answer, "procEventoNFe")
+            return event, _exact(whole[place] if whole else b"", _child(found, "retEvento"), "retEvento")
+    return None, b""
 
 
 @durable
@@ -200,7 +281,7 @@ def service_status(*, certificate_id: UUID, uf_code: str, environment: str) -> A
 def authorise(*, signed: bytes, certificate_id: UUID) -> Answer:
     """Send one signed document and wait for the decision. Raises UnknownOutcome when none came."""
     answer = _tell("NFeAutorizacao4", document_batch(signed, BATCH_ID), identity(certificate_id))
-    return _of_document(_result(answer, "retEnviNFe"), answer)
+    return _understood(_of_document(_result(answer, "retEnviNFe"), answer))
 
 
 @durable
@@ -212,22 +293,9 @@ def consult(*, access_key: str, environment: str, certificate_id: UUID) -> Answe
     )
     answer = _ask("NFeConsultaProtocolo4", content.encode(), identity(certificate_id))
     try:
-        result = _result(answer, "retConsSitNFe")
+        return _understood(_of_key(_result(answer, "retConsSitNFe"), answer))
     except UnknownOutcome as error:
         raise AuthorityUnreachable(str(error)) from error  # a question changes nothing
-    protocol = _child(result, "protNFe/infProt")
-    event = _child(result, "procEventoNFe/retEvento/infEvento")
-    return Answer(
-        status=_text(result, "cStat"),
-        reason=_text(result, "xMotivo"),
-        protocol=_text(protocol, "nProt"),
-        at=_text(protocol, "dhRecbto") or _text(result, "dhRecbto"),
-        digest=_text(protocol, "digVal"),
-        xml=cut(answer, "protNFe"),
-        event_status=_text(event, "cStat"),
-        event_protocol=_text(event, "nProt"),
-        event_xml=cut(cut(answer, "procEventoNFe"), "retEvento"),
-    )
 
 
 @durable
@@ -237,12 +305,17 @@ def send_event(*, signed: bytes, certificate_id: UUID) -> Answer:
     result = _result(answer, "retEnvEvento")
     inner = _child(result, "retEvento/infEvento")
     said = result if inner is None else inner
-    return Answer(
-        status=_text(said, "cStat"),
-        reason=_text(said, "xMotivo"),
-        protocol=_text(inner, "nProt"),
-        at=_text(inner, "dhRegEvento"),
-        xml=cut(answer, "retEvento"),
+    if inner is None and _text(result, "cStat") == BATCH_DONE:
+        raise UnknownOutcome("the authority's answer holds no decision on the event")
+    return _understood(
+        Answer(
+            status=_text(said, "cStat"),
+            reason=_text(said, "xMotivo"),
+            key=_text(inner, "chNFe"),
+            protocol=_text(inner, "nProt"),
+            at=_text(inner, "dhRegEvento"),
+            xml=_exact(answer, _child(result, "retEvento"), "retEvento"),
+        )
     )
 
 
@@ -251,10 +324,12 @@ def void_number(*, signed: bytes, certificate_id: UUID) -> Answer:
     """Declare a number unused for ever. 102 when done; 241 when it was used after all."""
     answer = _tell("NFeInutilizacao4", signed, identity(certificate_id))
     result = _result(answer, "retInutNFe")
-    return Answer(
-        status=_text(result, "infInut/cStat"),
-        reason=_text(result, "infInut/xMotivo"),
-        protocol=_text(result, "infInut/nProt"),
-        at=_text(result, "infInut/dhRecbto"),
-        xml=cut(answer, "retInutNFe"),
+    return _understood(
+        Answer(
+            status=_text(result, "infInut/cStat"),
+            reason=_text(result, "infInut/xMotivo"),
+            protocol=_text(result, "infInut/nProt"),
+            at=_text(result, "infInut/dhRecbto"),
+            xml=_exact(answer, result, "retInutNFe"),
+        )
     )

@@ -38,7 +38,7 @@ class CertificateUnusable(DomainError):
 
 
 class CertificateUnreadable(DomainError):
-    """The certificate file cannot be used: wrong password, no key inside, or another company's."""
+    """The certificate file cannot be used: wrong password, no key inside, out of date, or another company's."""
 
     code, status = "R413", 422
 
@@ -80,6 +80,8 @@ def import_certificate(*, issuer_cnpj: str, pkcs12_bytes: bytes, password: str, 
     cnpj = cnpj_of(certificate)
     if not CNPJ_PATTERN.fullmatch(cnpj) or cnpj[:CNPJ_BASE] != issuer.cnpj[:CNPJ_BASE]:
         raise CertificateUnreadable("The certificate belongs to another company.")
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise CertificateUnreadable(f"The certificate is not valid now: it ends on {certificate.not_valid_after_utc:%F}.")
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
     own = secrets.token_urlsafe(32).encode()  # stronger than what people choose, and nobody has to remember it
     row, _ = Certificate.objects.get_or_create(

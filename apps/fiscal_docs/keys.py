@@ -15,6 +15,10 @@ CNPJ_PATTERN = re.compile(r"[0-9A-Z]{12}[0-9]{2}")
 NUMBER_MAX = 999_999_999  # nNF has nine digits
 SERIES_MAX = 889  # 890 and above are kept for notes issued by the authority itself and for individuals
 ZERO = ord("0")
+# Random parts that the authority refuses (897): eight times one digit, and eight that follow each other.
+FORBIDDEN_CODES = frozenset(
+    "".join(str((first + step * place) % 10) for place in range(8)) for first in range(10) for step in (0, 1)
+)
 
 
 def check_digit(base: str) -> str:
@@ -77,9 +81,11 @@ def new_key(
 
 
 def _random_code(number: int) -> str:
-    """Eight digits that cannot be guessed from the number (the authority refuses a code that equals it)."""
-    code = secrets.randbelow(10**8)
-    return f"{code if code != number else (code + 1) % 10**8:08d}"
+    """Eight digits that cannot be guessed from the number. Not the number itself, nor what looks made up (897)."""
+    while True:
+        code = f"{secrets.randbelow(10**8):08d}"
+        if code not in FORBIDDEN_CODES and int(code) != number:
+            return code
 
 
 def parse(text: str) -> AccessKey:

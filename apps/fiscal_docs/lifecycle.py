@@ -157,8 +157,11 @@ _OUTCOMES = {
     # stopped, contingency service off, misuse ("consumo indevido"), and the authority's own uncatalogued error
     **dict.fromkeys(("108", "109", "113", "114", "656", "678", "999"), Outcome.UNAVAILABLE),
     **dict.fromkeys(("103", "104", "105"), Outcome.PENDING),
-    "217": Outcome.UNKNOWN_KEY,
+    # not known; the number belongs to a document of another month (561), of another code (562), of another key (613)
+    **dict.fromkeys(("217", "561", "562", "613"), Outcome.UNKNOWN_KEY),
 }
+# Asked by key: its number is used, and what it was used for is no valid document. Sent: a refusal like others.
+DENIED = frozenset({"110", "205", "301", "302", "303"})
 EVENT_REGISTERED = frozenset({"135", "136", "155"})
 EVENT_ALREADY_THERE = frozenset({"573", "218"})  # after asking by key these are a success
 NUMBER_VOIDED = frozenset({"102", "563", "256"})  # voided now, asked before with the same range, voided before

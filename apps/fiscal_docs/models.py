@@ -33,6 +33,9 @@ __all__ = [
     "SandboxVoidedRange",
 ]
 
+# TStat, TProt and TMotivo of the layout. The tax reform's rejections (1026, 1115) have four digits.
+STATUS_MAX, PROTOCOL_MAX, REASON_MAX = 4, 17, 255
+
 
 class DocumentKind(models.TextChoices):
     NFE = "55", "NF-e"
@@ -132,10 +135,10 @@ class Document(models.Model):
     order_id = models.UUIDField(null=True, blank=True)
     account_id = models.CharField(max_length=64, blank=True, help_text="Whose order it is; empty: nobody's in particular.")
     state = models.CharField(max_length=16, choices=[(state.value, state.value) for state in State])
-    protocol = models.CharField(max_length=15, blank=True)
+    protocol = models.CharField(max_length=PROTOCOL_MAX, blank=True)
     authorised_at = models.DateTimeField(null=True, blank=True)
-    refusal_code = models.CharField(max_length=3, blank=True)
-    refusal_reason = models.CharField(max_length=255, blank=True)
+    refusal_code = models.CharField(max_length=STATUS_MAX, blank=True)
+    refusal_reason = models.CharField(max_length=REASON_MAX, blank=True)
     schema_version = models.CharField(max_length=20, blank=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
@@ -199,9 +202,9 @@ class DocumentEvent(models.Model):
     fact = models.CharField(max_length=16, choices=[(fact.value, fact.value) for fact in Fact])
     seq = models.PositiveSmallIntegerField(default=1, help_text="Attempt, or nSeqEvento of an event.")
     event_type = models.CharField("tpEvento", max_length=6, blank=True)
-    status = models.CharField("cStat", max_length=3, blank=True)
-    reason = models.CharField(max_length=255, blank=True)
-    protocol = models.CharField(max_length=15, blank=True)
+    status = models.CharField("cStat", max_length=STATUS_MAX, blank=True)
+    reason = models.CharField(max_length=REASON_MAX, blank=True)
+    protocol = models.CharField(max_length=PROTOCOL_MAX, blank=True)
     happened_at = models.DateTimeField()
 
     class Meta:

@@ -52,7 +52,14 @@ from apps.fiscal_docs.operations.issuers import (
     register_issuer,
 )
 from apps.fiscal_docs.operations.journal import NothingPrepared
-from apps.fiscal_docs.queries import DocumentView, authorised_of_order, document_of, document_of_order, documents_of_order
+from apps.fiscal_docs.queries import (
+    DocumentView,
+    authorised_of_order,
+    document_of,
+    document_of_order,
+    documents_of_order,
+    unsettled_of_order,
+)
 from apps.fiscal_docs.sandbox.server import Running as RunningSandbox
 from apps.fiscal_docs.sandbox.server import start as start_sandbox
 from apps.fiscal_docs.transmission import (
@@ -113,5 +120,6 @@ __all__ = [
     "undo_did_it_happen",
     "undo_prepare",
     "undo_record",
+    "unsettled_of_order",
     "warm_up",
 ]

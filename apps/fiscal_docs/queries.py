@@ -16,6 +16,7 @@ from apps.fiscal_docs.lifecycle import State
 from apps.fiscal_docs.models import BlobKind, Document
 from apps.fiscal_docs.operations import journal
 
+UNSETTLED = (State.SIGNED, State.SENT, State.UNKNOWN, State.REJECTED)
 ORDER_DOCUMENTS_MAX = 20  # an order has one document, and a few more when it was retried under new steps
 
 
@@ -87,6 +88,12 @@ def document_of_order(order_id: UUID) -> DocumentView | None:
 def authorised_of_order(order_id: UUID) -> str | None:
     """The step key of the document under which an order was sold; None when it has no authorised one."""
     rows = Document.objects.filter(order_id=order_id, state=State.AUTHORISED).order_by("-id")
+    return rows.values_list("step_key", flat=True).first()
+
+
+def unsettled_of_order(order_id: UUID) -> str | None:
+    """The step key of an order's document that is signed, and neither authorised nor taken back: it may be valid yet."""
+    rows = Document.objects.filter(order_id=order_id, state__in=UNSETTLED).order_by("-id")
     return rows.values_list("step_key", flat=True).first()
 
 

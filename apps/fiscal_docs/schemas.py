@@ -29,10 +29,12 @@ MESSAGES_MAX = 10  # one mistake makes a chain of messages; the first ones tell 
 # A schema object keeps the messages of its last validation, so two threads must not validate with one at a time.
 _validating = threading.Lock()
 
-# The event and voiding XSDs of nfelib 3.2 still want a numeric CNPJ. These are the widenings that NT Conjunta 2025.001
-# makes and the document's own XSD already has; take them out when nfelib ships the 010d event package.
+# The event and voiding XSDs of nfelib 3.2 still want a numeric CNPJ and a protocol of 15 digits. These are the widenings
+# that NT Conjunta 2025.001 makes and the document's own XSD already has; take them out when nfelib ships the 010d event
+# package.
 _KEY = "[0-9]{6}[0-9A-Z]{12}[0-9]{26}"
-_ALPHANUMERIC_CNPJ = {
+_WIDER = {
+    'pattern value="[0-9]{15}"': 'pattern value="[0-9]{15}|[0-9]{17}"',
     'pattern value="[0-9]{14}"': 'pattern value="[0-9A-Z]{12}[0-9]{2}"',
     'pattern value="[0-9]{0}|[0-9]{14}"': 'pattern value="[0-9]{0}|[0-9A-Z]{12}[0-9]{2}"',
     'pattern value="ID[0-9]{52}"': f'pattern value="ID[0-9]{{6}}{_KEY}[0-9]{{2}}"',
@@ -50,7 +52,7 @@ class _Widening(etree.Resolver):
 def _widened(path: Path) -> str:
     text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
     text = text.replace('encoding="UTF-8"', "", 1).replace('encoding="utf-8"', "", 1)
-    for narrow, wide in _ALPHANUMERIC_CNPJ.items():
+    for narrow, wide in _WIDER.items():
         text = text.replace(narrow, wide)
     return text
 

@@ -9,15 +9,17 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import transaction
 
 from apps.common.errors import UnknownOutcome
 from apps.common.transactions import durable
-from apps.fiscal_docs import authority, schemas
+from apps.fiscal_docs import authority, certificates, schemas
 from apps.fiscal_docs.authority import Answer, AuthorityUnavailable, AuthorityUnreachable
 from apps.fiscal_docs.documents import draft
 from apps.fiscal_docs.lifecycle import (
+    DENIED,
     EVENT_ALREADY_THERE,
     EVENT_REGISTERED,
     NUMBER_VOIDED,
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 # Ask, void, ask again (the number was used after all: our own late request), cancel. More rounds would go in circles.
 UNDO_ROUNDS_MAX = 4
 
+# A question may be refused (the certificate, the schema, too many questions): that says nothing about the key.
+KNOWN_ABOUT_A_KEY = frozenset({Outcome.AUTHORISED, Outcome.CANCELLED, Outcome.UNKNOWN_KEY})
+
 T = TypeVar("T")
 
 
@@ -54,19 +59,31 @@ def _bytes(document: Document, kind: BlobKind) -> bytes:
     return found
 
 
-def _certificate(document: Document) -> Any:
-    if document.certificate_id is None:
-        raise journal.NothingPrepared(f"Nothing was prepared for step {document.step_key}.")
-    return document.certificate_id
+def _connects(document: Document, now: datetime) -> UUID:
+    """The certificate that opens the connection on which a document is sent: the one that signed it, while it is valid.
+
+    Later it is the issuer's of today: the authority then says what it does not like, instead of closing the door.
+    """
+    own = document.certificate_id
+    if own is not None and now < certificates.identity(own).certificate.not_valid_after_utc:
+        return own
+    return journal.acting_certificate(document)
 
 
 def _consult(document: Document) -> Answer:
     answer = authority.consult(
-        access_key=document.access_key or "", environment=document.environment, certificate_id=_certificate(document)
+        access_key=document.access_key or "",
+        environment=document.environment,
+        certificate_id=journal.acting_certificate(document),
     )
-    if outcome_of(answer.status) is Outcome.UNAVAILABLE:
-        raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
+    told = outcome_of(answer.status) in KNOWN_ABOUT_A_KEY or answer.status in DENIED
+    if not told or _about_another(document, answer):
+        raise AuthorityUnavailable(f"asked by key, and not told: {answer.status} {answer.reason}")
     return answer
+
+
+def _about_another(document: Document, answer: Answer) -> bool:
+    return answer.key not in ("", document.access_key)
 
 
 def _issued(document: Document, answer: Answer, *, status: str = "100") -> dict[str, Any]:
@@ -106,7 +123,7 @@ def transmit(*, step_key: str, now: datetime, sending: Sending | None = None) ->
         return _already(document)
     noted = _noter(step_key, begun.attempt, now)
     try:
-        answer = authority.authorise(signed=begun.signed, certificate_id=_certificate(document))
+        answer = authority.authorise(signed=begun.signed, certificate_id=_connects(document, now))
         return _decided(document, answer, noted)
     except UnknownOutcome:
         noted(Fact.UNKNOWN)
@@ -129,6 +146,8 @@ def _noter(step_key: str, attempt: int, now: datetime) -> Noter:
 
 def _decided(document: Document, answer: Answer, noted: Noter) -> dict[str, Any]:
     kind, said = outcome_of(answer.status), f"{answer.status} {answer.reason}"
+    if _about_another(document, answer):
+        raise UnknownOutcome(f"the answer is about another document: {said}")
     if kind is Outcome.AUTHORISED:
         return _issued(document, answer)
     if kind is Outcome.DUPLICATE:
@@ -203,7 +222,11 @@ def cancel(*, step_key: str, now: datetime) -> dict[str, Any]:
     document = _commit(cancelling.begin_cancelling, step_key=step_key, now=now)
     if document.state == State.CANCELLED:
         return {"status": "135", "reason": "recorded before", "protocol": "", "at": "", "answer_xml": ""}
-    answer = authority.send_event(signed=_bytes(document, BlobKind.EVENT), certificate_id=_certificate(document))
+    answer = authority.send_event(
+        signed=_bytes(document, BlobKind.EVENT), certificate_id=journal.acting_certificate(document)
+    )
+    if _about_another(document, answer):
+        raise UnknownOutcome(f"the answer is about another document: {answer.status} {answer.reason}")
     if answer.status in EVENT_ALREADY_THERE:
         found = _cancelled(_consult(document))
         if found is None:
@@ -275,7 +298,9 @@ def _take_over(document: Document, answer: Answer, now: datetime) -> bool:
 
 def _void(document: Document, now: datetime) -> dict[str, Any]:
     _commit(cancelling.prepare_voiding, step_key=document.step_key, now=now)
-    answer = authority.void_number(signed=_bytes(document, BlobKind.VOID), certificate_id=_certificate(document))
+    answer = authority.void_number(
+        signed=_bytes(document, BlobKind.VOID), certificate_id=journal.acting_certificate(document)
+    )
     if outcome_of(answer.status) is Outcome.UNAVAILABLE:
         raise AuthorityUnavailable(f"{answer.status} {answer.reason}")
     return {

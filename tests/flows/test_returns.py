@@ -14,11 +14,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.fiscal_docs.models import Document
-from apps.fiscal_docs.sandbox.models import SandboxDocument
+from apps.fiscal_docs.public import RunningSandbox
+from apps.fiscal_docs.sandbox.faults import Action, Fault
+from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent
 from apps.identity import public as identity
 from apps.ledger import public as ledger
 from apps.orders.models import Order
 from apps.orders.sagas.giving_back import ApproveReturn
+from apps.saga import triage
 from apps.saga.deciding import Decider, decide, find_approvals
 from apps.saga.locks import locks_of
 from apps.saga.models import Run, Step
@@ -77,6 +80,29 @@ class TestSmall:
         assert (told(order_id)["fiscalDocument"], Document.objects.get().state) == ("RETURN_DOCUMENT_NEEDED", "AUTHORISED")
         shop.assert_money(customer="1000.00", sales="0.00", clearing="0.00")
         assert shop.stock() == demo.STOCK
+
+
+class TestAnOrderWhoseDocumentIsInDoubt:
+    @pytest.mark.parametrize(("lost", "left"), [("lose answer", "CANCELLED"), ("lose request", "NO_DOCUMENT")])
+    def test_leaves_no_valid_document_at_the_authority(
+        self, opened: demo.Demo, running_sandbox: RunningSandbox, lost: str, left: str
+    ) -> None:
+        """No answer came, and an operator passed the step over, so that the customer gets the tickets."""
+        running_sandbox.faults.add(Fault(action=Action(lost), service="NFeAutorizacao4"))
+        order_id = str(shop.post_order(Client(), shop.by_balance()).json()["id"])
+        run = work(shop.run_of(order_id).pk)
+        assert Document.objects.get().state == "UNKNOWN"
+        with transaction.atomic():
+            passed_over = triage.wanted(triage.Action.SKIP)
+            triage.apply(run.pk, passed_over, reason="they wait", by="user:chief", now=timezone.now(), seen="")
+        assert finish(run.pk).status == "COMPLETED"
+        assert finish(asked(order_id)).status == "COMPLETED"
+        assert (told(order_id)["fiscalDocument"], Document.objects.get().state) == (
+            left,
+            "CANCELLED" if left == "CANCELLED" else "NUMBER_VOIDED",
+        )
+        kept = SandboxDocument.objects.exclude(access_key__in=SandboxEvent.objects.values("access_key"))
+        assert not kept.exists()
 
 
 class TestLarge:

@@ -38,5 +38,9 @@ def document_batch(signed: bytes, batch: str) -> bytes:
 
 def cut(xml: bytes, tag: str) -> bytes:
     """The exact bytes of the first element ``tag`` (unprefixed), or nothing."""
-    found = re.search(rb"<%(tag)s[ >].*?</%(tag)s>" % {b"tag": tag.encode()}, xml, re.DOTALL)
-    return found[0] if found else b""
+    return next(iter(cut_all(xml, tag)), b"")
+
+
+def cut_all(xml: bytes, tag: str) -> list[bytes]:
+    """The exact bytes of each element ``tag`` (unprefixed)."""
+    return re.findall(rb"<%(tag)s[ >].*?</%(tag)s>" % {b"tag": tag.encode()}, xml, re.DOTALL)

@@ -103,7 +103,7 @@ def buyer(draft: Draft) -> Any:
         xPais="BRASIL",
     )
     number = {"CPF" if len(sale.buyer_document) == 11 else "CNPJ": sale.buyer_document}
-    name = TEST_BUYER if draft.is_test else printable(sale.buyer_name, 60) if sale.buyer_name else None
+    name = TEST_BUYER if draft.is_test else printable(sale.buyer_name, 60) if sale.names_buyer else None
     return Inf.Dest(**number, xNome=name, indIEDest=L.DestIndIedest("9"), enderDest=where)
 
 

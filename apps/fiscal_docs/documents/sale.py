@@ -14,6 +14,7 @@ from apps.fiscal_docs.keys import cnpj_is_valid
 ITEMS_MAX = 990  # the layout's own limit
 QUANTITY_MAX = 10_000_000_000  # qCom has eleven digits before the comma
 UNIT_AMOUNT_MAX = Decimal("99999999999.99")  # vUnCom, too: two less than an amount of ours
+TEXT_MIN = 2  # characters of xNome, xLgr, xBairro and xMun
 # Codes of the field tPag. An account balance is a stored value that the customer moves to us: "Transferência bancária,
 # Carteira Digital". 21 (store credit) would be for returned goods, 17 (Pix) for a Pix.
 PAYMENT_CARD = "03"
@@ -77,6 +78,11 @@ class SaleToDocument:
     account_id: str = ""
 
     @property
+    def names_buyer(self) -> bool:
+        """Is there a name that a document can carry?"""
+        return _is_long_enough(self.buyer_name)
+
+    @property
     def items_amount(self) -> Decimal:
         return sum((item.amount for item in self.items), Decimal(0))
 
@@ -133,6 +139,24 @@ def _check_buyer(sale: SaleToDocument) -> None:
         raise SaleNotDocumentable("The buyer's CPF or CNPJ is not valid.", field="buyer_document")
     if sale.kind == "55" and not (sale.buyer_document and sale.buyer_name and sale.buyer_address):
         raise SaleNotDocumentable("An NF-e needs the buyer's document, name and address.", field="buyer_document")
+    if sale.kind == "55" and not sale.names_buyer:
+        raise SaleNotDocumentable(f"A name has at least {TEXT_MIN} characters.", field="buyer_name")
+    if sale.buyer_address:
+        _check_address(sale.buyer_address)
+
+
+def _check_address(address: BuyerAddress) -> None:
+    for field in ("street", "district", "city"):
+        if not _is_long_enough(getattr(address, field)):
+            raise SaleNotDocumentable(f"A {field} has at least {TEXT_MIN} characters.", field=f"buyer_address.{field}")
+    for field, digits in (("city_code", 7), ("postal_code", 8)):
+        text = getattr(address, field)
+        if not (text.isascii() and text.isdigit() and len(text) == digits):
+            raise SaleNotDocumentable(f"A {field} has {digits} digits.", field=f"buyer_address.{field}")
+
+
+def _is_long_enough(text: str) -> bool:
+    return len(" ".join(text.split())) >= TEXT_MIN
 
 
 def _is_taxpayer(document: str) -> bool:

@@ -60,9 +60,7 @@ class Undo(StrEnum):
 
 
 def _identity(document: Document) -> certificates.Identity:
-    if document.certificate_id is None:
-        raise journal.NothingPrepared
-    return certificates.identity(document.certificate_id)
+    return certificates.identity(journal.acting_certificate(document))
 
 
 def _reason(text: str) -> str:
@@ -94,7 +92,7 @@ def _sign_cancellation(document: Document, reason: str, now: datetime) -> None:
         protocol=current.protocol,
         reason=_reason(reason),
         environment=document.environment,
-        at=now,
+        at=max(now, document.authorised_at or now),  # an event from before the authorisation is refused (579)
     )
     identity = _identity(document)
     signed = sign(xml.encode(), reference=reference, key=identity.key, certificate=identity.certificate)

@@ -71,7 +71,9 @@ def ready(cnpj: str, kind: str, now: datetime) -> Ready:
     return Ready(issuer_id, environment, printed, certificate_id)
 
 
-# Two issues meet at the row: the second waits for the first one's commit, and looks at it again then.
+# Two issues meet at the row: the second waits for the first one's commit, and looks at it again then. The first may have
+# taken the last number of the series: the second finds none, and begins again with the next series.
+SERIES_TRIED_MAX = 3  # one after another used up while we waited: more would be a fault of ours
 _TAKE = """
 UPDATE fiscal_docs_numberrange SET next_number = next_number + 1
 WHERE next_number <= %(number_max)s AND id = (
@@ -87,11 +89,11 @@ RETURNING series, next_number - 1
 def take_number(issuer: Ready, kind: str) -> tuple[int, int]:
     """Series and number. Raises NoNumberLeft. The row stays locked until the caller's commit, which takes the number."""
     values = {"issuer": issuer.id, "environment": issuer.environment, "kind": kind, "number_max": NUMBER_MAX}
-    found = prepared.execute(_TAKE, values).fetchone()
-    if found is None:
-        raise NoNumberLeft(f"A series of model {kind} is used up.")
-    series, number = found
-    return series, number
+    for _ in range(SERIES_TRIED_MAX):
+        if found := prepared.execute(_TAKE, values).fetchone():
+            series, number = found
+            return series, number
+    raise NoNumberLeft(f"A series of model {kind} is used up.")
 
 
 @transaction_required

@@ -8,14 +8,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
-from apps.fiscal_docs.models import BlobKind, Document, DocumentEvent
+from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent, Issuer
 
-REASON_MAX = 255
 Kept = tuple[BlobKind, bytes]
 
 
@@ -93,6 +93,18 @@ def has(document: Document, fact: Fact) -> bool:
     return DocumentEvent.objects.filter(document=document, fact=fact).exists()
 
 
+def acting_certificate(document: Document) -> UUID:
+    """The certificate that acts for the document now: its issuer's. Its own may be out of date, or revoked, by then.
+
+    Raises NothingPrepared.
+    """
+    issuers = Issuer.objects.filter(pk__in=[document.issuer_id] if document.issuer_id else [])
+    acting = issuers.values_list("certificate_id", flat=True).first() or document.certificate_id
+    if acting is None:
+        raise NothingPrepared(f"Nothing was prepared for step {document.step_key}.")
+    return acting
+
+
 # --- Writing ------------------------------------------------------------------------------------------------------------
 _BLOBS = """
 blob AS (
@@ -163,7 +175,7 @@ def _project(document: Document, events: Iterable[Event], now: datetime) -> Life
     document.state = current.state
     document.protocol = current.protocol
     document.refusal_code = current.refusal_code
-    document.refusal_reason = current.refusal_reason
+    document.refusal_reason = current.refusal_reason[:REASON_MAX]
     document.updated_at = now
     return current
 

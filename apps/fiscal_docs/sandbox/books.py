@@ -12,7 +12,7 @@ from lxml import etree
 from apps.fiscal_docs.keys import AccessKey
 from apps.fiscal_docs.sandbox import answers
 from apps.fiscal_docs.sandbox.models import SandboxCounter, SandboxDocument, SandboxEvent, SandboxVoidedRange
-from apps.fiscal_docs.sandbox.rules import CANCEL_WITHIN, Refusal, find
+from apps.fiscal_docs.sandbox.rules import CANCEL_WITHIN, CLOCKS_DIFFER, Refusal, find
 
 EVENT_CANCEL = "110111"
 THE_COUNTER = 1
@@ -86,6 +86,11 @@ def cancel(*, event: etree._Element, xml: bytes, now: datetime) -> Registered | 
             return Refusal("573")
         if find(event, "infEvento/detEvento/nProt") != document.protocol:
             return Refusal("222")
+        happened = datetime.fromisoformat(find(event, "infEvento/dhEvento"))
+        if happened < document.received_at.replace(microsecond=0):
+            return Refusal("579")
+        if happened > now + CLOCKS_DIFFER:
+            return Refusal("578")
         if now - document.received_at > CANCEL_WITHIN[document.kind]:
             return Refusal("501")
         protocol = _next_protocol(counter, access_key[:2], now)

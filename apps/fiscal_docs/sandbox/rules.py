@@ -11,7 +11,7 @@ from lxml import etree
 from stdnum.br import cpf
 from stdnum.exceptions import ValidationError
 
-from apps.fiscal_docs.keys import AccessKey, check_digit, cnpj_is_valid
+from apps.fiscal_docs.keys import FORBIDDEN_CODES, AccessKey, check_digit, cnpj_is_valid
 from apps.fiscal_docs.schemas import errors
 from apps.fiscal_docs.signature import cnpj_of, verify
 
@@ -22,6 +22,7 @@ TEST_ITEM = "NOTA FISCAL EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 TEST_BUYER = "NF-E EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 # The rule of most states; some allow more, which a table would say.
 CANCEL_WITHIN = {"65": timedelta(minutes=30), "55": timedelta(hours=24)}
+CLOCKS_DIFFER = timedelta(minutes=5)  # how far ahead of the authority's clock an issuer's may be
 NCM_CHAPTERS = {f"{chapter:02d}" for chapter in range(1, 98)} - {
     "77"
 }  # 77 is kept for the future, 98 and 99 are not used here
@@ -68,6 +69,8 @@ TEXTS = {
     "564": "Total do Produto / Serviço difere do somatório dos itens",
     "573": "Duplicidade de Evento",
     "588": "Não é permitida a presença de caracteres de edição no início/fim da mensagem ou entre as tags da mensagem",
+    "578": "A data do evento não pode ser maior que a data do processamento",
+    "579": "A data do evento não pode ser menor que a data de autorização para NF-e não emitida em contingência",
     "598": "NF-e emitida em ambiente de homologação com Razão Social do destinatário diferente de " + TEST_BUYER,
     "604": "Total do vOutro difere do somatório dos itens",
     "610": "Total da NF difere do somatório dos Valores compõe o valor Total da NF",
@@ -75,6 +78,7 @@ TEXTS = {
     "778": "Informado NCM inexistente",
     "865": "Total dos pagamentos menor que o total da nota",
     "866": "Ausência de troco quando o valor dos pagamentos informados for maior que o total da nota",
+    "897": "Código numérico em formato inválido",
 }
 REASON_MAX = 255
 
@@ -82,7 +86,7 @@ REASON_MAX = 255
 def reason(status: str, detail: str = "") -> str:
     """xMotivo: the official words, prefixed as a rejection when they are one."""
     text = TEXTS.get(status, "Situação simulada")
-    prefix = "Rejeição: " if status >= "200" else ""
+    prefix = "Rejeição: " if int(status) >= 200 else ""
     return f"{prefix}{text}{f' [{detail}]' if detail else ''}"[:REASON_MAX]
 
 
@@ -159,6 +163,8 @@ def _key(_nfe: etree._Element, inf: etree._Element) -> Refusal | None:
     stated = (inf.get("Id") or "")[3:]
     if stated[:43] != key_of(inf).base:
         return Refusal("502")
+    if find(inf, "ide/cNF") in FORBIDDEN_CODES or int(find(inf, "ide/cNF")) == int(find(inf, "ide/nNF")):
+        return Refusal("897")
     right = check_digit(stated[:43])
     return None if stated[43] == right == find(inf, "ide/cDV") else Refusal("253")
 

@@ -181,7 +181,10 @@ class RestockTickets(saga.LocalStep):
 
 
 class CancelDocument(saga.CallStep):
-    """Cancel the order's fiscal document. Too late for that: a person issues a return document, and the return says so."""
+    """Cancel the order's fiscal document. Too late for that: a person issues a return document, and the return says so.
+
+    A document whose sending was passed over is in doubt: it is undone as a step would, that is asked about first.
+    """
 
     name = "cancel_fiscal_doc"
     kind = saga.RETRIABLE
@@ -190,15 +193,22 @@ class CancelDocument(saga.CallStep):
     attempts_max = 40  # as for transmitting: an authority may be away for hours
 
     def prepare(self, run: saga.Run) -> None:
-        if key := run.data["document_key"]:
+        key = run.data["document_key"]
+        if _in_doubt(run):
+            fiscal.undo_prepare(step_key=key, now=run.now, order_id=run.subject_id)
+        elif key:
             fiscal.prepare_cancel(step_key=key, now=run.now, reason=CANCEL_REASON)
 
     def call(self, run: saga.Run) -> dict[str, Any]:
         key = run.data["document_key"]
+        if _in_doubt(run):
+            return fiscal.undo_call(step_key=key, now=run.now)
         return fiscal.cancel(step_key=key, now=run.now) if key else {}
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         key = run.data["document_key"]
+        if _in_doubt(run):
+            return fiscal.undo_did_it_happen(step_key=key, now=run.now)
         return fiscal.ask_cancelled(step_key=key, now=run.now) if key else None
 
     def record(self, run: saga.Run, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -207,13 +217,26 @@ class CancelDocument(saga.CallStep):
         return {"document": became}
 
     def _became(self, run: saga.Run, outcome: dict[str, Any]) -> str:
-        if not run.data["document_key"]:
+        key = run.data["document_key"]
+        if not key:
             return NO_DOCUMENT
+        record = fiscal.undo_record if _in_doubt(run) else fiscal.record_cancel
         try:
-            fiscal.record_cancel(step_key=run.data["document_key"], outcome=outcome, now=run.now)
+            document = record(step_key=key, outcome=outcome, now=run.now)
         except fiscal.ReturnDocumentNeeded:
             return RETURN_DOCUMENT_NEEDED
-        return CANCELLED
+        return CANCELLED if document["state"] == CANCELLED else NO_DOCUMENT
+
+
+def _in_doubt(run: saga.Run) -> bool:
+    return bool(run.data.get("in_doubt"))  # absent in branches that began before there was such a thing
+
+
+def _document_of(order_id: UUID) -> dict[str, Any]:
+    """The document to take back: the one the order was sold under, or one of which nobody knows whether it is valid."""
+    authorised = fiscal.authorised_of_order(order_id)
+    unsettled = None if authorised else fiscal.unsettled_of_order(order_id)
+    return {"document_key": authorised or unsettled or "", "in_doubt": unsettled is not None}
 
 
 def _branch(name: str, description: str, *steps: saga.Step) -> saga.Definition:
@@ -243,7 +266,7 @@ class GiveBack(saga.ParallelStep):
         more: dict[str, dict[str, Any]] = {
             "money": {"tracekey": found["tracekey"], "payment_id": found["payment_id"]},
             "goods": {},
-            "document": {"document_key": fiscal.authorised_of_order(run.subject_id) or ""},
+            "document": _document_of(run.subject_id),
         }
         made = {"money": money, "goods": GOODS, "document": DOCUMENT}
         return {

@@ -99,6 +99,26 @@ class TestTogether:
         assert sorted(at_once(*[job(f"s{n}") for n in range(12)])) == list(range(2, 14))
         assert NumberRange.objects.get(kind="65").next_number == 14
 
+    def test_go_on_in_the_next_series_when_the_last_numbers_of_one_are_taken(self, company: Company) -> None:
+        company.prepare("warm")
+        (series,) = NumberRange.objects.filter(kind="65")
+        NumberRange.objects.filter(pk=series.pk).update(next_number=keys.NUMBER_MAX - 1)
+        for number in (2, 3):
+            NumberRange.objects.create(
+                issuer=series.issuer,
+                environment=series.environment,
+                kind="65",
+                series=number,
+                next_number=keys.NUMBER_MAX - 1 if number == 2 else 1,
+            )
+
+        def job(step: str) -> Callable[[], Any]:
+            return lambda: (company.prepare(step)["series"], company.prepare(step)["number"])
+
+        last = [keys.NUMBER_MAX - 1, keys.NUMBER_MAX]
+        expected = [(1, number) for number in last] + [(2, number) for number in last] + [(3, n) for n in range(1, 5)]
+        assert sorted(at_once(*[job(f"s{n}") for n in range(8)]), key=str) == sorted(expected, key=str)
+
     def test_the_same_step_twice_is_one_document(self, company: Company) -> None:
         company.prepare("warm")
         first, second = at_once(lambda: company.prepare("a"), lambda: company.prepare("a"))
@@ -214,12 +234,19 @@ class TestCertificates:
         assert certificates._unseal(bytes(row.sealed_password), row.fingerprint)
 
     @pytest.mark.parametrize(
-        ("cnpj", "password"), [(OTHER_CNPJ, None), (CNPJ, "wrong")], ids=["another company's", "wrong password"]
+        ("cnpj", "password", "since"),
+        [
+            (OTHER_CNPJ, None, timedelta(0)),
+            (CNPJ, "wrong", timedelta(0)),
+            (CNPJ, None, timedelta(days=-366)),
+            (CNPJ, None, timedelta(days=2)),
+        ],
+        ids=["another company's", "wrong password", "last year's", "not yet valid"],
     )
     def test_are_refused_when_they_cannot_be_used(
-        self, company: Company, rsa_key: rsa.RSAPrivateKey, cnpj: str, password: str | None
+        self, company: Company, rsa_key: rsa.RSAPrivateKey, cnpj: str, password: str | None, since: timedelta
     ) -> None:
-        pfx, right = make_test_a1(cnpj=cnpj, name="X", now=company.now, key=rsa_key)
+        pfx, right = make_test_a1(cnpj=cnpj, name="X", now=company.now + since, key=rsa_key)
         with pytest.raises(fiscal.CertificateUnreadable):
             company.commit(fiscal.import_certificate, issuer_cnpj=CNPJ, pkcs12_bytes=pfx, password=password or right)
         assert Certificate.objects.count() == 1

@@ -1,6 +1,6 @@
 """Taking back: cancel, void, tombstone, and what the authority no longer allows. Against the real sandbox."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import transaction
@@ -10,14 +10,22 @@ from apps.fiscal_docs import public as fiscal
 from apps.fiscal_docs import schemas, transmission
 from apps.fiscal_docs.models import BlobKind, NumberRange
 from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.sandbox.certificates import A1_VALID, make_test_a1
 from apps.fiscal_docs.sandbox.faults import Action, Fault
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent, SandboxVoidedRange
 from apps.fiscal_docs.signature import verify
 from tests.integration.fiscal_docs.conftest import Company
+from tests.integration.fiscal_docs.test_transmission import with_number_again
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fiscal_docs"])  # what it empties afterwards
 
 EVENT = "NFeRecepcaoEvento4"
+
+
+def install(company: Company, key, *, until: datetime) -> None:
+    """Give the company another certificate, which is its active one from now on."""
+    file, password = make_test_a1(cnpj=company.cnpj, name="BILHETERIA EXEMPLO LTDA", now=until - A1_VALID, key=key)
+    company.commit(fiscal.import_certificate, issuer_cnpj=company.cnpj, pkcs12_bytes=file, password=password)
 
 
 class TestCancel:
@@ -64,6 +72,26 @@ class TestCancel:
             company.cancel("a")
         assert company.state("a") == "AUTHORISED"
         assert "CANCEL_DENIED" in company.facts("a")
+
+    def test_at_once_is_registered_though_our_clock_is_behind_the_authoritys(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """An event from before the authorisation is refused (579)."""
+        sandbox.set_clock(lambda: company.now + timedelta(seconds=40))
+        company.issue("a")
+        assert company.cancel("a")["state"] == "CANCELLED"
+
+    def test_is_signed_by_the_certificate_of_today_when_the_documents_own_is_out_of_date(
+        self, company: Company, sandbox: fiscal.RunningSandbox, rsa_key
+    ) -> None:
+        install(company, rsa_key, until=company.now + timedelta(minutes=10))
+        company.issue("a")
+        company.prepare("b")
+        install(company, rsa_key, until=company.now + timedelta(days=300))
+        company.now += timedelta(minutes=20)
+        sandbox.set_clock(lambda: company.now)
+        assert company.cancel("a")["state"] == "CANCELLED"
+        assert company.undo("b")["undone"] == "voided"
 
     def test_of_a_document_that_is_not_authorised_is_refused(self, company: Company) -> None:
         company.prepare("a")
@@ -189,6 +217,32 @@ class TestUndo:
         outcome = transmission._void(journal.read("a"), company.now)
         assert outcome["status"] == "241"
         assert company.undo("a")["undone"] == "cancelled"
+
+    def test_of_an_authorised_document_waits_while_the_authority_refuses_the_question(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """280 (the certificate of the connection) and the like say nothing about the key: the document may be valid."""
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
+        sandbox.faults.add(Fault(action=Action.STATUS, service="NFeConsultaProtocolo4", status="280", times=2))
+        with pytest.raises(fiscal.AuthorityUnavailable, match="280"):
+            company.undo("a")
+        sandbox.faults.clear()
+        assert company.undo("a")["undone"] == "cancelled"
+
+    @pytest.mark.parametrize("status", ["562", "301"])
+    def test_of_a_number_that_is_used_but_not_by_our_document_leaves_nothing_to_undo(
+        self, company: Company, sandbox: fiscal.RunningSandbox, status: str
+    ) -> None:
+        company.issue("a")
+        with_number_again(company)
+        company.prepare("b")
+        with pytest.raises(fiscal.NumberConflict):
+            company.transmit("b")
+        sandbox.faults.add(Fault(action=Action.STATUS, service="NFeConsultaProtocolo4", status=status, times=2))
+        assert company.undo("b")["undone"] == "abandoned"
 
     def test_past_the_deadline_says_that_a_return_document_is_needed(
         self, company: Company, sandbox: fiscal.RunningSandbox

@@ -35,6 +35,7 @@ ADDRESS = BuyerAddress(
     postal_code="01001000",
 )
 ITEM = SaleItem(code="day-one", name="day-one", quantity=1, unit_amount=Decimal("200.00"))
+NFE = {"kind": "55", "buyer_document": "52998224725", "buyer_name": "Maria", "buyer_address": ADDRESS}
 SEED = SaleToDocument(order_id=UUID(int=7), items=(ITEM,), total=Decimal("10.50"))
 
 amounts = st.integers(1, 10**9).map(lambda cents: CENT * cents)
@@ -60,9 +61,9 @@ class TestSpread:
         ]  # fmt: skip
 
 
-def made(sold: SaleToDocument, signer: Signer) -> bytes:
+def made(sold: SaleToDocument, signer: Signer, environment: str = "2") -> bytes:
     key = new_key(uf_code="35", issued_at=NOW, cnpj=ISSUER.cnpj, kind=sold.kind, series=1, number=1)
-    xml = draft.build(draft.Draft(issuer=ISSUER, sale=sold, key=key, issued_at=NOW, environment="2"))
+    xml = draft.build(draft.Draft(issuer=ISSUER, sale=sold, key=key, issued_at=NOW, environment=environment))
     return signature.sign(xml.encode(), reference=f"NFe{key}", key=signer.key, certificate=signer.certificate)
 
 
@@ -80,7 +81,7 @@ CHANGES = pytest.mark.parametrize(
         {"payment_code": "17"},
         {"buyer_document": "52998224725", "buyer_name": "Maria"},
         {"buyer_document": "12ABC34501DE35"},
-        {"kind": "55", "buyer_document": "52998224725", "buyer_name": "Maria", "buyer_address": ADDRESS},
+        NFE,
         {"items": (ITEM,) * 40, "total": Decimal("7999.99")},
         {"items": (replace(ITEM, quantity=7, unit_amount=Decimal("0.01")),), "total": Decimal("0.01")},
         {"items": (replace(ITEM, unit_amount=sale.UNIT_AMOUNT_MAX),)},
@@ -131,6 +132,14 @@ class TestBuild:
         assert total_of("vProd") - total_of("vDesc") + total_of("vOutro") == sold.total
         assert [Decimal(text) for text in values(xml, "vNF")] == [sold.total]
 
+    @pytest.mark.parametrize("name", ["X", " X ", "   "])
+    def test_leaves_out_a_buyers_name_that_the_layout_has_no_room_for(self, signer: Signer, name: str) -> None:
+        named = replace(SEED, buyer_document="52998224725", buyer_name=name)
+        sale.check(named)
+        signed = made(named, signer, "1")
+        assert schemas.errors(signed, schemas.NFE) == []
+        assert b"<dest><CPF>52998224725</CPF><indIEDest>" in signed
+
     def test_says_on_test_documents_that_they_have_no_value_and_keeps_the_items_name(self, signer: Signer) -> None:
         xml = made(replace(SEED, items=(ITEM, replace(ITEM, name="day-two"))), signer)
         assert values(xml, "xProd")[0].endswith("SEM VALOR FISCAL")
@@ -166,6 +175,10 @@ class TestCheck:
             ({"buyer_document": "529.982.247-25"}, "buyer_document"),
             ({"kind": "57"}, "kind"),
             ({"kind": "55"}, "buyer_document"),
+            ({**NFE, "buyer_name": " X "}, "buyer_name"),
+            ({**NFE, "buyer_address": replace(ADDRESS, city="Y")}, "buyer_address.city"),
+            ({"buyer_address": replace(ADDRESS, street=" ")}, "buyer_address.street"),
+            ({"buyer_address": replace(ADDRESS, postal_code="01001-000")}, "buyer_address.postal_code"),
         ],
     )
     def test_refuses_and_names_the_field(self, changes: dict[str, Any], field: str) -> None:

@@ -84,3 +84,15 @@ class TestCnpj:
 
 def test_grouped_is_eleven_groups_of_four() -> None:
     assert keys.grouped(ALPHANUMERIC).split() == [ALPHANUMERIC[n : n + 4] for n in range(0, 44, 4)]
+
+
+class TestTheRandomPart:
+    @pytest.mark.parametrize("drawn", [0, 77777777, 12345678, 90123456, 1234567, 42])
+    def test_is_none_that_the_authority_refuses(self, drawn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """897: digits that are all the same or follow each other, and the number itself."""
+        draws = iter([drawn, drawn, 31415926])
+        monkeypatch.setattr(keys.secrets, "randbelow", lambda _: next(draws))
+        key = keys.new_key(
+            uf_code="35", issued_at=datetime(2026, 11, 1, tzinfo=UTC), cnpj="11222333000181", kind="65", series=1, number=42
+        )
+        assert key.code == "31415926"
