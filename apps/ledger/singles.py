@@ -20,7 +20,7 @@ _TYPES = (
     "%s::uuid, %s::uuid, %s::bytea, %s::text, %s::text, %s::text, %s::numeric, %s::text, %s::int, %s::text, %s::jsonb, "
     "%s::date, %s::date, %s::timestamptz"
 )
-_POST_LINE = f"SELECT ledger_post_line({_TYPES})"  # noqa: S608 - a constant
+_POST_LINE = f"SELECT ledger_post_line({_TYPES})"
 
 
 def is_single(command: Command) -> bool:

@@ -1,10 +1,9 @@
-"""One line posted with less work for each statement. See Note [One line] in apps/ledger/singles.py."""
+"""One line posted with less work for each statement. See Note [One line] in apps/ledger/singles.py.
 
-from importlib import import_module
+The functions of these names with other arguments (0011) stay for processes that still run the release before.
+"""
 
 from django.db import migrations
-
-before = import_module("apps.ledger.migrations.0011_post_line")
 
 # A statement costs its preparation, node by node, and a variable of a record costs more than a plain one. So: the event is
 # read by the claim; the own day is updated by itself, the later ones only when there are any, which the sums say; and the
@@ -112,22 +111,15 @@ BEGIN
 END $$;
 """
 
-FORWARD = f"""
-DROP FUNCTION ledger_post_line;
-DROP FUNCTION ledger_is_shut;
-DROP FUNCTION ledger_days_bear;
-{DAYS_BEAR}
-{POST_LINE}
-"""
-BACKWARD = f"""
-DROP FUNCTION ledger_post_line;
-DROP FUNCTION ledger_days_bear;
-{before.IS_SHUT}
-{before.DAYS_BEAR}
-{before.POST_LINE}
-"""
+_DAYS_BEAR = "ledger_days_bear(text, text, text, date, numeric, numeric, numeric)"
+_POST_LINE = (
+    "ledger_post_line(uuid, uuid, bytea, text, text, text, numeric, text, int, text, jsonb, date, date, timestamptz)"
+)
 
 
 class Migration(migrations.Migration):
     dependencies = [("ledger", "0015_checked_by_type")]
-    operations = [migrations.RunSQL(FORWARD, BACKWARD)]
+    operations = [
+        migrations.RunSQL(DAYS_BEAR, f"DROP FUNCTION {_DAYS_BEAR}"),
+        migrations.RunSQL(POST_LINE, f"DROP FUNCTION {_POST_LINE}"),
+    ]
