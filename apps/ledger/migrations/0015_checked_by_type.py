@@ -20,6 +20,7 @@ ALTER DOMAIN ledger_line_amount ADD CONSTRAINT ledger_transaction_amount_positiv
 ALTER DOMAIN ledger_line_side ADD CONSTRAINT ledger_transaction_side CHECK (VALUE IN ('D', 'C'));
 """
 
+# Going back writes the tables anew.
 BACKWARD = """
 SET LOCAL lock_timeout = '10s';
 ALTER TABLE ledger_transaction ALTER amount TYPE numeric(15, 2), ALTER debitcredit TYPE varchar(1),
