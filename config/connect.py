@@ -5,6 +5,10 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+# A host that vanishes sends no end of its connections, and without limits a question waits for it for 15 minutes, one that
+# it has received for two hours: so long for what was sent, and for an answer while it does not even answer probes.
+VANISHED = {"tcp_user_timeout": "3000", "keepalives_idle": "3", "keepalives_interval": "1", "keepalives_count": "3"}
+
 
 def where(name: str, url: str) -> dict[str, Any]:
     """Host, port, database and user; what the URL's query says are options. ``name``: the setting, for the error."""

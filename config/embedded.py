@@ -6,6 +6,7 @@ process that was killed, so a server would run for ever after one ``kill -9``: d
 
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -14,6 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
+# What a shell takes for more than a part of a name: the wheel hands the folder to one as it is.
+_NOT_FOR_SHELLS = re.compile(r"[\s'\"\\$`;&|<>()*?\[\]#~!{}]")
 SOCKET_PATH_BYTES_MAX = 90  # a unix socket's path ends at 107 bytes; PostgreSQL adds its file name
 
 
@@ -44,8 +49,14 @@ def prune_dead_handles(data_dir: Path) -> None:
 def start_postgres(data_dir: Path) -> dict[str, Any]:
     """Start the server, or join it when it runs, and give Django's connection values. About 0.6 s the first time.
 
-    PGSERVER_POSTGRES_VERSION chooses 18 (default) or 16; a data directory keeps the version it began with.
+    PGSERVER_POSTGRES_VERSION chooses 18 (default) or 16; a data directory keeps the version it began with. Raises
+    ImproperlyConfigured for a folder in which the wheel cannot start a server.
     """
+    if _NOT_FOR_SHELLS.search(str(data_dir)):
+        raise ImproperlyConfigured(
+            f"The embedded PostgreSQL cannot start in {str(data_dir)!r}: "
+            "set DATA_DIR to a folder whose path has neither blanks nor signs that mean something to a shell."
+        )
     # Without a runtime directory of its own the wheel puts its lock into the shared temporary folder, where the file of
     # another user (root, say) locks everybody else out.
     runtime_dir = Path(tempfile.gettempdir()) / f"lastro-{os.getuid()}"

@@ -39,8 +39,13 @@ def whole(name: str, default: int, *, least: int = 0) -> int:
     return int(value)
 
 
-def words(name: str, default: str = "") -> list[str]:
-    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+def words(name: str, default: str = "", *, each: str = r"(?s).*", what: str = "a word") -> list[str]:
+    """Texts between commas, each of a given form; ``what`` names it."""
+    found = [word.strip() for word in text(name, default).split(",") if word.strip()]
+    for word in found:
+        if not re.fullmatch(each, word):
+            raise ImproperlyConfigured(f"{name} holds {word!r}, which is not {what}.")
+    return found
 
 
 def amount(name: str, default: str) -> Decimal:

@@ -114,7 +114,7 @@ def _replica() -> dict[str, Any]:
     )
     _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
-    options = {"connect_timeout": "2", **server["OPTIONS"], **base["OPTIONS"]}
+    options = {"connect_timeout": "2", **connect.VANISHED, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
 
 
@@ -157,10 +157,8 @@ SAGA_KEEP_DAYS = env.whole("SAGA_KEEP_DAYS", 365)
 SAGA_ARCHIVE_DIR = env.text("SAGA_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # Actions on runs that a second person must approve: names of actions (retry, compensate, skip, handle), and an amount at
 # risk above which any action needs it, for example compensate,skip,10000.00. Empty: none does.
-SAGA_FOUR_EYES = env.words("SAGA_FOUR_EYES")
-for _word in SAGA_FOUR_EYES:
-    if not re.fullmatch(r"retry|compensate|skip|handle|[0-9]{1,20}([.][0-9]{2})?", _word):
-        raise ImproperlyConfigured(f"SAGA_FOUR_EYES holds {_word!r}, which is neither an action nor an amount.")
+_ACTION = r"retry|compensate|skip|handle|[0-9]{1,20}([.][0-9]{2})?"
+SAGA_FOUR_EYES = env.words("SAGA_FOUR_EYES", each=_ACTION, what="an action or an amount")
 # A schema registry with Confluent's API, for example https://registry.example.com/apis/ccompat/v7. With it, event topics
 # carry Avro; without it, everything is JSON.
 SCHEMA_REGISTRY_URL = env.text("SCHEMA_REGISTRY_URL")
@@ -221,6 +219,8 @@ LEDGER_MONTHS_ONLINE = env.whole("LEDGER_MONTHS_ONLINE", 0)
 LEDGER_ARCHIVE_DIR = env.text("LEDGER_ARCHIVE_DIR", str(DATA_DIR / "archive") if EMBEDDED else "")
 # How an exported statement (OFX) names the bank: its number (COMPE or ISPB), at most nine characters.
 LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "one to nine letters and digits")
+# Reversals by hand of more than this amount wait for a second person, for example 1000.00; 0.00: all do; empty: none.
+LEDGER_FOUR_EYES = env.amount("LEDGER_FOUR_EYES", "0.00") if env.text("LEDGER_FOUR_EYES") else None
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
 
@@ -341,44 +341,6 @@ REST_FRAMEWORK = {
     "COERCE_DECIMAL_TO_STRING": True,
 }
 
-SPECTACULAR_SETTINGS = {
-    "TITLE": "Lastro",
-    "DESCRIPTION": "Orders, payments, ledger and fiscal documents kept consistent by sagas, in one database.",
-    "VERSION": "0.1.0",
-    "OAS_VERSION": "3.1.1",
-    "ENUM_NAME_OVERRIDES": {
-        "PaymentState": "apps.payments.models.Payment.State",
-        "ModeEnum": ["wait", "refuse"],  # of a use case's pause
-        "SuspensionMode": "apps.ledger.care_models.Suspension.Mode",
-        "OrderStatus": [
-            "PENDING",
-            "RESERVED",
-            "AWAITING_PAYMENT",
-            "PAID",
-            "COMPLETED",
-            "REJECTED",
-            "PAYMENT_NOT_COMPLETED",
-            "CANCELLED",
-            "STUCK",
-        ],
-        "PaymentStatus": ["approved", "rejected", "pending"],
-        "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],
-        "StateEnum": ["PENDING", "UNKNOWN", "AUTHORISED", "CAPTURED", "REFUNDED", "REJECTED", "VOIDED"],  # of a payment
-        "RunGroup": ["open", "live", "in_error", "stuck", "waiting", "held", "slow", "late"],
-        "IncidentStatus": ["OPEN", "HANDLED"],
-        "ActionStatus": ["ASKED", "RUNNING", "DONE", "CANCELLED"],
-        "ActionItemStatus": ["PENDING", "DONE", "REFUSED", "FAILED", "CANCELLED"],
-        "RunAction": ["retry", "compensate", "skip", "handle"],
-        "StepKindEnum": ["COMPENSABLE", "PIVOT", "RETRIABLE"],
-        "WaitKind": ["answer", "call", "retry", "undo", "worker", "pause", "person"],
-    },
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
-}
-
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -397,4 +359,5 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "WARNING" if EMBEDDED else "INFO")},
 }
 
+from config.spectacular import SPECTACULAR_SETTINGS  # noqa: E402, F401  # the OpenAPI document
 from config.unfold import UNFOLD  # noqa: E402, F401  # the back office's shell

@@ -15,6 +15,7 @@ _ABOUT_A_RUN = (
     *(("compensate", "compensate"), ("skip", "skip"), ("handled", "handle")),
 )
 _ACTION = "triage/actions/<uuid:action_id>/"
+_REVERSAL = "entries/<uuid:tracekey>/reversals/<uuid:request_id>/"
 _ACCOUNT = "accounts/<str:branch>/<str:account>/<str:currency>/"
 
 
@@ -47,6 +48,8 @@ def page_urls() -> list[URLPattern]:
         path(f"{_ACCOUNT}statement.<str:kind>", inside(account.export_view), name="backoffice_account_export"),
         path("entries/<uuid:tracekey>/", inside(entry.entry_view), name="backoffice_entry"),
         path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
+        path(f"{_REVERSAL}agree/", inside(entry.agree_view), name="backoffice_reversal_agree"),
+        path(f"{_REVERSAL}withdraw/", inside(entry.withdraw_view), name="backoffice_reversal_withdraw"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),

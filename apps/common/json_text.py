@@ -19,12 +19,17 @@ def check_keepable(text: str, value: Any) -> None:
         raise ValueError("nested too deeply")
     if "\\u" not in text:
         return
-    if _NUL.search(text):
+    if has_nul(text):
         raise ValueError("it holds the character U+0000")
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
+
+
+def has_nul(text: str) -> bool:
+    """Does JSON text hold an escaped NUL? A backslash followed by the letters u0000 is none."""
+    return _NUL.search(text) is not None
 
 
 def _deeper_than(levels: int, value: Any) -> bool:
@@ -44,10 +49,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+class WithExponent(Decimal):
+    """A number that was written with an exponent, as nobody writes an amount: 1.5e1 is not told from 15 afterwards."""
+
+
 def _number(text: str) -> Decimal:
     if len(text) > NUMBER_CHARACTERS_MAX:
         raise MalformedJson("The body holds a number that is too long.")
-    return Decimal(text)
+    return WithExponent(text) if "e" in text or "E" in text else Decimal(text)
 
 
 def _integer(text: str) -> int:

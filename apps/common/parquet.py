@@ -18,13 +18,25 @@ def writing(target: Path, schema: Any) -> Iterator[Any]:
     """
     import pyarrow.parquet  # late: it takes a tenth of a second, and only archives need it
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     part = target.with_suffix(".part")
-    with pyarrow.parquet.ParquetWriter(part, schema, compression="zstd") as writer:
-        yield writer
-    sync(part)
-    part.replace(target)
+    try:
+        with pyarrow.parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+            yield writer
+        sync(part)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)  # perhaps the disk is full of it
+        raise
     sync(target.parent)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder whose name outlives a power cut: rows are deleted for the sake of what lies in it."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -180,6 +180,8 @@ def set_frozen(*, account: AccountRef, frozen: bool, now: datetime) -> None:
     row = _locked(account)
     if row.status == Account.Status.CLOSED:
         raise AccountClosed(f"Account {'/'.join(account)} is closed.", field="account")
+    if row.deferred:
+        rows.stop_deferred(account.branch)  # who posts to it does not lock the row
     row.status, row.updated_at = Account.Status.FROZEN if frozen else Account.Status.ACTIVE, now
     row.save(update_fields=["status", "updated_at"])
 

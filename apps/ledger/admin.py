@@ -34,6 +34,7 @@ from apps.common.admin import (
 )
 from apps.ledger.admin_chain import BlockAdmin as BlockAdmin  # noqa: PLC0414  # Django looks for admins here
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
+from apps.observability.logs import mask_cards
 
 _link = partial(link, wraps=True)  # a description is long
 
@@ -47,6 +48,7 @@ LOOKS = {
     "ACTIVE": Look("ok", "ok", "Active"),
     "INACTIVE": Look("idle", "lock", "Inactive"),
     "FROZEN": Look("warn", "lock", "Frozen"),
+    "CLOSED": Look("idle", "lock", "Closed"),
     "OPEN": Look("run", "wait", "Open"),
     "POSTED": Look("ok", "ok", "Posted"),
     "VOIDED": Look("undo", "undo", "Voided"),
@@ -105,7 +107,9 @@ def _described(text: str) -> str:
     """A description; an order that it names is linked."""
     found = ORDER.fullmatch(text)
     key = found[1] if found else ""
-    return _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else text or "—"
+    return (
+        _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else mask_cards(text) or "—"
+    )
 
 
 def _of_number(branch: str | None, account: str | None) -> str:
@@ -135,7 +139,7 @@ def _short(text: str) -> str:
 
 class AccountStatusFilter(WordsFilter):
     title, parameter_name, field = "status", "status__exact", "status"
-    words = {state: LOOKS[state].word for state in ("ACTIVE", "FROZEN")}
+    words = {state: LOOKS[state].word for state in Account.Status.values}
 
 
 class HoldStatusFilter(WordsFilter):

@@ -19,6 +19,9 @@ from apps.common.money import AMOUNT_MAX
 from apps.ledger.rules import BATCH_LINES_MAX, CREDIT, SUM_MAX, ZERO, AccountRef, Balances, Side
 
 _UNKNOWN = Decimal(-1)
+# Nobody adds up what of a deferred account waits to be rolled up, and a sum without room would stop all roll-ups: the
+# other half is for what waits, 50,000 of the largest amounts.
+DEFERRED_SUM_MAX = SUM_MAX / 2
 _SUM_NEAR = SUM_MAX - AMOUNT_MAX * BATCH_LINES_MAX  # below it no batch can reach SUM_MAX
 
 
@@ -110,8 +113,8 @@ class AccountBook:
             self.debits[slot], self.credits[slot], self.nets[slot] = debit, credit, credit - debit
             self.stored[slot] = row_id
         self.held = [self.pending_debit] * count
-        for day_held, amount in held:
-            for slot in range(max(self.last - day_held.toordinal() + 1, 0), count):
+        for day_held, amount in held:  # the last day bears all of it, also what is held since a day after it
+            for slot in range(max(self.last - day_held.toordinal() + 1, 1), count):
                 self.held[slot] -= amount
         self.room = _UNKNOWN
         if self.min_balance is not None:  # as if all these days' credits had come on the last one
@@ -153,7 +156,7 @@ class AccountBook:
     def release(self, amount: Decimal, *, since: date) -> None:
         """A hold ends: what it reserved since its day is free again. (A negative amount holds.)"""
         self.pending_debit -= amount
-        for slot in range(min(self.last - since.toordinal() + 1, len(self.held))):
+        for slot in range(min(max(self.last - since.toordinal(), 0) + 1, len(self.held))):
             self.held[slot] -= amount
         self.room = _UNKNOWN
 

@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from apps.common.errors import DomainError
 from apps.ledger.commands import Command
+from apps.ledger.fold import LinkedRefused
 from apps.ledger.models import Batch
 from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, MalformedEntry, check_text
 
@@ -17,8 +19,8 @@ class BatchKeyReused(DomainError):
     code = "R126"
 
 
-def claim(key: str, commands: Sequence[Command], *, now: datetime) -> bool:
-    """Claim a batch's key. Was it used for the same batch before? Then its refusals are on the commands again.
+def claim(key: str, commands: Sequence[Command], *, now: datetime) -> int:
+    """Claim a batch's key. If it was used for the same batch before, its refusals are on the commands again; how many?
 
     Waits for whoever posts under the same key right now. Raises BatchKeyReused for another batch, MalformedEntry.
     """
@@ -30,19 +32,23 @@ def claim(key: str, commands: Sequence[Command], *, now: datetime) -> bool:
         key=key, defaults={"body_hash": body_hash, "refusals": [], "created_at": now}
     )
     if created:
-        return False
+        return 0
     if bytes(row.body_hash) != body_hash:
         raise BatchKeyReused(field="key")
-    for refused in row.refusals:
+    # Two repeats may both find entries that were neither posted nor refused: the second one has the first one's answer.
+    refusals = Batch.objects.select_for_update().get(key=key).refusals
+    for refused in refusals:
         commands[refused["place"]].refusal = _again(refused)
-    return True
+    return len(refusals)
 
 
-def keep_refusals(key: str, commands: Sequence[Command]) -> None:
-    """Write down why entries were refused: their postings would not be found by asking again.
+def keep_refusals(key: str, commands: Sequence[Command], *, known: int) -> None:
+    """Write down why entries were refused, unless so many are ``known``: their postings would not be found by asking again.
 
-    Not what passes by itself: the same batch is expected to come again, and may then be posted.
+    Not what passes by itself, nor what was refused with it: the same batch is expected to come again, and may then be
+    posted.
     """
+    open_places = _open_places(commands)
     refusals = [
         {
             "place": place,
@@ -53,10 +59,21 @@ def keep_refusals(key: str, commands: Sequence[Command]) -> None:
             "retryable": refusal.retryable,
         }
         for place, command in enumerate(commands)
-        if (refusal := command.refusal) is not None and not refusal.passes
+        if (refusal := command.refusal) is not None and place not in open_places
     ]
-    if refusals:
+    if len(refusals) > known:
         Batch.objects.filter(key=key).update(refusals=refusals)
+
+
+def _open_places(commands: Sequence[Command]) -> set[int]:
+    """Where entries stand whose refusal passes by itself, and those that their groups drew along."""
+    found = {place for place, command in enumerate(commands) if command.refusal is not None and command.refusal.passes}
+    if found:
+        for group, members in groupby(range(len(commands)), key=lambda place: commands[place].entry.group):
+            places = list(members)
+            if group is not None and not found.isdisjoint(places):
+                found.update(place for place in places if isinstance(commands[place].refusal, LinkedRefused))
+    return found
 
 
 def _hash(commands: Sequence[Command]) -> bytes:

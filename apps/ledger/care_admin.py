@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
 from apps.common.reasons import reason_field
 from apps.ledger import checks, suspensions
-from apps.ledger.admin import OfAccountAdmin, _amount, _day, _entry, _list
+from apps.ledger.admin import OfAccountAdmin, _day, _entry, _list, _money
 from apps.ledger.care_models import Check, Difference, Suspension
 from apps.ledger.models import Branch
 from apps.ledger.reconciliation import CHECKS
@@ -113,7 +113,26 @@ class CheckAdmin(KeyedAdmin):
 def _place(row: Any) -> str:
     if row.account is None:
         return "—"
-    return link(address("ledger_account_change", row.account_pk) if row.account_pk else "", f"{row.branch} · {row.account}")
+    name = f"{row.branch} · {row.account} {row.currency}"
+    return link(address("ledger_account_change", row.account_pk) if row.account_pk else "", name)
+
+
+# What has no currency is no amount: a key, and how many lines it has.
+def _stored(row: Difference) -> str:
+    if row.currency is None:
+        return "known" if row.stored else "not known"
+    return _money(row.stored, row.currency)
+
+
+def _proven(row: Difference) -> str:
+    if row.currency is None:
+        return "1 line" if row.proven == 1 else f"{row.proven or 0:.0f} lines"
+    return _money(row.proven, row.currency)
+
+
+def _seen(row: Difference) -> str:
+    """What somebody sees of it who is asked for a reason."""
+    return f"{row.pk} {row.stored} {row.proven}"
 
 
 @admin.register(Difference)
@@ -138,8 +157,8 @@ class DifferenceAdmin(OfAccountAdmin):
     of_place = column("Account", _place)
     day = column("Day", lambda row: _day(row.dateref) if row.dateref else "—")
     entry = column("Entry", lambda row: _entry(row.tracekey))
-    shown_stored = column("Stored", lambda row: _amount(row.stored))
-    shown_proven = column("Proven", lambda row: _amount(row.proven))
+    shown_stored = column("Stored", _stored)
+    shown_proven = column("Proven", _proven)
     first = column("First seen", lambda row: moment(row.first_seen))
     last = column("Last seen", lambda row: moment(row.last_seen))
     check_link = column(
@@ -161,27 +180,36 @@ class DifferenceAdmin(OfAccountAdmin):
         chosen = list(queryset.order_by("id")[:ACKNOWLEDGED_MAX])
         fit = [row for row in chosen if row.state != Difference.State.GONE]
         form = ReasonForm(request.POST if CONFIRMED in request.POST else None)
+        status = 422 if form.errors else 200
         if fit and form.is_valid():
-            self._acknowledge(request, user, fit, form.cleaned_data["reason"])
-            return None
+            if self._acknowledge(request, user, fit, form.cleaned_data["reason"]):
+                return None
+            fit, status = list(queryset.exclude(state=Difference.State.GONE).order_by("id")[:ACKNOWLEDGED_MAX]), 409
         context = {
             **admin.site.each_context(request),
             "title": "Acknowledge differences",
             "opts": self.opts,
-            "fit": fit,
+            "fit": [(row, _stored(row), _proven(row), _seen(row)) for row in fit],
             "others": len(chosen) - len(fit),
+            "changed": status == 409,
             "form": form,
             "checkbox": ACTION_CHECKBOX_NAME,
             "confirmed": CONFIRMED,
         }
-        return render(request, "ledger/admin/acknowledge.html", context, status=422 if form.errors else 200)
+        return render(request, "ledger/admin/acknowledge.html", context, status=status)
 
-    def _acknowledge(self, request: HttpRequest, user: User, rows: list[Difference], reason: str) -> None:
+    def _acknowledge(self, request: HttpRequest, user: User, chosen: list[Difference], reason: str) -> bool:
+        """All of them, if they still are what was seen: a check may have found other amounts since. Was it done?"""
+        seen = set(request.POST.getlist("seen"))
         with transaction.atomic():  # with its entries in the log of the back office
+            rows = list(Difference.objects.select_for_update().filter(pk__in=[row.pk for row in chosen]).order_by("id"))
+            if any(_seen(row) not in seen or row.state == Difference.State.GONE for row in rows):
+                return False
             for row in rows:
                 checks.acknowledge(difference_id=row.pk, by=user.get_username(), reason=reason, now=timezone.now())
                 self.log_change(request, row, f"Acknowledged: {reason}")
         messages.success(request, f"{len(rows)} acknowledged.")
+        return True
 
 
 class ReasonForm(forms.Form):

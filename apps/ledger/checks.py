@@ -28,6 +28,7 @@ Kind = Literal["FULL", "INCREMENTAL"]
 STATEMENT_TIMEOUTS = {"FULL": "2h", "INCREMENTAL": "10min"}
 EXCLUSIVE_LASTS = timedelta(minutes=30)  # then writers go on, whatever became of the check
 TURN_S = 3  # for the check that is running: the scheduled ones take turns, and one that came too late may go
+KILLED_S = 5  # then the server has noticed that a check's process is gone
 REASON_CHARACTERS_MAX = 1_000
 COUNT_MAX = 10_000
 CHECKS_KEPT = timedelta(days=30)  # of those that no difference names; one every ten minutes
@@ -174,13 +175,19 @@ def _write_down(row_id: UUID, seen: _Seen) -> CheckResult:
 
 
 def _take_turn(kind: Kind) -> None:
-    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote."""
+    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote.
+
+    Months can't come or go from here on, so the table has those that the snapshot knows.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUTS[kind]}'")
         cursor.execute(f"SET LOCAL lock_timeout = '{TURN_S}s'")
+        # A worker kills what takes too long; the server would go on by itself, and nobody else had a turn meanwhile.
+        cursor.execute(f"SET LOCAL client_connection_check_interval = '{KILLED_S}s'")
         try:
             cursor.execute("LOCK TABLE ledger_proof IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(reconciliation.KEEP_MONTHS)
         except OperationalError as error:
             if isinstance(error.__cause__, LockNotAvailable):
                 raise CheckRunning from None
@@ -294,8 +301,18 @@ def acknowledge(*, difference_id: UUID, by: str, reason: str, now: datetime) -> 
     return DifferenceView(row.id, row.rule, row.state, row.stored, row.proven, row.acknowledged_by, row.reason)
 
 
+def last_whole(kind: str) -> tables.Check | None:
+    """The last check of a kind that looked at the whole ledger and came to its end."""
+    whole = tables.Check.objects.filter(kind=kind, branch=None, failure="", snapshot_at__isnull=False)
+    return whole.filter(ended_at__isnull=False).order_by("-ended_at").first()
+
+
 @transaction_required
 def forget_checks(*, now: datetime) -> int:
-    """Delete checks that ended more than CHECKS_KEPT ago and that no difference names. How many? Safe to repeat."""
-    old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).order_by("id")
+    """Delete checks that ended more than CHECKS_KEPT ago and that no difference names. How many? Safe to repeat.
+
+    The last whole one of each kind stays: that it is so old is what the alarm tells.
+    """
+    last = [row.pk for kind in tables.Check.Kind.values if (row := last_whole(kind))]
+    old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).exclude(pk__in=last).order_by("id")
     return tables.Check.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:FORGET_ROWS_MAX])).delete()[0]

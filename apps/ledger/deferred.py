@@ -30,7 +30,7 @@ DELETE FROM ledger_deferred WHERE id IN (
     SELECT id FROM ledger_deferred w WHERE {which} ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
 )
 RETURNING id, branch, account, currency, debitcredit, amount, eventcode, dateref, tracekey, description, details::text,
-    balanced
+    balanced, createdat
 """
 _OLDEST = f"""
 SELECT DISTINCT branch, account, currency
@@ -50,7 +50,7 @@ def roll_up(*, now: datetime, limit: int = ROLL_UP_ROWS_MAX) -> int:
     if not refs:
         return 0
     # Accounts before lines, as by who closes a day: the other way round, each of the two would wait for the other.
-    rows.lock_deferred(refs)
+    rows.lock_deferred(refs, now=now)
     taken = rows.fetch(_TAKE.format(which=f"{_OF_ACCOUNTS} AND {_MAY}"), [*rows.columns(refs, 3), now, limit])
     _write(sorted(taken), now=now)
     return len(taken)
@@ -72,16 +72,19 @@ def roll_up_branch(branch: str, *, until: date, now: datetime) -> int:
 
 def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
     since: dict[AccountRef, date] = {}
-    for _, branch, account, currency, *_rest, dateref, _key, _text, _details, _balanced in taken:
+    for _, branch, account, currency, *_rest, dateref, _key, _text, _details, _balanced, _moment in taken:
         ref = AccountRef(branch, account, currency)
         since[ref] = min(dateref, since.get(ref, dateref))
     if not since:
         return
-    books, found = rows.lock_deferred(since)
+    books, found = rows.lock_deferred(since, now=now)
     # Suspended since they were taken: they are put back, and the next call leaves them.
     for refusal in suspensions.heed(since, found, now=now, wait_s=0).values():
         raise refusal
     stored = rows.read_days(since)
+    # Clocks differ, and who waited for a lock finds lines that were asked for after its ``now``, perhaps on the next day.
+    # No line is rolled up before it was asked for, and no day lies behind today.
+    now = max(now, *(row[-1] for row in taken))
     today = business_date(now).toordinal()
     for ref, book in books.items():
         book.load_days(stored[ref], today=today, since=since[ref].toordinal())
@@ -92,7 +95,7 @@ def _write(taken: Sequence[tuple[Any, ...]], *, now: datetime) -> None:
         balances = book.apply(side, amount, slot)
         book.confirm(slot, line=count, tracekey=key)
         posted = PostedLine(line_id, book.ref, side, amount, eventcode, dateref, balances)
-        description, details, balanced = rest
+        description, details, balanced, _moment = rest
         lines.append(NewLine(posted, key, description, details, balanced, book.nets[slot], deferred=True))
     writes.write_lines([lines], line_count=len(lines), now=now)
     sums = writes.Sums()

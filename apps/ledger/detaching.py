@@ -33,7 +33,7 @@ from apps.ledger.seals import LOCK_TIMEOUT, WrongMonthState, lock_months, name_o
 logger = logging.getLogger(__name__)
 
 _OF_MONTH = "ledger_transaction_of_month"
-MONTHS_AT_ONCE = 12  # looked at by one call
+MONTHS_AT_ONCE = 12  # worked at by one call
 STEPS_MAX = 3 * MONTHS_AT_ONCE
 
 
@@ -163,7 +163,7 @@ def archive_months(
 
 def _steps(*, online: int, directory: Path, by: str, now: datetime) -> Iterator[Month]:
     """One commit for each row that is given."""
-    for month in _due(now):
+    for month in _due(online, now):
         row = Month.objects.filter(month=month).first()
         if row is None:
             try:
@@ -184,17 +184,28 @@ def _steps(*, online: int, directory: Path, by: str, now: datetime) -> Iterator[
         yield detach_month(month, directory=directory, by=by, now=now)
 
 
-def _due(now: datetime) -> list[date]:
-    """The first months that are over and not detached, in order; from the first that was chained."""
-    first = fetch(
-        "SELECT min(p.month) FROM ledger_block_part p WHERE NOT EXISTS "
-        "(SELECT FROM ledger_month m WHERE m.month = p.month AND m.state = 'DETACHED')",
-        [],
-    )[0][0]
+# Months without lines have no part; they may be sealed all the same.
+_FIRST = """
+SELECT least((SELECT min(month) FROM ledger_month WHERE state <> 'DETACHED'), (
+    SELECT min(p.month) FROM ledger_block_part p
+    WHERE NOT EXISTS (SELECT FROM ledger_month m WHERE m.month = p.month AND m.state = 'DETACHED')))
+"""
+
+
+def _due(online: int, now: datetime) -> list[date]:
+    """The first months with something to do, in order: those that are over and not sealed, and those that need not stay."""
+    month = fetch(_FIRST, [])[0][0]
+    states = dict(Month.objects.values_list("month", "state"))  # a row for each month, for years
+    sealed_last = max(states, default=date.min)
     months: list[date] = []
-    while first is not None and after(first) <= business_date(now) and len(months) < MONTHS_AT_ONCE:
-        months.append(first)
-        first = after(first)
+    while month is not None and after(month) <= business_date(now) and len(months) < MONTHS_AT_ONCE:
+        if month in states:
+            is_due = states[month] != Month.State.DETACHED and _is_older(month, online, now)
+        else:
+            is_due = month > sealed_last  # else it has no lines and was passed over: it can't be sealed any more
+        if is_due:
+            months.append(month)
+        month = after(month)
     return months
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from apps.common.clock import uuid7_run
 from apps.common.errors import DomainError
-from apps.ledger.balances import AccountBook, InsufficientFunds
+from apps.ledger.balances import AccountBook, InsufficientFunds, SumTooLarge
 from apps.ledger.commands import Command, EventRule, HeldRow, NewLine
 from apps.ledger.rules import (
     CREDIT,
@@ -155,6 +155,9 @@ class Fold:
         books = {leg.account: self.books.get(leg.account) for command in group for leg in command.legs}
         before = [(book, dict(book.touched)) for book in books.values() if book]
         counts = len(self.lines), len(self.later)
+        for command in group:
+            if command.refusal is None and command.key in self.done:  # posted before the group, whatever becomes of it
+                self.take(command)
         fresh = [command for command in group if command.refusal is None and command.posting is None]
         for command in group:
             self.take(command)
@@ -254,6 +257,8 @@ class Fold:
                 raise refusal
             if status is None:
                 raise UnknownAccount(f"There is no account {name}.", field="account")
+            if status == "FULL":
+                raise SumTooLarge(f"Account {name} is deferred, and its sums are half full.", field="account")
             if status == "CLOSED":
                 raise AccountClosed(f"Account {name} is closed.", field="account")
             raise AccountFrozen(f"Account {name} is frozen.", field="account")

@@ -56,8 +56,8 @@ CSV_COLUMNS = (
     "running",
 )
 # A spreadsheet calculates what begins with one of these, and a text comes from strangers. Not only at the beginning: a
-# Brazilian one splits at semicolons.
-_FORMULA = re.compile(r"(^|[;\t\r\n])([^\S\r\n]*[=+\-@＝＋－＠])")
+# Brazilian one splits at semicolons, and what was quoted for commas it reads without the quotes before the formula.
+_FORMULA = re.compile(r"(^|[;\t\r\n])((?:[^\S\t\r\n]|\")*[=+\-@＝＋－＠])")
 
 
 def harmless(text: str) -> str:
@@ -100,8 +100,9 @@ def _ofx_time(moment: datetime) -> str:
     """20260318120000[-3:BRT]: São Paulo's time, and what it is to UTC."""
     local = moment.astimezone(BUSINESS_ZONE)
     offset = local.utcoffset()
-    hours = 0 if offset is None else int(offset.total_seconds()) // 3600
-    return f"{local:%Y%m%d%H%M%S}[{hours}:{'BRT' if hours == -3 else 'BRST'}]"
+    hours = 0 if offset is None else round(offset.total_seconds() / 3600)  # until 1914 it was -3:06:28
+    # Years before 1000 are written without zeros by strftime, on some systems.
+    return f"{local.year:04}{local:%m%d%H%M%S}[{hours}:{'BRT' if hours == -3 else 'BRST'}]"
 
 
 def _ofx_day(day: date, hour: time = time(12)) -> str:

@@ -16,7 +16,7 @@ Note [As of]
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 from apps.common.clock import business_date
@@ -25,6 +25,9 @@ from apps.ledger import months_behind
 from apps.ledger.queries import check_key
 from apps.ledger.reading import fetch_limited
 from apps.ledger.rules import AccountRef, first_day
+
+# Where ids begin to count, so no account is older; and near the year 1 there are no dates for its window.
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MomentRefused(DomainError):
@@ -97,6 +100,8 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
     check_key(account)
     if moment > now:
         raise MomentRefused(f"{moment.isoformat()} lies in the future.", field="as_of")
+    if moment < _EARLIEST:
+        raise _no_account()
     today = business_date(moment)
     until = min(day or today, today)
     found = fetch_limited(
@@ -110,7 +115,7 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
         },
     )
     if not found:
-        raise NotFound("There was no such ledger account at that moment.", field="account")
+        raise _no_account()
     debit, credit, pending, is_complete = found[0]
     if not is_complete:
         months_behind.check_period(account, date_from=date.min, date_to=until)
@@ -126,3 +131,7 @@ def balance_as_of(account: AccountRef, moment: datetime, *, day: date | None = N
         accumulated_debit=debit,
         accumulated_credit=credit,
     )
+
+
+def _no_account() -> NotFound:
+    return NotFound("There was no such ledger account at that moment.", field="account")

@@ -309,7 +309,7 @@ def expire_holds(*, now: datetime, limit: int = EXPIRE_ROWS_MAX) -> int:
     if not due:
         return 0
     # Between the search and the lock a hold may have been posted or voided, so the update asks again.
-    books, found = rows.lock_accounts({AccountRef(*row[1:]) for row in due})
+    books, found = rows.lock_accounts({AccountRef(*row[1:]) for row in due}, now=now)
     # What was suspended meanwhile expires with a later call; until then nobody can post it either.
     suspended = suspensions.heed(books, found, now=now, wait_s=0)
     due = [row for row in due if AccountRef(*row[1:]) not in suspended]

@@ -23,8 +23,9 @@ Note [Increments]
     and accounts that nobody posted to is found by the full check alone; so is a tracekey without lines.
 
     Lines that were archived: ``ledger_opening`` says for an account what its lines up to a day came to, and their last
-    ``seq``. A proof from the first line begins there. Nothing is archived yet, so the view is empty; whoever detaches
-    months says in this view what they came to.
+    ``seq``. A proof from the first line begins there. The days before it have no lines any more: they are proved from each
+    other, and from what each month came to when it was sealed. A proof that is older than such a seal is not used: lines
+    may have come after it and gone before this check. A younger one knows every line of the month.
 """
 
 from collections.abc import Collection
@@ -54,6 +55,10 @@ SELECT a.id, a.branch::text COLLATE "C" AS branch, a.account, a.currency::text C
 FROM ledger_account a
 CROSS JOIN (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS now) m
 LEFT JOIN ledger_proof p ON p.id = a.id AND p.horizon <= m.now AND NOT %(afresh)s
+    -- A month that was sealed since and is away may have lines that the proof does not know, and that nobody can add to it.
+    AND NOT ({_XID.format("a")} >= p.horizon AND EXISTS (
+        SELECT FROM ledger_closing c WHERE {_KEY.format("c", "a")} AND {_XID.format("c")} >= p.horizon
+            AND c.month <= (SELECT max(month) FROM ledger_month WHERE state = 'DETACHED')))
 LEFT JOIN LATERAL (
     SELECT g.*, coalesce(sum(t.amount) FILTER (WHERE t.debitcredit = 'D'), 0.00) AS later_debit,
         coalesce(sum(t.amount) FILTER (WHERE t.debitcredit = 'C'), 0.00) AS later_credit
@@ -89,6 +94,12 @@ ledger_region r CROSS JOIN LATERAL (
     SELECT b.* FROM ledger_balance b WHERE {_KEY.format("b", "r")} AND b.dateref >= r.since OFFSET 0
 ) b
 """  # noqa: S608
+# Of accounts that are proved from their first line: their days before it.
+_ARCHIVED_DAYS = f"""
+ledger_region r CROSS JOIN LATERAL (
+    SELECT b.* FROM ledger_balance b WHERE {_KEY.format("b", "r")} AND r.whole AND b.dateref < r.since OFFSET 0
+) b
+"""  # noqa: S608
 _REGION_DAYS = f"""
 CREATE TEMP TABLE ledger_region_day ON COMMIT DROP AS
 SELECT r.id, t.dateref, count(*) AS lines, max(t.seq) AS seq,
@@ -121,7 +132,23 @@ SELECT * FROM (
     SELECT r.branch, r.account, r.currency, b.dateref, NULL AS tracekey, b.accumulated{{name}} AS stored,
         s.{{name}}_before + sum(b.total{{name}}) OVER (PARTITION BY r.id ORDER BY b.dateref) AS proven
     FROM {_DAYS} JOIN ({_SUMS}) s ON s.id = r.id
+    UNION ALL
+    SELECT r.branch, r.account, r.currency, b.dateref, NULL, b.accumulated{{name}},
+        sum(b.total{{name}}) OVER (PARTITION BY r.id ORDER BY b.dateref)
+    FROM {_ARCHIVED_DAYS}
 ) d WHERE stored <> proven
+"""  # noqa: S608
+_CLOSING = f"""
+SELECT r.branch, r.account, r.currency, m.until, NULL, coalesce(d.accumulated{{name}}, 0), c.accumulated{{name}}
+FROM ledger_region r
+JOIN ledger_closing c ON {_KEY.format("c", "r")}
+JOIN (SELECT month, (month + interval '1 month - 1 day')::date AS until FROM ledger_month WHERE state = 'DETACHED') m
+    USING (month)
+LEFT JOIN LATERAL (
+    SELECT b.accumulated{{name}} FROM ledger_balance b WHERE {_KEY.format("b", "r")} AND b.dateref <= m.until
+    ORDER BY b.dateref DESC LIMIT 1
+) d ON true
+WHERE r.whole AND d.accumulated{{name}} IS DISTINCT FROM c.accumulated{{name}}
 """  # noqa: S608
 _POSTED = f"""
 SELECT s.branch, s.account, s.currency, NULL, NULL, a.posted{{name}}, s.{{name}}
@@ -181,6 +208,14 @@ CROSS JOIN LATERAL (SELECT * FROM ledger_hold h WHERE h.tracekey = n.tracekey AN
 LEFT JOIN LATERAL (SELECT t.amount FROM ledger_transaction t WHERE t.tracekey = n.tracekey AND t.dateref = n.dateref
     AND t.debitcredit = 'D' AND {_KEY.format("t", "h")} OFFSET 0) d ON true
 WHERE d.amount IS DISTINCT FROM coalesce(h.postedamount, h.amount)
+UNION
+SELECT h.branch, h.account, h.currency, NULL, h.tracekey, coalesce(h.postedamount, h.amount), NULL
+FROM ledger_region r
+CROSS JOIN LATERAL (SELECT * FROM ledger_hold h WHERE {_KEY.format("h", "r")} AND r.whole AND h.endedat IS NOT NULL
+    AND h.status = 'POSTED' OFFSET 0) h
+LEFT JOIN ledger_posting_key k ON k.tracekey = h.tracekey
+WHERE coalesce(k.dateref > (SELECT max(dateref) FROM ledger_opening), true) AND NOT EXISTS (
+    SELECT FROM ledger_transaction t WHERE t.tracekey = h.tracekey AND t.debitcredit = 'D' AND {_KEY.format("t", "h")})
 """  # noqa: S608
 
 CHECKS: dict[str, str] = {
@@ -188,6 +223,8 @@ CHECKS: dict[str, str] = {
     "a day's credits are the sum of its lines": _TOTAL.format(name="credit"),
     "accumulated debits are the sum of the days": _ACCUMULATED.format(name="debit"),
     "accumulated credits are the sum of the days": _ACCUMULATED.format(name="credit"),
+    "an archived month's debits end as they were sealed": _CLOSING.format(name="debit"),
+    "an archived month's credits end as they were sealed": _CLOSING.format(name="credit"),
     "an account's debits are the sum of its lines": _POSTED.format(name="debit"),
     "an account's credits are the sum of its lines": _POSTED.format(name="credit"),
     "what is pending is the sum of the open holds": _PENDING,

@@ -25,7 +25,7 @@ _ZONE = str(BUSINESS_ZONE)
 class LedgerLine:
     """A line of a statement, newest first. ``running``: the balance after it in the statement's order.
 
-    ``posted_on``: the business day on which it was written; a line that is dated back has an earlier ``dateref``.
+    ``posted_on``: the business day on which it was asked for; a line that is dated back has an earlier ``dateref``.
     """
 
     seq: int
@@ -45,7 +45,7 @@ class LedgerLine:
 
     @property
     def back_dated(self) -> bool:
-        """Was it written on a later day than it counts for?"""
+        """Was it asked for on a later day than it counts for?"""
         return self.posted_on > self.dateref
 
 
@@ -85,7 +85,7 @@ class EntryView:
 # --- Lines --------------------------------------------------------------------------------------------------------------
 _LINES = """
 SELECT t.seq, t.id, t.dateref, t.debitcredit, t.amount, t.eventcode, coalesce(e.description, ''), t.description, t.tracekey,
-    t.createdat, (t.createdat AT TIME ZONE %(zone)s)::date,
+    t.createdat, (coalesce(CASE WHEN t.deferred THEN k.createdat END, t.createdat) AT TIME ZONE %(zone)s)::date,
     b.accumulatedcredit - b.accumulateddebit - b.totalcredit + b.totaldebit + t.daynet, k.reverses, r.tracekey
 FROM (
     SELECT t.* FROM ledger_transaction t
@@ -192,12 +192,18 @@ def _position(cursor: str) -> tuple[date, int]:
         raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
 
 
+# A line of a deferred account is written anew when it is rolled up, perhaps after midnight. Its key is from when it was
+# asked for, and is looked up only then.
 _COUNTS = """
-SELECT d.day, n.lines, n.later FROM unnest(%s::date[]) AS d (day)
+SELECT d.day, n.lines, n.later FROM unnest(%(days)s::date[]) AS d (day)
 CROSS JOIN LATERAL (
     SELECT count(*) AS lines, count(*) FILTER (WHERE few.later) AS later FROM (
-        SELECT (t.createdat AT TIME ZONE %s)::date > t.dateref AS later FROM ledger_transaction t
-        WHERE t.branch = %s AND t.account = %s AND t.currency = %s AND t.dateref = d.day LIMIT %s
+        SELECT (t.createdat AT TIME ZONE %(zone)s)::date > t.dateref AND NOT (t.deferred AND EXISTS (
+            SELECT FROM ledger_posting_key k
+            WHERE k.tracekey = t.tracekey AND (k.createdat AT TIME ZONE %(zone)s)::date <= t.dateref)) AS later
+        FROM ledger_transaction t
+        WHERE t.branch = %(branch)s AND t.account = %(account)s AND t.currency = %(currency)s AND t.dateref = d.day
+        LIMIT %(limit)s
     ) few
 ) n
 """
@@ -206,7 +212,8 @@ CROSS JOIN LATERAL (
 def _counts(account: AccountRef, days: Sequence[date]) -> dict[date, DayCount]:
     if not days:
         return {}
-    rows = fetch(_COUNTS, [list(days), _ZONE, *account, DAY_LINES_COUNTED_MAX])
+    values = {**account._asdict(), "days": list(days), "zone": _ZONE, "limit": DAY_LINES_COUNTED_MAX}
+    rows = fetch(_COUNTS, values)
     return {day: DayCount(lines=lines, later=later) for day, lines, later in rows}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from django.utils import timezone
 
 from apps.ledger.care_models import Check, Difference, Suspension
+from apps.ledger.checks import last_whole
 from apps.observability import metrics
 from apps.observability.metrics import Reading
 
@@ -22,10 +23,11 @@ def _rows() -> Iterator[Reading]:
         count = Difference.objects.filter(state=state)[:COUNT_MAX].count()
         yield Reading(metrics.LEDGER_DIFFERENCES, count, (state.value,))
     for kind in Check.Kind.values:
-        whole = Check.objects.filter(kind=kind, branch=None, failure="", snapshot_at__isnull=False)
-        last = whole.order_by("-ended_at").first()
+        last = last_whole(kind)
         if last and last.snapshot_at and last.ended_at:
             yield Reading(metrics.LEDGER_CHECK_AGE, (now - last.snapshot_at).total_seconds(), (kind,))
             yield Reading(metrics.LEDGER_CHECK_SECONDS, (last.ended_at - last.began_at).total_seconds(), (kind,))
+        elif first := Check.objects.order_by("id").first():  # none came to its end in all the time that checks are made
+            yield Reading(metrics.LEDGER_CHECK_AGE, (now - first.began_at).total_seconds(), (kind,))
     active = Suspension.objects.filter(lifted_at=None, until__gt=now)
     yield Reading(metrics.LEDGER_SUSPENSIONS, active[:COUNT_MAX].count())

@@ -9,6 +9,7 @@ from django.db.models import F, Q
 
 from apps.common.clock import uuid7
 from apps.common.money import AMOUNT_DIGITS_MAX, CURRENCY
+from apps.ledger.by_hand_models import ReversalRequest as ReversalRequest  # noqa: PLC0414  # Django looks for tables here
 from apps.ledger.care_models import Check, Difference, Proof, Suspension  # noqa: F401  # Django looks for models here
 from apps.ledger.chain_models import Block as Block  # noqa: PLC0414  # Django looks for tables here
 from apps.ledger.columns import KEY_COLLATION, key_column, sum_column

@@ -1,4 +1,8 @@
-"""Months that left the table: what still stands for them, and what is answered to those who ask for their lines."""
+"""Months that left the table: what still stands for them, and what is answered to those who ask for their lines.
+
+Read where the lines are read: a replica that is behind may still have a month that the primary detached, and not have one
+that came back.
+"""
 
 from collections.abc import Collection
 from datetime import date, timedelta
@@ -9,7 +13,7 @@ from apps.common.clock import business_date, time_of_uuid7
 from apps.common.errors import DomainError
 from apps.ledger.chain_lines import after
 from apps.ledger.chain_models import Month
-from apps.ledger.rows import fetch
+from apps.ledger.reading import alias, fetch
 from apps.ledger.rules import BACKDATE_DAYS_MAX, AccountRef
 
 
@@ -21,7 +25,7 @@ class MonthArchived(DomainError):
 
 def detached() -> frozenset[date]:
     """The first days of the months whose lines are not in the table."""
-    return frozenset(Month.objects.filter(state=Month.State.DETACHED).values_list("month", flat=True))
+    return frozenset(Month.objects.using(alias()).filter(state=Month.State.DETACHED).values_list("month", flat=True))
 
 
 def _words(month: date, path: str) -> str:
@@ -81,8 +85,12 @@ def check_line(line_id: UUID) -> None:
     """Raises MonthArchived when a line with this id, if there ever was one, may be archived: ids tell their time."""
     if line_id.version != 7:
         return
-    day = business_date(time_of_uuid7(line_id))
+    try:
+        day = business_date(time_of_uuid7(line_id))
+    except ValueError:
+        return  # 48 bits of milliseconds reach the year 10889, and dates 9999
     months = {(day + timedelta(days=n)).replace(day=1) for n in (-BACKDATE_DAYS_MAX, 0)}
-    row = Month.objects.filter(state=Month.State.DETACHED, month__in=months).order_by("month").last()
+    away = Month.objects.using(alias()).filter(state=Month.State.DETACHED, month__in=months)
+    row = away.order_by("month").last()
     if row is not None:
         raise MonthArchived(f"If there was such a line, it is in the archive. {_words(row.month, row.path)}")

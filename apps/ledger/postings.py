@@ -68,10 +68,10 @@ def post_batch(
     today = business_date(now)
     with collector_paused():
         commands = [Command(entry, entry.dateref or today) for entry in entries]
-        is_repeat = key is not None and not dry_run and batches.claim(key, commands, now=now)
+        known = 0 if key is None or dry_run else batches.claim(key, commands, now=now)
         run(commands, now=now, dry=dry_run)
-        if key is not None and not dry_run and not is_repeat:
-            batches.keep_refusals(key, commands)
+        if key is not None and not dry_run:
+            batches.keep_refusals(key, commands, known=known)
         return [command.result() for command in commands]
 
 
@@ -243,11 +243,12 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> Non
         return
     if settings.LEDGER_OPEN_ON_FIRST_USE:
         fold.opened = rows.open_missing(since, now=fold.now)
-    locked = rows.lock_and_read(since, codes, [command.hold_id for command in commands if command.hold_id])
+    holds = [command.hold_id for command in commands if command.hold_id]
+    locked = rows.lock_and_read(since, codes, holds, now=fold.now)
     fold.books, fold.events, fold.closed, fold.holds = locked.books, locked.events, locked.closed, locked.holds
     found = locked.suspended
     if len(fold.books) < len(since):
-        others = rows.read_deferred([ref for ref in since if ref not in fold.books])
+        others = rows.read_deferred([ref for ref in since if ref not in fold.books], now=fold.now)
         fold.deferred, found = others.statuses, [*found, *others.suspended]
         fold.closed.update(others.closed)
     if found:

@@ -27,7 +27,7 @@ from django.db import connection
 
 from apps.common import prepared
 from apps.common.arrays import array_text
-from apps.ledger.balances import AccountBook, StoredDay
+from apps.ledger.balances import DEFERRED_SUM_MAX, AccountBook, StoredDay
 from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.rules import AccountRef
 
@@ -92,7 +92,11 @@ FOR NO KEY UPDATE OF a
 """
 _EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
 # Closed days and suspensions are read behind the accounts' locks: see Note [Suspended] in suspensions.py.
-_SUSPENDED = "SELECT id, branch, account, currency, mode, until FROM ledger_suspension WHERE liftedat IS NULL FOR KEY SHARE"
+# Not those that ended by themselves: nobody lifts them, and they would be read, and locked, for ever.
+_SUSPENDED = (
+    "SELECT id, branch, account, currency, mode, until FROM ledger_suspension "
+    "WHERE liftedat IS NULL AND until > %s FOR KEY SHARE"
+)
 # Of a row with an account's key, for those who choose what to do next.
 NOT_SUSPENDED = """NOT EXISTS (
     SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = {0}.branch
@@ -113,16 +117,16 @@ class Accounts(NamedTuple):
     suspended: list[Suspended]
 
 
-def lock_accounts(refs: Collection[AccountRef]) -> Accounts:
+def lock_accounts(refs: Collection[AccountRef], *, now: datetime) -> Accounts:
     """Lock accounts in key order and read their totals. See Note [Fences], 2.
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
-    return _lock(_LOCK, refs)
+    return _lock(_LOCK, refs, now)
 
 
-def _lock(statement: str, refs: Collection[AccountRef]) -> Accounts:
-    locked, suspended = fetch_all((statement, columns(refs, 3)), (_SUSPENDED, []))
+def _lock(statement: str, refs: Collection[AccountRef], now: datetime) -> Accounts:
+    locked, suspended = fetch_all((statement, columns(refs, 3)), (_SUSPENDED, [now]))
     return Accounts(_books(locked), [Suspended(*row) for row in suspended])
 
 
@@ -155,7 +159,9 @@ class Locked(NamedTuple):
     holds: dict[UUID, HeldRow]
 
 
-def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int], holds: Sequence[UUID] = ()) -> Locked:
+def lock_and_read(
+    since: Mapping[AccountRef, date], codes: Collection[int], holds: Sequence[UUID] = (), *, now: datetime
+) -> Locked:
     """Lock accounts, then read their day rows from a date on, their branches' closed days, events, and their holds.
 
     The statements are sent together and run one after the other, each with a snapshot of its own: the later ones see what
@@ -171,7 +177,7 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int], hold
         (_LOCK, keys),
         (_DAYS, [*keys, array_text(list(since.values()))]),
         (_EVENTS, [array_text(list(codes))]),
-        (_CLOSED, [branches]),
+        (_CLOSED, [branches, now]),
         *([(_HELD, [array_text(list(holds))])] if holds else []),
     )
     held = found.pop() if holds else []
@@ -181,9 +187,9 @@ def lock_and_read(since: Mapping[AccountRef, date], codes: Collection[int], hold
     return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed), by_id)
 
 
-def lock_deferred(refs: Collection[AccountRef]) -> Accounts:
+def lock_deferred(refs: Collection[AccountRef], *, now: datetime) -> Accounts:
     """Lock deferred accounts for a roll-up, in key order."""
-    return _lock(_LOCK.replace("NOT a.deferred", "a.deferred"), refs)
+    return _lock(_LOCK.replace("NOT a.deferred", "a.deferred"), refs, now)
 
 
 class DeferredAccounts(NamedTuple):
@@ -194,8 +200,8 @@ class DeferredAccounts(NamedTuple):
     suspended: list[Suspended]
 
 
-def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
-    """Those of these accounts that are deferred, with their status, and the closed days of their branches.
+def read_deferred(refs: Collection[AccountRef], *, now: datetime) -> DeferredAccounts:
+    """Those of these accounts that are deferred, with their status (or FULL), and the closed days of their branches.
 
     Behind a shared lock of each branch, so that nobody closes a day while lines for it are on their way to the work table.
     Taken after the accounts' locks, as by who closes a day.
@@ -207,12 +213,13 @@ def read_deferred(refs: Collection[AccountRef]) -> DeferredAccounts:
             [array_text(branches)],
         ),
         (
-            "SELECT a.branch, a.account, a.currency, a.status FROM unnest(%s::text[], %s::text[], %s::text[]) "
-            "AS k (branch, account, currency) JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account "
-            "AND a.currency = k.currency WHERE a.deferred",
-            columns(refs, 3),
+            "SELECT a.branch, a.account, a.currency, "
+            "CASE WHEN a.status = 'ACTIVE' AND greatest(a.posteddebit, a.postedcredit) > %s THEN 'FULL' ELSE a.status END "
+            "FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency) JOIN ledger_account a "
+            "ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency WHERE a.deferred",
+            [DEFERRED_SUM_MAX, *columns(refs, 3)],
         ),
-        (_CLOSED, [array_text(branches)]),
+        (_CLOSED, [array_text(branches), now]),
     )
     found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
     return DeferredAccounts(found, *_closed_and_suspended(closed))

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 
 from apps.common.errors import DomainError
+from apps.common.json_text import has_nul
 from apps.common.money import CURRENCY, exact_cents
 
 # How far back a dateref may lie, in days (Flow: "exemplo 7 dias"). It bounds the day rows that one posting can shift.
@@ -275,7 +276,7 @@ def details_text(details: Mapping[str, Any] | None) -> str | None:
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError):
         raise MalformedEntry("details is not a JSON object.", field="details") from None
-    if "\\u0000" in text:
+    if "\\u0000" in text and has_nul(text):
         raise MalformedEntry("details holds a character that can't be stored.", field="details")
     if size > DETAILS_BYTES_MAX:
         raise MalformedEntry(f"details is larger than {DETAILS_BYTES_MAX} bytes.", field="details")

@@ -5,8 +5,9 @@ Note [One line]
     database) claims the tracekey, locks the account by updating it, then reads and writes: the same fences and the same
     rows as the engine's, every statement with a snapshot of its own. It knows only lines that nothing speaks against.
     Whatever needs an explanation or more than a look at one account (a repeat, a refusal, a ceiling, holds on a back-dated
-    day) it leaves undone and answers nothing; then the engine does it. So refusals are said in one place. That both ways
-    write the same is tested: a batch of N is N single lines (``test_batch_differential``).
+    day, a debit of today when clocks differ and tomorrow has lines) it leaves undone and answers nothing; then the engine
+    does it. So refusals are said in one place. That both ways write the same is tested: a batch of N is N single lines
+    (``test_batch_differential``).
 """
 
 from datetime import date, datetime

@@ -237,7 +237,7 @@ def _await(suspension_ids: Collection[UUID], *, now: datetime, wait_s: float) ->
 
 def lock_to_write(refs: Collection[AccountRef], *, now: datetime) -> dict[AccountRef, AccountBook]:
     """Lock accounts for a change of what is held, in key order. Raises LedgerSuspended."""
-    locked = rows.lock_accounts(refs)
+    locked = rows.lock_accounts(refs, now=now)
     for refusal in heed(refs, locked.suspended, now=now).values():
         raise refusal
     return locked.books

@@ -58,7 +58,9 @@ LEDGER_DIFFERENCES = Gauge(
     "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
 )
 LEDGER_CHECK_AGE = Gauge(
-    "lastro_ledger_check_age_seconds", "Since the moment that the last whole check of this kind saw.", ("kind",)
+    "lastro_ledger_check_age_seconds",
+    "Since the moment that the last whole check of this kind saw; without one, since the first check began.",
+    ("kind",),
 )
 LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
 LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")

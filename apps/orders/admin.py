@@ -24,6 +24,7 @@ from apps.common.admin import (
     link,
     moment,
 )
+from apps.observability.logs import mask_cards
 from apps.orders.models import Item, Order, OrderReturn, Reservation, ReservationStatus, Ticket
 
 
@@ -50,8 +51,11 @@ def _error(row: Order | OrderReturn) -> str:
 
 class ItemInline(ReadOnlyInline):
     model = Item
-    fields = readonly_fields = ("ticket", "name", "amount", "quantity")
+    fields = readonly_fields = ("ticket", "said", "amount", "quantity")
     ordering = ("id",)
+
+    # The caller's own words, in which anything may stand.
+    said = column("Name", lambda row: mask_cards(row.name))
 
 
 @admin.register(Order)

@@ -145,6 +145,7 @@ def payments_page(account_id: str, *, rows_max: int, cursor: str | None) -> Page
 
 
 def payments_of(*, order_ref: str) -> tuple[PaymentView, ...]:
-    """The payments of an order, the newest first; at most PAYMENTS_OF_ORDER_MAX."""
-    rows = Payment.objects.filter(order_ref=order_ref).order_by("-pk")[:PAYMENTS_OF_ORDER_MAX]
-    return tuple(view_of(row) for row in rows)
+    """The payments that sagas asked for under this reference, the newest first; at most PAYMENTS_OF_ORDER_MAX."""
+    # Not a merchant's own, in whose reference anything may stand: an order of somebody else, too.
+    rows = Payment.objects.filter(order_ref=order_ref).exclude(reply_to="").order_by("-pk")
+    return tuple(view_of(row) for row in rows[:PAYMENTS_OF_ORDER_MAX])

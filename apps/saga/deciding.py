@@ -183,9 +183,10 @@ def find_approvals(
 ) -> Approvals:
     """The newest approvals that wait, or all of them; ``may``: those that are his to decide now. Raises InvalidRequest."""
     rows = _matching(use_case=use_case, may=may, open_only=open_only)
-    total = rows.order_by()[: TOTAL_MAX + 1].count()
     before = decode_id_cursor(cursor) if cursor is not None else None
     found = list((rows.filter(pk__lt=before) if before else rows).order_by("-pk")[: limit + 1])
+    all_found = cursor is None and len(found) <= limit
+    total = len(found) if all_found else rows.order_by()[: TOTAL_MAX + 1].count()
     return Approvals(
         rows=tuple(_state(row) for row in found[:limit]),
         next_cursor=encode_cursor(str(found[limit - 1].pk)) if len(found) > limit else None,

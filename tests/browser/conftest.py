@@ -180,10 +180,10 @@ def each_size(page: Page, *sizes: str) -> Iterator[str]:
         yield size
 
 
-def log_in(page: Page) -> None:
+def log_in(page: Page, name: str = "chief") -> None:
     """As a person does."""
     page.goto("/admin/login/?next=/admin/")
-    page.fill("input[name=username]", "chief")
+    page.fill("input[name=username]", name)
     page.fill("input[name=password]", PASSWORD)
     page.press("input[name=password]", "Enter")
     page.wait_for_url("**/admin/")

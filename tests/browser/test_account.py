@@ -1,21 +1,28 @@
 """The page of an account, its entries and a reversal as a person meets them."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 from playwright.sync_api import expect
 
 from apps.common.clock import business_date
 from apps.ledger import public as ledger
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import PASSWORD, OpenPage, log_in
 from tests.browser.test_accessibility import look
 from tests.integration.ledger.conftest import ANA, BOB, LIMITED, line, money, move, open_bank, post
+from tests.integration.ledger.test_reconciliation import damage
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = f"/admin/accounts/{ANA.branch}/{ANA.account}/{ANA.currency}/"
+
+
+LABEL_HEIGHTS = """[...document.querySelectorAll('#result_list [data-label]')]
+    .map((cell) => parseFloat(getComputedStyle(cell, '::before').height)).filter((height) => height > 0)"""
 
 
 @pytest.fixture
@@ -62,6 +69,15 @@ class TestAccount:
             wrong += look(page, name)
         assert wrong == []
 
+    def test_a_list_on_a_phone_breaks_no_label(self, open_page: OpenPage, account: ledger.PostResult) -> None:
+        damage("UPDATE ledger_posting_key SET state = 'TOMBSTONE'")
+        assert ledger.run_check(kind="FULL", now=timezone.now()).differences
+        page = open_page(size="phone")
+        page.goto("/admin/ledger/difference/")
+        heights = page.evaluate(LABEL_HEIGHTS)
+        assert len(heights) > 10
+        assert max(heights) == min(heights)
+
     def test_an_entry_is_found_and_taken_back(self, open_page: OpenPage, account: ledger.PostResult) -> None:
         page = open_page()
         page.goto(PAGE)
@@ -75,3 +91,27 @@ class TestAccount:
         expect(page.get_by_text("it was taken back already")).to_be_visible()
         expect(page.get_by_text("refunded twice")).to_be_visible()
         assert ledger.balance(LIMITED).posted == money(0)
+
+    def test_a_second_person_agrees(self, open_page: OpenPage, account: ledger.PostResult, settings: Any) -> None:
+        settings.LEDGER_FOUR_EYES = money(0)
+        User.objects.create_superuser("finance", password=PASSWORD)
+        page = open_page()
+        page.goto(f"/admin/entries/{account.tracekey}/reverse/")
+        page.get_by_label("Reason, kept in the audit log").fill("refunded twice")
+        wrong = look(page, "reverse_asked")
+        page.get_by_role("button", name="Ask a second person").dblclick()
+        expect(page.get_by_role("heading", name="Waits for a second person")).to_be_visible()
+        expect(page.get_by_text("Agree: not to what you asked for yourself")).to_be_visible()
+        wrong += look(page, "entry_asked")
+        other = open_page(login=False)
+        log_in(other, "finance")
+        other.goto("/admin/approvals/")
+        wrong += look(other, "approvals_reversal")
+        other.get_by_role("link", name="refunded twice").click()
+        wrong += look(other, "entry_to_agree")
+        assert ledger.balance(LIMITED).posted == money(33)
+        other.get_by_role("button", name="Agree and take back").dblclick()
+        expect(other.get_by_text("it was taken back already")).to_be_visible()
+        expect(other.get_by_text("agreed, and it was taken back")).to_be_visible()
+        assert ledger.balance(LIMITED).posted == money(0)
+        assert wrong == []

@@ -6,10 +6,12 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connections
 from django.test import Client, override_settings
 
 from apps.idempotency.models import IdempotencyKey
+from apps.orders.api import views
 from apps.orders.models import Order
 from config import demo
 from tests import shop
@@ -41,6 +43,11 @@ BAD = [
     ("amount negative", shop.body(amount=-10.5), 422, "R001", "amount"),
     ("amount with three decimals", shop.body(amount=10.505), 422, "R001", "amount"),
     ("amount too large", shop.body(amount=10**20), 422, "R001", "amount"),
+    *(
+        (f"amount {text!r}", shop.body(amount=text), 422, "R001", "amount")
+        for text in ("1_0", "1e1", " 10 ", "१०", "+10", "NaN")
+    ),
+    ("item for nothing", item(amount=0), 422, "R001", "items[0].amount"),
     ("item amount with three decimals", item(amount=0.001), 422, "R001", "items[0].amount"),
     ("unknown customer", shop.body(customerId="00000000-0000-4000-8000-000000000000"), 422, "R801", "customerId"),
     ("customer not a UUID", shop.body(customerId="maria"), 422, "R001", "customerId"),
@@ -112,6 +119,18 @@ class TestPreferences:
     def test_answers_202_when_the_outcome_is_not_known_in_time(self, opened: demo.Demo, client: Client) -> None:
         answer = shop.post_order(client, Prefer="wait=0.05")
         assert (answer.status_code, answer.json()["status"]) == (202, "AWAITING_PAYMENT")
+
+    def test_waits_no_longer_than_usual_while_half_of_the_threads_wait(self, opened: demo.Demo, client: Client) -> None:
+        """Else so many callers as there are threads would keep everybody else out, probes too."""
+        for _ in range(views.LONG_WAITS_MAX):
+            assert views.LONG_WAITS.acquire(blocking=False)
+        try:
+            answer = shop.post_order(client, Prefer="wait=0.3")
+        finally:
+            views.LONG_WAITS.release(views.LONG_WAITS_MAX)
+        assert (answer.status_code, "Preference-Applied" in answer) == (202, False)
+        assert shop.post_order(client, Prefer="wait=0.3")["Preference-Applied"] == "wait=0.3"
+        assert 1 <= views.LONG_WAITS_MAX < settings.WEB_THREADS
 
 
 class TestIdempotency:

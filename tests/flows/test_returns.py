@@ -2,8 +2,9 @@
 
 import base64
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -15,6 +16,7 @@ from django.utils import timezone
 from apps.fiscal_docs.models import Document
 from apps.fiscal_docs.sandbox.models import SandboxDocument
 from apps.identity import public as identity
+from apps.ledger import public as ledger
 from apps.orders.models import Order
 from apps.orders.sagas.giving_back import ApproveReturn
 from apps.saga.deciding import Decider, decide, find_approvals
@@ -22,7 +24,7 @@ from apps.saga.locks import locks_of
 from apps.saga.models import Run, Step
 from config import demo
 from tests import shop
-from tests.saga_driver import finish, let_time_pass, work
+from tests.saga_driver import finish, let_time_pass, pump_messages, work
 from tests.trials import LARGE
 
 CHIEF = Decider("user:chief", frozenset({"permission:orders.approve_return"}))
@@ -167,6 +169,49 @@ class TestPages:
         assert "Returned" in admin_client.get(reverse("admin:orders_order_change", args=[order_id])).content.decode()
 
 
+class TestMerchantsReference:
+    """Merchants write what they like into their payments' references, an order's id, too."""
+
+    def test_is_not_taken_for_the_payment_of_an_order(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.body())
+        theirs = shop.Payment.objects.get()
+        stranger = _paid_by_a_merchant(opened, amount="500.00", reference=order_id)
+        assert Client().get(f"/orders/{order_id}").json()["links"]["payment"] == f"/payments/{theirs.pk}"
+        assert finish(asked(order_id)).status == "COMPLETED"
+        refunded = dict(shop.Payment.objects.values_list("pk", "refunded_amount"))
+        assert refunded == {theirs.pk: Decimal("10.50"), stranger: 0}
+
+
+def _paid_by_a_merchant(opened: demo.Demo, *, amount: str, reference: str) -> UUID:
+    card = {"number": demo.SANDBOX_CARDS["approved"], "exp_month": 12, "exp_year": timezone.now().year + 2, "cvv": "123"}
+    answer = Client().post(
+        "/payments",
+        {"amount": amount, "reference": reference, "card": card},
+        content_type="application/json",
+        headers=_credentials(opened.account, opened.secret),
+    )
+    pump_messages()
+    payment = shop.Payment.objects.get(pk=answer.json()["id"])
+    assert payment.state == "CAPTURED"
+    return payment.pk
+
+
+class TestCardNumbers:
+    """Whoever types one where it does not belong: it is neither kept in a reason nor shown by a list."""
+
+    def test_are_refused_in_a_reason(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.by_balance())
+        answer = shop.post_return(Client(), order_id, reason="Please pay to 4242 4242 4242 4242.")
+        assert (answer.status_code, answer.json()["field"], "4242" in str(answer.json())) == (422, "reason", False)
+        assert not Run.objects.filter(use_case="orders.return").exists()
+
+    def test_are_masked_where_an_orders_items_are_shown(self, opened: demo.Demo, admin_client: Client) -> None:
+        named = {**shop.SEED_BODY["items"][0], "name": "day-one 4242424242424242"}
+        order_id = shop.post_order(Client(), shop.body(items=[named])).json()["id"]
+        page = admin_client.get(reverse("admin:orders_order_change", args=[order_id])).content.decode()
+        assert ("4242424242424242" in page, "day-one ****4242" in page) == (False, True)
+
+
 class TestRefused:
     def test_nothing_is_begun_for_what_cannot_be_returned(self, opened: demo.Demo) -> None:
         order_id = str(shop.post_order(Client(), shop.by_balance()).json()["id"])
@@ -198,6 +243,29 @@ class TestRefused:
         shop.Payment.objects.update(refunded_amount=1)
         assert finish(asked(order_id)).status == "COMPENSATED"
         assert told(order_id)["error"]["code"] == "R308"
+
+    @pytest.mark.parametrize("body", [shop.by_balance(), shop.body()], ids=["balance", "card"])
+    def test_a_sale_that_was_taken_back_by_hand_is_not_given_back_again(self, opened: demo.Demo, body: Any) -> None:
+        order_id = bought(body)
+        _taken_back(order_id)
+        assert finish(asked(order_id)).status == "COMPENSATED"
+        assert told(order_id)["error"]["code"] == "R308"
+        assert shop.stock() == demo.STOCK - 1
+
+    def test_nor_one_that_was_taken_back_while_it_waited_for_a_person(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.body(amount=LARGE))
+        run_id = asked(order_id)
+        _taken_back(order_id)
+        decided(approve=True)
+        assert finish(run_id).status == "COMPENSATED"
+        assert (told(order_id)["error"]["code"], shop.Payment.objects.get().refunded_amount) == ("R308", 0)
+
+
+def _taken_back(order_id: str) -> None:
+    """As an operator does on the page of an entry."""
+    link = Client().get(f"/orders/{order_id}").json()["links"]["postings"]
+    with transaction.atomic():
+        ledger.reverse(tracekey=UUID(link.rpartition("/")[2]), reversal_tracekey=uuid4(), now=timezone.now())
 
 
 def _credentials(account: str, secret: str) -> dict[str, str]:

@@ -20,11 +20,11 @@ GOOD = {
 }
 
 
-def start(**changes: str) -> tuple[int, str]:
+def start(what: str = "s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG", **changes: str) -> tuple[int, str]:
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     environment |= {name: value for name, value in {**GOOD, **changes}.items() if value}
     done = subprocess.run(
-        [sys.executable, "-c", "import config.settings as s; print(s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG)"],
+        [sys.executable, "-c", f"import config.settings as s; print({what})"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -38,6 +38,13 @@ def start(**changes: str) -> tuple[int, str]:
 class TestServerMode:
     def test_starts_with_everything_set_and_lets_nobody_in_without_credentials(self) -> None:
         assert start() == (0, "False False")
+
+    def test_waits_seconds_for_a_replica_whose_host_vanished(self) -> None:
+        names = ("connect_timeout", "tcp_user_timeout", "keepalives_idle")
+        what = ", ".join(f"s.DATABASES['replica']['OPTIONS']['{name}']" for name in names)
+        url = "postgresql://lastro:correct-horse-battery@replica/lastro?tcp_user_timeout=9000"
+        assert start(what, DATABASE_REPLICA_URL=url) == (0, "2 9000 3")
+        assert start(what, DATABASE_REPLICA_URL=url.partition("?")[0]) == (0, "2 3000 3")
 
     @pytest.mark.parametrize(
         ("changes", "says"),
@@ -53,6 +60,8 @@ class TestServerMode:
             ({"DATABASE_REPLICA_URL": "postgresql://lastro:postgres@h/d"}, "DATABASE_REPLICA_URL carries a default"),
             ({"DATABASE_REPLICA_LAG_MAX_S": "0"}, "DATABASE_REPLICA_LAG_MAX_S is a whole number of at least 1"),
             ({"LEDGER_BANK_ID": "1234567890"}, "LEDGER_BANK_ID is one to nine"),
+            ({"SAGA_FOUR_EYES": "retry, all"}, "SAGA_FOUR_EYES holds 'all', which is not an action or an amount"),
+            ({"LEDGER_FOUR_EYES": "1000"}, "LEDGER_FOUR_EYES is an amount with two decimals"),
             ({"CELERY_BROKER_URL": "amqp://guest:guest@h//"}, "CELERY_BROKER_URL carries a default password"),
             ({"FISCAL_AUTHORITY_URL": ""}, "FISCAL_AUTHORITY_URL is missing"),
             ({"LASTRO_EMBEDDED": "perhaps"}, "LASTRO_EMBEDDED is 1 or 0"),
@@ -63,3 +72,10 @@ class TestServerMode:
         code, last = start(**changes)
         assert code != 0
         assert says in last
+
+
+class TestEmbeddedMode:
+    def test_says_that_its_folder_has_a_blank_in_its_name(self, tmp_path: Path) -> None:
+        """The wheel hands the folder to a shell as it is: PostgreSQL would say that there is no such command."""
+        status, said = start(LASTRO_EMBEDDED="", DATABASE_URL="", DATA_DIR=str(tmp_path / "a folder"))
+        assert (status, "set DATA_DIR to a folder whose path has neither" in said) == (1, True), said

@@ -100,16 +100,26 @@ def _stuck(run: RunState, _now: datetime) -> Verdict:
     return Verdict("bad", "bad", f"Stuck. {_cause(run)}", text)
 
 
+# By the shape of the step: for whom a run waits, and what its moment means.
+_ANSWER = ("the answer to {}", "Without an answer it is asked again at {}.")
+_RUNS = ("the runs that {} began", "It looks again at {}.")
+_WAITS = {
+    "approval": ("somebody to decide {}", "Until {}: then it passes to the next who may decide, or is refused."),
+    "timer": ("a moment at {}", "It goes on at {}."),
+    "child": _RUNS,
+    "parallel": _RUNS,
+}
+
+
 def _waiting(run: RunState, now: datetime) -> Verdict:
     step = _current(run)
     if step is None:
         return Verdict("run", "wait", "Waiting.", "")
     since = max((attempt.started_at for attempt in step.tries if not attempt.undo), default=run.started_at)
-    title = f"Waiting for the answer to {words(step.name)} for {duration(now - since)}."
-    if step.waiting_until is None:
-        return Verdict("run", "wait", title, "")
-    again = moment(step.waiting_until, now=now).text
-    return Verdict("run", "wait", title, f"Without an answer it is asked again at {again}.")
+    whom, then = _WAITS.get(step.shape, _ANSWER)
+    title = f"Waiting for {whom.format(words(step.name))} for {duration(now - since)}."
+    until = moment(step.waiting_until, now=now).text if step.waiting_until is not None else ""
+    return Verdict("run", "wait", title, then.format(until) if until else "")
 
 
 def _running(run: RunState, now: datetime) -> Verdict:
@@ -141,10 +151,14 @@ def _due(step: StepState, *, now: datetime) -> str:
     return f"Next attempt in {duration(step.retry_at - now)}, at {moment(step.retry_at, now=now).text}."
 
 
-def home_verdict(*, things: int, in_flight: int) -> Verdict:
-    """Is everything all right? ``things`` that need a person, and runs on the way."""
+def home_verdict(*, things: int, in_flight: int, sees_all: bool = True) -> Verdict:
+    """Is everything all right? ``things`` that need a person, and runs on the way. ``sees_all``: runs and messages, too."""
     flight = f"{plural(in_flight, 'run is', 'runs are')} on the way." if in_flight else "No run is on the way."
     if things:
         title = "1 thing needs you." if things == 1 else f"{things} things need you."
-        return Verdict("bad", "bad", title, f"Sorted by the money at stake. {flight}")
+        return Verdict("bad", "bad", title, f"Sorted by the money at stake.{f' {flight}' if sees_all else ''}")
+    if not sees_all:
+        return Verdict(
+            "ok", "ok", "Nothing needs you.", "You see some of the pages only: what is on the others is not counted."
+        )
     return Verdict("ok", "ok", "Nothing needs you.", f"No run is stuck and no message was left behind. {flight}")

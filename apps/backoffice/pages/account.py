@@ -1,8 +1,9 @@
 """Account: what is the balance, what is held of it, and from which lines did it become so? Nothing here is editable."""
 
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -38,6 +39,7 @@ DAYS_SHOWN = 60
 DAYS_BESIDE = 7
 HOLDS_SHOWN = 50
 HOLDS_BESIDE = 5
+OPEN = "open:"  # how the cursor begins while holds that are open are on the page
 DIFFERENCES_SHOWN = 5  # in the banner; the list has all of them
 QUERY_CHARACTERS_MAX = 100
 FIRST_DAY = date(1970, 1, 1)
@@ -218,16 +220,20 @@ def _as_uuid(text: str) -> UUID | None:
         return None
 
 
+# Thousands in threes, all with the same mark; a mark before one or two digits at the end is the other one.
+_AMOUNT = re.compile(
+    r"(?P<whole>[0-9]{1,3}(?P<mark>[.,])[0-9]{3}(?:(?P=mark)[0-9]{3})*|[0-9]+)"
+    r"(?:(?!(?P=mark))[.,](?P<cents>[0-9]{1,2}))?"
+)
+
+
 def as_amount(text: str) -> Decimal | None:
-    """The amount that somebody typed, in English or in Portuguese: 1284.5, 1,284.50, 1.284,50. None: it is none."""
-    plain = text.replace("R$", "").replace("\u00a0", "").replace(" ", "")
-    if plain.rfind(",") > plain.rfind("."):
-        plain = plain.replace(".", "").replace(",", ".")
-    try:
-        found = Decimal(plain.replace(",", ""))
-    except InvalidOperation:
+    """The amount that somebody typed, in English or in Portuguese: 1284.5, 1,284, 1.284,50. None: it is none."""
+    found = _AMOUNT.fullmatch(text.replace("R$", "").replace("\u00a0", "").replace(" ", ""))
+    if found is None:
         return None
-    return found if found.is_finite() and 0 < found < Decimal(10) ** 13 else None
+    much = Decimal(f"{re.sub('[.,]', '', found['whole'])}.{found['cents'] or '0'}")
+    return much if 0 < much < Decimal(10) ** 13 else None
 
 
 # --- The parts ----------------------------------------------------------------------------------------------------------
@@ -327,14 +333,21 @@ def _before(wanted: Wanted) -> date:
     return min(found or wanted.date_to, wanted.date_to)
 
 
-def _ended_holds(ref: ledger.AccountRef, wanted: Wanted) -> dict[str, Any]:
-    page = ledger.account_holds(ref, ended=True, limit=HOLDS_SHOWN, cursor=wanted.cursor or None)
-    opened = ledger.account_holds(ref, ended=False, limit=HOLDS_SHOWN).holds if not wanted.cursor else ()
-    rows = [(hold, told_of("", hold.key)) for hold in (*opened, *page.holds)]
-    return {"all_holds": rows, "older": wanted.query(after=page.older) if page.older else "", "newest": wanted.cursor}
+def _all_holds(ref: ledger.AccountRef, wanted: Wanted) -> dict[str, Any]:
+    """Those that are open, page after page, and behind the last of them those that ended."""
+    cursor, older = wanted.cursor, ""
+    holds: tuple[ledger.AccountHold, ...] = ()
+    if not cursor or cursor.startswith(OPEN):
+        page = ledger.account_holds(ref, ended=False, limit=HOLDS_SHOWN, cursor=cursor.removeprefix(OPEN) or None)
+        holds, cursor, older = page.holds, "", f"{OPEN}{page.older}" if page.older else ""
+    if not older:
+        page = ledger.account_holds(ref, ended=True, limit=HOLDS_SHOWN, cursor=cursor or None)
+        holds, older = (*holds, *page.holds), page.older or ""
+    rows = [(hold, told_of("", hold.key)) for hold in holds]
+    return {"all_holds": rows, "older": wanted.query(after=older) if older else "", "newest": wanted.cursor}
 
 
-_PARTS = {"statement": _statement, "days": _all_days, "holds": _ended_holds}
+_PARTS = {"statement": _statement, "days": _all_days, "holds": _all_holds}
 
 
 def _holds_beside(ref: ledger.AccountRef, *, now: datetime) -> tuple[HeldNow, ...]:

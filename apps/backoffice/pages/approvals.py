@@ -15,9 +15,11 @@ from apps.backoffice.components.states import look
 from apps.backoffice.components.verdicts import Verdict
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
+from apps.ledger import public as ledger
 from apps.saga import public as saga
 
 VIEW = "saga.view_approval"
+REVERSALS = "ledger.add_transaction"
 ROWS_MAX = 100  # on the page; the admin's list has all of them
 APPROVE, REFUSE = "approve", "refuse"
 
@@ -42,9 +44,11 @@ def approvals_view(request: HttpRequest) -> HttpResponse:
     by = decider(user)
     found = saga.find_approvals(limit=ROWS_MAX, may=None if user.has_perm(VIEW) else by)
     lines = [(row, row.may(by)) for row in found.rows]
+    reversals = ledger.waiting_reversals(now=timezone.now()) if user.has_perm(REVERSALS) else []
     context = {
         **admin.site.each_context(request),
         "title": "Approvals",
+        "reversals": [(row, row.asked_by != by.name) for row in reversals],
         "lines": sorted(lines, key=lambda line: not line[1]),  # mine first, each group the newest first
         "more": found.total - len(lines),
     }

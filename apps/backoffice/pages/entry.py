@@ -1,4 +1,7 @@
-"""Entry: all that one trace key posted, who posted it, and the one thing that can be done about it: take it back."""
+"""Entry: all that one trace key posted, who posted it, and the one thing that can be done about it: take it back.
+
+Above LEDGER_FOUR_EYES one person asks for it and another one agrees: see Note [Four eyes] in apps/ledger/by_hand.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from uuid import UUID, uuid5
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import ADDITION, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.http import Http404, HttpRequest, HttpResponse
@@ -33,6 +36,7 @@ VIEW = "ledger.view_transaction"
 # A reversal adds lines to the ledger, so whoever may add some may take an entry back.
 ACT = "ledger.add_transaction"
 NOTES_MAX = 50
+TAKEN_BACK = "Taken back: the lines are posted, dated today."
 LEGS_SHOWN = 100  # an entry has no more
 # One key a reversal: whoever clicks twice, or whoever of two people comes second, finds what the first click did.
 _REVERSALS = UUID("2f1c9a36-9b0e-5c7f-8f0d-5a0f3a1d7c11")
@@ -85,8 +89,21 @@ def entry_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
         "title": f"Entry {short_id(tracekey)}",
         **_context(found),
         "closed": closed(found, may=request.user.has_perm(ACT)),
+        **_asked(request, found),
     }
     return render(request, "backoffice/entry.html", context)
+
+
+def _asked(request: HttpRequest, found: ledger.EntryView) -> dict[str, Any]:
+    """The request that waits for a second person, and what the person who looks may do about it."""
+    waiting = None if found.reversed_by else ledger.waiting_reversal(found.tracekey, now=timezone.now())
+    mine = waiting is not None and waiting.asked_by == actor_of(request)
+    return {"waiting": waiting, "mine": mine, "may_act": request.user.has_perm(ACT)}
+
+
+def actor_of(request: HttpRequest) -> str:
+    """Who looks, as the ledger keeps it."""
+    return f"user:{request.user.get_username()}"
 
 
 def reverse_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
@@ -99,34 +116,90 @@ def reverse_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
     form = ReasonForm(request.POST)
     if not form.is_valid():
         return _page(request, found, form, status=422)
+    reason, now = form.cleaned_data["reason"], timezone.now()
     try:
-        fresh = _take_back(tracekey, user=user, reason=form.cleaned_data["reason"], now=timezone.now())
+        if ledger.needs_second_person(found):
+            _ask(tracekey, user=user, reason=reason, now=now)
+            messages.success(request, "Asked for: nothing is posted before a second person agrees.")
+        elif _take_back(tracekey, user=user, reason=reason, now=now):
+            messages.success(request, TAKEN_BACK)
+        else:
+            messages.info(request, "It was taken back already: nothing was posted twice.")
     except DomainError as refusal:
         messages.warning(request, f"Nothing was posted. {refusal.code}: {refusal.detail}")
         return _page(request, found, form, status=refusal.status)
-    if fresh:
-        messages.success(request, "Taken back: the lines are posted, dated today.")
-    else:
-        messages.info(request, "It was taken back already: nothing was posted twice.")
+    return redirect("admin:backoffice_entry", tracekey)
+
+
+def agree_view(request: HttpRequest, tracekey: UUID, request_id: UUID) -> HttpResponse:
+    """POST: the second person's yes."""
+    user = require(request, ACT)
+    if request.method == "POST":
+        try:
+            _agree(tracekey, request_id, user=user, now=timezone.now())
+        except DomainError as refusal:
+            messages.warning(request, f"Nothing was posted. {refusal.code}: {refusal.detail}")
+        else:
+            messages.success(request, TAKEN_BACK)
+    return redirect("admin:backoffice_entry", tracekey)
+
+
+def withdraw_view(request: HttpRequest, tracekey: UUID, request_id: UUID) -> HttpResponse:
+    """POST: no, with a reason."""
+    user = require(request, ACT)
+    form = ReasonForm(request.POST)
+    if request.method == "POST" and form.is_valid():
+        try:
+            _withdraw(tracekey, request_id, user=user, reason=form.cleaned_data["reason"], now=timezone.now())
+        except DomainError as refusal:
+            messages.warning(request, f"Nothing was changed. {refusal.code}: {refusal.detail}")
+        else:
+            messages.success(request, "Nothing is taken back: the request is closed.")
+    elif request.method == "POST":
+        messages.warning(request, "Nothing was changed: say why, the audit keeps it.")
     return redirect("admin:backoffice_entry", tracekey)
 
 
 @transaction
 def _take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> bool:
     """The reversal and its note in the audit log: one commit. Was it posted now, and not before?"""
-    result = ledger.reverse(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), now=now)
+    result = ledger.reverse_by_hand(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), now=now)
     if result.posting is not None and result.posting.replayed:
         return False
+    _note(tracekey, reason, user=user, flag=ADDITION, now=now)
+    return True
+
+
+@transaction
+def _ask(tracekey: UUID, *, user: User, reason: str, now: datetime) -> None:
+    key, by = reversal_key(tracekey), f"user:{user.get_username()}"
+    ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=by, now=now)
+    _note(tracekey, f"asked a second person to take it back: {reason}", user=user, flag=CHANGE, now=now)
+
+
+@transaction
+def _agree(tracekey: UUID, request_id: UUID, *, user: User, now: datetime) -> None:
+    ledger.agree_to_reversal(request_id, tracekey=tracekey, by=f"user:{user.get_username()}", now=now)
+    _note(tracekey, "agreed, and it was taken back", user=user, flag=CHANGE, now=now)
+
+
+@transaction
+def _withdraw(tracekey: UUID, request_id: UUID, *, user: User, reason: str, now: datetime) -> None:
+    by = f"user:{user.get_username()}"
+    ledger.withdraw_reversal(request_id, tracekey=tracekey, reason=reason, by=by, now=now)
+    _note(tracekey, f"did not let it be taken back: {reason}", user=user, flag=CHANGE, now=now)
+
+
+def _note(tracekey: UUID, text: str, *, user: User, flag: int, now: datetime) -> None:
     LogEntry.objects.create(
         user_id=user.pk,
         content_type=ContentType.objects.get_by_natural_key("ledger", "transaction"),
         object_id=str(tracekey),
         object_repr=f"Reversal of {tracekey}"[:200],
-        action_flag=ADDITION,
-        change_message=reason,
+        action_flag=flag,
+        change_message=text,
         action_time=now,
     )
-    return True
 
 
 def _entry(tracekey: UUID) -> ledger.EntryView:
@@ -157,7 +230,7 @@ def _context(entry: ledger.EntryView) -> dict[str, Any]:
         "verdict": verdict_of(entry),
         "order": order_of(first.description),
         "run": run,
-        "notes": notes_of(entry.tracekey),
+        "notes": notes_of(entry),
         "details": [line.details for line in entry.lines if line.details],
     }
 
@@ -195,9 +268,12 @@ def run_of(entry: ledger.EntryView) -> saga.RunState | None:
     return None
 
 
-def notes_of(tracekey: UUID) -> list[LogEntry]:
-    """Who did something about it, and why, the newest first."""
-    rows = LogEntry.objects.filter(object_id=str(tracekey)).select_related("user").order_by("-action_time")
+def notes_of(entry: ledger.EntryView) -> list[LogEntry]:
+    """Who did something about it, and why, the newest first; of a reversal made here, who made it."""
+    keys = [str(entry.tracekey)]
+    if entry.reverses is not None and entry.tracekey == reversal_key(entry.reverses):
+        keys.append(str(entry.reverses))
+    rows = LogEntry.objects.filter(object_id__in=keys).select_related("user").order_by("-action_time")
     return list(rows[:NOTES_MAX])
 
 
@@ -222,6 +298,8 @@ def _page(request: HttpRequest, found: ledger.EntryView, form: ReasonForm, *, st
         **_context(found),
         "dry": dry_run(found.tracekey, now=now),
         "form": form,
+        "second": ledger.needs_second_person(found),
+        "waiting": ledger.waiting_reversal(found.tracekey, now=now),
         "back": entry_address(found.tracekey),
         "now": now,
     }

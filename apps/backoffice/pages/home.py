@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -15,6 +16,7 @@ from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
+from apps.backoffice.pages.approvals import decider
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
@@ -62,12 +64,13 @@ class Home:
     tiles: tuple[Tile, ...]
     waits: tuple[UseCaseLine, ...]
     sees_runs: bool
+    sees_all: bool
     now: datetime
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's DASHBOARD_CALLBACK: the context of the admin's index."""
-    page = home(may=request.user.has_perm, now=timezone.now())
+    page = _home_of(request)
     return {
         **context,
         "title": "Home",
@@ -79,13 +82,19 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 def home_live(request: HttpRequest) -> HttpResponse:
     """The parts of the page that change, alone."""
-    page = home(may=request.user.has_perm, now=timezone.now())
+    page = _home_of(request)
     return fragment(request, "backoffice/home_parts.html", {"home": page})
 
 
-def home(*, may: Callable[[str], bool], now: datetime) -> Home:
+def _home_of(request: HttpRequest) -> Home:
+    user = request.user
+    assert isinstance(user, User)  # noqa: S101  # the admin's own door
+    return home(may=user.has_perm, decides=lambda: decider(user), now=timezone.now())
+
+
+def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now: datetime) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
-    needs: list[Need] = []
+    needs = _approval_needs(decides)
     tiles: list[Tile] = []
     waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
@@ -105,13 +114,15 @@ def home(*, may: Callable[[str], bool], now: datetime) -> Home:
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
-    verdict = home_verdict(things=len(needs), in_flight=in_flight)
+    sees_all = may("saga.view_run") and may("messaging.view_message")
+    verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
     return Home(
         verdict=verdict,
         needs=tuple(needs[:NEEDS_MAX]),
         tiles=tuple(tiles),
         waits=waits[:WAITS_MAX],
         sees_runs=may("saga.view_run"),
+        sees_all=sees_all,
         now=now,
     )
 
@@ -122,6 +133,29 @@ _SAYS = {
     "undoing": ("has been undoing for long", "have been undoing for long"),
     "overdue": ("should have gone on long ago", "should have gone on long ago"),
 }
+
+
+def _approval_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
+    if not saga.find_approvals(limit=1).rows:  # mostly: then nobody's groups are asked for
+        return []
+    waiting = saga.find_approvals(limit=1, may=decides())
+    if not waiting.rows:
+        return []
+    title = f"{plural(waiting.total, 'approval waits', 'approvals wait')} for you"
+    where, href = words(waiting.rows[0].step), reverse("admin:backoffice_approvals")
+    return [
+        Need(
+            title=title,
+            where=where,
+            since=None,
+            amount=None,
+            who="",
+            href=href,
+            door="Open approvals",
+            icon="wait",
+            tone="warn",
+        )
+    ]
 
 
 def _run_need(group: saga.RunsInNeed) -> Need:

@@ -13,6 +13,7 @@ from apps.fiscal_docs.keys import cnpj_is_valid
 
 ITEMS_MAX = 990  # the layout's own limit
 QUANTITY_MAX = 10_000_000_000  # qCom has eleven digits before the comma
+UNIT_AMOUNT_MAX = Decimal("99999999999.99")  # vUnCom, too: two less than an amount of ours
 # Codes of the field tPag. An account balance is a stored value that the customer moves to us: "Transferência bancária,
 # Carteira Digital". 21 (store credit) would be for returned goods, 17 (Pix) for a Pix.
 PAYMENT_CARD = "03"
@@ -115,6 +116,8 @@ def _check_item(item: SaleItem, path: str) -> None:
     if not 1 <= item.quantity <= QUANTITY_MAX:
         raise SaleNotDocumentable(f"A quantity of {item.quantity} cannot be documented.", field=f"{path}.quantity")
     _check_amount(item.unit_amount, f"{path}.unit_amount")
+    if item.unit_amount > UNIT_AMOUNT_MAX:
+        raise SaleNotDocumentable(f"{item.unit_amount} for one cannot be documented.", field=f"{path}.unit_amount")
     if not (item.ncm.isascii() and item.ncm.isdigit() and len(item.ncm) in (2, 8)):
         raise SaleNotDocumentable(f"{item.ncm!r} is no NCM: eight digits, or 00 for a service.", field=f"{path}.ncm")
     if not (item.cfop.isascii() and item.cfop.isdigit() and len(item.cfop) == 4):

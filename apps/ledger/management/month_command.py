@@ -21,7 +21,8 @@ def parse_month(text: str) -> date:
 parse_month.__name__ = "month (YYYY-MM)"  # argparse: invalid month (YYYY-MM) value
 
 
-def _user() -> str:
+def system_user() -> str:
+    """Who runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
@@ -54,4 +55,4 @@ class MonthCommand(BaseCommand):
 
     def given(self, options: dict[str, Any]) -> dict[str, Any]:
         """Who and when."""
-        return {"by": options["by"] or _user(), "now": timezone.now()}
+        return {"by": options["by"] or system_user(), "now": timezone.now()}

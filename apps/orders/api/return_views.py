@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from apps.common.errors import InvalidRequest, NotFound
 from apps.common.problems import ProblemSerializer
+from apps.observability.logs import mask_cards
 from apps.orders import queries, returns
 from apps.orders.api.serializers import ErrorSerializer
 from apps.orders.api.views import PROBLEMS, OrdersMayBeAnonymous, account_id
@@ -23,7 +24,12 @@ _LOOK_REFUSED = dict.fromkeys((401, 404), ProblemSerializer)
 class ReturnRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """Why it is given back."""
 
-    reason = serializers.CharField(min_length=3, max_length=200, help_text="In the customer's words.")
+    reason = serializers.CharField(min_length=3, max_length=200, help_text="In the customer's words, without card numbers.")
+
+    def validate_reason(self, value: str) -> str:
+        if mask_cards(value) != value:  # it is stored and shown as it is, to whoever approves
+            raise serializers.ValidationError("There seems to be a card number in it. Leave it out.")
+        return value
 
 
 class ReturnLinksSerializer(serializers.Serializer[dict[str, Any]]):

@@ -1,10 +1,13 @@
 """The shapes of the orders API: exactly the seed's body in, the order with its steps and links out."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.common.openapi import amount_schema
 from apps.fiscal_docs import public as fiscal
 from apps.orders.models import PaymentMethod
 from apps.orders.operations import ITEMS_MAX, QUANTITY_MAX
@@ -15,14 +18,35 @@ from apps.saga import public as saga
 CENT = Decimal("0.01")
 DOCUMENT_STEPS = frozenset({"issue_fiscal_doc", "sign_fiscal_doc"})  # that make a fiscal document
 
+_AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
+
+
+@extend_schema_field(amount_schema(_AMOUNT_TEXT.pattern, minimum=0.01))
+class AmountField(serializers.DecimalField):
+    """At least a cent, as a JSON number or as a text of digits: Decimal itself would read "1_0", " 10 " and "१०"."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_digits=15, decimal_places=2, min_value=CENT, **options)
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        if isinstance(data, str) and not _AMOUNT_TEXT.fullmatch(data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
 
 class ItemSerializer(serializers.Serializer[dict[str, Any]]):
     """One line."""
 
     id = serializers.UUIDField(help_text="The ticket.")
     name = serializers.CharField(max_length=200)
-    amount = serializers.DecimalField(max_digits=15, decimal_places=2, min_value=Decimal(0), help_text="Of one ticket.")
+    amount = AmountField(help_text="Of one ticket.")
     quantity = serializers.IntegerField(min_value=1, max_value=QUANTITY_MAX)
+
+
+class OrderItemSerializer(ItemSerializer):
+    """One line, as it was taken."""
+
+    amount = serializers.DecimalField(max_digits=15, decimal_places=2, help_text="Of one ticket.")  # type: ignore[assignment]  # always a text
 
 
 class PaymentSerializer(serializers.Serializer[dict[str, Any]]):
@@ -41,12 +65,7 @@ class OrderRequestSerializer(serializers.Serializer[dict[str, Any]]):
     """POST /orders."""
 
     customerId = serializers.UUIDField()
-    amount = serializers.DecimalField(
-        max_digits=15,
-        decimal_places=2,
-        min_value=CENT,
-        help_text="What the customer pays. Below the items' sum it is a discount, above it other charges.",
-    )
+    amount = AmountField(help_text="What the customer pays. Below the items' sum it is a discount, above it other charges.")
     items = ItemSerializer(many=True, allow_empty=False, max_length=ITEMS_MAX)  # type: ignore[call-arg]  # of the list
     payment = PaymentSerializer(required=False, help_text="Default: the customer's saved method.")
 
@@ -111,7 +130,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     customerId = serializers.UUIDField()
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     currency = serializers.CharField()
-    items = ItemSerializer(many=True)
+    items = OrderItemSerializer(many=True)
     payment = serializers.DictField()
     error = ErrorSerializer(allow_null=True)
     createdAt = serializers.DateTimeField()

@@ -73,12 +73,20 @@ def _payment_of(order: queries.OrderView) -> str:
 
 
 def _sale_of(order: queries.OrderView) -> str:
-    """The trace key under which the sale was posted."""
+    """The trace key under which the sale was posted, and stands."""
     purchase = saga.run_progress(order.run_id) if order.run_id else None
     for step in purchase.steps if purchase else ():
         if "tracekey" in step.output:
+            check_sale_stands(str(step.output["tracekey"]))
             return str(step.output["tracekey"])
     raise returns.NothingToGiveBack("Nothing tells under which trace key this order was posted.")
+
+
+def check_sale_stands(tracekey: str) -> None:
+    """Past the pivot nobody could end a return whose sale an operator has taken back. Raises NothingToGiveBack."""
+    posted = ledger.entry(UUID(tracekey))
+    if posted is not None and posted.reversed_by is not None:
+        raise returns.NothingToGiveBack("The sale was taken back in the ledger already.")
 
 
 class ApproveReturn(saga.ApprovalStep):
@@ -124,6 +132,7 @@ class AcceptReturn(saga.LocalStep):
     kind = saga.PIVOT
 
     def handle(self, run: saga.Run) -> None:
+        check_sale_stands(run.outputs[CheckReturn.name]["tracekey"])  # a person may have thought about it for days
         returns.accept(return_id=return_id_of(run), now=run.now)
 
 

@@ -1,6 +1,6 @@
 """The page of an account and of an entry: who may see and act, what they tell, and that a reversal is posted once."""
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.pages.account import as_amount
-from apps.common.clock import business_date
+from apps.common.clock import BUSINESS_ZONE, business_date
 from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, fund, line, money, move, open_bank, post
@@ -30,6 +30,12 @@ def account_url(ref: ledger.AccountRef = ANA, **query: Any) -> str:
 
 def entry_url(posting: ledger.PostResult, page: str = "entry") -> str:
     return reverse(f"admin:backoffice_{page}", args=[posting.tracekey])
+
+
+def answer_url(posting: ledger.PostResult, word: str) -> str:
+    waiting = ledger.waiting_reversal(posting.tracekey, now=timezone.now())
+    request_id = waiting.id if waiting else uuid4()
+    return reverse(f"admin:backoffice_reversal_{word}", args=[posting.tracekey, request_id])
 
 
 @pytest.fixture
@@ -155,6 +161,14 @@ class TestStatement:
             ("1284.5", "1284.50"),
             ("R$ 1.284,50", "1284.50"),
             ("1,284.50", "1284.50"),
+            ("1,284", "1284.00"),
+            ("1.284", "1284.00"),
+            ("1,284,000", "1284000.00"),
+            ("R$ 1.284.000,00", "1284000.00"),
+            ("12,5", "12.50"),
+            ("1.2345", None),
+            ("12,34,56", None),
+            ("1.284.50", None),
             ("0", None),
             ("NaN", None),
             ("x", None),
@@ -199,6 +213,28 @@ class TestHolds:
         assert seen == ["h4", "h3", "h2", "h1", "h0"]
         assert query == ""
 
+    @pytest.mark.parametrize("ended", [0, 1, 3])
+    def test_those_that_are_open_are_paged_before_them(
+        self, chief: Client, moved: ledger.PostResult, monkeypatch: Any, ended: int
+    ) -> None:
+        from apps.backoffice.pages import account
+
+        monkeypatch.setattr(account, "HOLDS_SHOWN", 2)
+        now = timezone.now()
+        for number in range(5 + ended):
+            with transaction.atomic():
+                ledger.hold(key=f"h{number}", branch=ANA.branch, account=ANA.account, amount=money(1), now=now)
+                if number < ended:
+                    ledger.void_hold(key=f"h{number}", now=now + timedelta(seconds=number))
+        seen, query = [], "tab=holds"
+        while query:
+            page = chief.get(f"{account_url()}?{query}")
+            seen += [hold.key for hold, _ in page.context["all_holds"]]
+            query = page.context["older"]
+        open_ones = [f"h{number}" for number in range(4 + ended, ended - 1, -1)]
+        assert seen == [*open_ones, *(f"h{number}" for number in range(ended - 1, -1, -1))]
+        assert chief.get(account_url(tab="holds", after="open:odd")).status_code == 422
+
 
 class TestReversal:
     def test_is_shown_before_and_posted_once_with_its_reason(self, chief: Client, moved: ledger.PostResult) -> None:
@@ -216,6 +252,10 @@ class TestReversal:
         assert (note.user.get_username(), note.change_message) == ("chief", WHY)
         text = chief.get(entry_url(moved)).content.decode()
         assert "it was taken back already" in text
+        assert WHY in text
+        reversal = ledger.entry(moved.tracekey).reversed_by
+        text = chief.get(reverse("admin:backoffice_entry", args=[reversal])).content.decode()
+        assert "chief" in text
         assert WHY in text
         assert "taken back" in chief.get(account_url()).content.decode()
 
@@ -248,6 +288,82 @@ class TestReversal:
         assert looker.get(entry_url(moved, "entry_reverse")).status_code == 403
 
 
+class TestSecondPerson:
+    @pytest.fixture(autouse=True)
+    def four_eyes(self, settings: Any) -> None:
+        settings.LEDGER_FOUR_EYES = money(20)
+
+    def test_is_asked_and_agrees(self, chief: Client, moved: ledger.PostResult) -> None:
+        page = chief.get(entry_url(moved, "entry_reverse")).content.decode()
+        assert "A second person must agree to this amount" in page
+        assert chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY}).status_code == 302
+        assert ledger.balance(ANA).posted == money(75)
+        page = chief.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" in page
+        assert "Agree: not to what you asked for yourself" in page
+        assert chief.post(answer_url(moved, "agree")).status_code == 302
+        assert ledger.balance(ANA).posted == money(75), "chief asked for it"
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        listed = second.get(reverse("admin:backoffice_approvals"))
+        assert WHY in listed.content.decode()
+        assert entry_url(moved) in listed.content.decode()
+        for _ in range(2):  # a double click
+            second.post(answer_url(moved, "agree"))
+        assert ledger.balance(ANA).posted == money(105)
+        notes = LogEntry.objects.filter(object_id=str(moved.tracekey)).order_by("action_time", "pk")
+        assert [(note.user.get_username(), note.change_message) for note in notes] == [
+            ("chief", f"asked a second person to take it back: {WHY}"),
+            ("auditor", "agreed, and it was taken back"),
+        ]
+        text = second.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" not in text
+        assert "it was taken back already" in text
+
+    def test_refuses_with_a_reason(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        url = answer_url(moved, "withdraw")
+        second.post(url, {"reason": ""})
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is not None
+        second.post(url, {"reason": "he is right about it"})
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is None
+        assert ledger.balance(ANA).posted == money(75)
+        text = chief.get(entry_url(moved)).content.decode()
+        assert "did not let it be taken back: he is right about it" in text
+        assert "Take back…" in text, "it may be asked for again"
+
+    def test_is_not_asked_twice(self, chief: Client, moved: ledger.PostResult) -> None:
+        url = entry_url(moved, "entry_reverse")
+        chief.post(url, {"reason": WHY})
+        assert "has asked for it" in chief.get(url).content.decode()
+        page = chief.post(url, {"reason": WHY})
+        assert page.status_code == 409
+        assert b"R144" in page.content
+
+    def test_is_not_needed_for_less(self, chief: Client, moved: ledger.PostResult) -> None:
+        less = post(move(ANA, BOB, 20), now=timezone.now())
+        chief.post(entry_url(less, "entry_reverse"), {"reason": WHY})
+        assert ledger.balance(BOB).posted == money(30)
+
+    def test_only_looks_without_the_permission(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        looker = auditor("view_transaction", "view_account")
+        text = looker.get(entry_url(moved)).content.decode()
+        assert "Waits for a second person" in text
+        assert "Agree" not in text
+        assert WHY not in looker.get(reverse("admin:backoffice_approvals")).content.decode()
+        for word in ("agree", "withdraw"):
+            assert looker.post(answer_url(moved, word), {"reason": WHY}).status_code == 403
+        assert ledger.balance(ANA).posted == money(75)
+
+    def test_changes_nothing_by_looking(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        for word in ("agree", "withdraw"):
+            assert second.get(answer_url(moved, word)).status_code == 302
+        assert ledger.waiting_reversal(moved.tracekey, now=timezone.now()) is not None
+
+
 class TestDeferred:
     def test_says_what_waits_to_be_rolled_up(self, chief: Client, moved: ledger.PostResult) -> None:
         now = timezone.now()
@@ -258,6 +374,23 @@ class TestDeferred:
         head = chief.get(account_url(fees)).context["head"]
         assert (head.posted, head.waiting) == (money(3), money(3))
         assert b"rolled up later" in chief.get(entry_url(posting)).content
+
+    def test_a_line_that_is_rolled_up_after_midnight_was_not_dated_back(self, chief: Client, db: None) -> None:
+        midnight = datetime.combine(business_date(timezone.now()), time(), BUSINESS_ZONE)
+        open_bank(now=midnight - timedelta(days=9))
+        fees = ledger.AccountRef("0001", "FEES")
+        with transaction.atomic():
+            ledger.open_account(branch=fees.branch, account=fees.account, min_balance=None, deferred=True, now=midnight)
+        for days_back in (0, 1):
+            day = business_date(midnight) - timedelta(days=1 + days_back)
+            post(line(fees, "C", 3, dateref=day), now=midnight - timedelta(seconds=1))
+        with transaction.atomic():
+            ledger.roll_up(now=midnight + timedelta(seconds=1))
+        days = chief.get(account_url(fees)).context["statement"]
+        assert [(day.count.later, [each.line.back_dated for each in day.lines]) for day in days] == [
+            (0, [False]),
+            (1, [True]),
+        ]
 
     def test_a_quiet_account_says_so(self, chief: Client, moved: ledger.PostResult) -> None:
         page = chief.get(account_url(CLEARING))

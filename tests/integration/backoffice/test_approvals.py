@@ -91,6 +91,18 @@ class TestLook:
         html(chief, reverse("admin:saga_approval_change", args=[Approval.objects.get().pk]))
 
 
+class TestHome:
+    def test_calls_whoever_decides_and_nobody_else(self, boss: Client, newcomer: Client, made: Definition) -> None:
+        begin(made, now=timezone.now())
+        home = reverse("admin:index")
+        assert "1 approval waits for you" in html(boss, home)
+        assert "waits for you" not in html(newcomer, home)
+
+    def test_does_not_say_that_all_is_well_to_somebody_who_may_not_know(self, newcomer: Client, chief: Client) -> None:
+        for page, knows in ((html(newcomer, reverse("admin:index")), False), (html(chief, reverse("admin:index")), True)):
+            assert ("No run is stuck" in page, "Nothing is stuck" in page) == (knows, knows)
+
+
 class TestDecide:
     @pytest.mark.parametrize(
         ("decision", "status", "run"),

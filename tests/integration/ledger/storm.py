@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ REFS = (ANA, BOB, LIMITED, CLEARING, CAPPED, FICKLE)
 OPENING = 300
 DAYS_BACK = (0, 0, 0, 1, 3, 5, 7)
 CLOSING = {0: 6, 1: 4}  # which thread closes which day, in its middle step
+EXACT = timedelta(0)
 DayRows = list[tuple[Any, ...]]
 
 
@@ -65,8 +66,9 @@ class Log:
 class Thread:
     """One of them, with dice of its own."""
 
-    def __init__(self, number: int, log: Log, *, steps: int, seed: int = 0) -> None:
-        self._number, self._log, self._steps = number, log, steps
+    def __init__(self, number: int, log: Log, *, steps: int, seed: int = 0, clocks: Sequence[timedelta] = (EXACT,)) -> None:
+        """``clocks``: how far those of the machines differ that they run on."""
+        self._number, self._log, self._steps, self._clocks = number, log, steps, clocks
         self._draw = random.Random(seed * 1_000 + number)
         self._deeds: list[tuple[Callable[[], str], int]] = [
             (self.single, 4),
@@ -80,6 +82,9 @@ class Thread:
             (self.freeze, 2),
             (self.chain, 2),
         ]
+
+    def _now(self) -> datetime:
+        return NOW + self._draw.choice(self._clocks)
 
     def run(self) -> None:
         """All steps; a refusal is an outcome, and nothing else may be raised."""
@@ -105,7 +110,9 @@ class Thread:
         if known and self._draw.random() < 0.15:  # a repeat, or its key with another body
             entry = self._draw.choice(known)[0]
             return entry if self._draw.random() < 0.7 else line(ANA, "C", "7.77", tracekey=entry.tracekey)
-        day = TODAY - timedelta(days=self._draw.choice(DAYS_BACK))
+        day: date | None = TODAY - timedelta(days=self._draw.choice(DAYS_BACK))
+        if len(self._clocks) > 1 and self._draw.random() < 0.5:
+            day = None  # the clock's own
         if self._draw.random() < 0.3:
             return line(self._draw.choice([*REFS, FEES]), self._draw.choice("DCC"), self._amount(), dateref=day)
         debit, credit = self._draw.sample(REFS, 2)
@@ -118,7 +125,7 @@ class Thread:
         """One entry, a commit of its own."""
         entry = self._entry()
         try:
-            result = EntryResult(entry.tracekey, ledger.post_alone(entry, now=NOW))
+            result = EntryResult(entry.tracekey, ledger.post_alone(entry, now=self._now()))
         except DomainError as refusal:
             result = EntryResult(entry.tracekey, refusal=refusal)
         self._log.answers.append((entry, result))
@@ -132,7 +139,7 @@ class Thread:
         key = str(uuid7()) if self._draw.random() < 0.2 else None
         dry = self._draw.random() < 0.1
         with transaction.atomic():
-            results = ledger.post_batch(entries, now=NOW, key=key, dry_run=dry)
+            results = ledger.post_batch(entries, now=self._now(), key=key, dry_run=dry)
         if dry:
             return "DRY"
         self._log.answers.extend(zip(entries, results, strict=True))
@@ -144,7 +151,7 @@ class Thread:
         asked = [queue._request(entry) for entry in entries]
         received = [Received(one, Meta(message_id=uuid7(), schema=one.schema), "storm") for one in asked]
         with transaction.atomic():
-            queue.answer_requests(received, now=NOW)
+            queue.answer_requests(received, now=self._now())
         self._log.queued.extend(entry.tracekey for entry in entries)
         return "OK"
 
@@ -153,16 +160,16 @@ class Thread:
         posted = list(self._log.posted())
         tracekey = self._draw.choice(posted) if posted and self._draw.random() < 0.9 else uuid7()
         with transaction.atomic():
-            return ledger.reverse(tracekey=tracekey, reversal_tracekey=uuid7(), now=NOW).status
+            return ledger.reverse(tracekey=tracekey, reversal_tracekey=uuid7(), now=self._now()).status
 
     # --- Holds --------------------------------------------------------------------------------------------------
     def hold(self) -> str:
         """Hold something; some of it is over already."""
         key, ref = str(uuid7()), self._draw.choice(REFS)
-        expires_at = NOW if self._draw.random() < 0.3 else None
+        expires_at = self._now() if self._draw.random() < 0.3 else None
         values = {"key": key, "branch": ref.branch, "account": ref.account, "expires_at": expires_at}
         with transaction.atomic():
-            ledger.hold(amount=self._amount(), now=NOW, **values)
+            ledger.hold(amount=self._amount(), now=self._now(), **values)
         self._log.held.append(key)
         return "OK"
 
@@ -173,41 +180,41 @@ class Thread:
         key = self._draw.choice(self._log.held[-10:])
         if self._draw.random() < 0.4:
             with transaction.atomic():
-                return ledger.void_hold(key=key, now=NOW).status
+                return ledger.void_hold(key=key, now=self._now()).status
         amount = None if self._draw.random() < 0.5 else money("0.01")
         values = {"tracekey": uuid7(), "credit": self._draw.choice([CLEARING, FEES]), "eventcode": ANY, "description": ""}
         with transaction.atomic():
-            ledger.post_hold(key=key, amount=amount, now=NOW, **values)
+            ledger.post_hold(key=key, amount=amount, now=self._now(), **values)
         self._log.ended.append((key, str(values["tracekey"])))
         return "POSTED"
 
     def expire(self) -> str:
         """End what is over."""
         with transaction.atomic():
-            return "SOME" if ledger.expire_holds(now=NOW, limit=3) else "NONE"
+            return "SOME" if ledger.expire_holds(now=self._now(), limit=3) else "NONE"
 
     # --- Accounts and days --------------------------------------------------------------------------------------
     def roll_up(self) -> str:
         """A few waiting lines."""
         with transaction.atomic():
-            return "SOME" if ledger.roll_up(now=NOW, limit=5) else "NONE"
+            return "SOME" if ledger.roll_up(now=self._now(), limit=5) else "NONE"
 
     def chain(self) -> str:
         """Hash what is settled."""
-        return "SOME" if chain.chain(now=NOW) else "NONE"
+        return "SOME" if chain.chain(now=self._now()) else "NONE"
 
     def freeze(self) -> str:
         """Freeze, or thaw."""
         frozen = self._draw.random() < 0.4
         with transaction.atomic():
-            ledger.set_frozen(account=FICKLE, frozen=frozen, now=NOW)
+            ledger.set_frozen(account=FICKLE, frozen=frozen, now=self._now())
         return "FROZEN" if frozen else "THAWED"
 
     def close_day(self) -> str:
         """Close a day, and remember how it was in the moment of closing."""
         day = TODAY - timedelta(days=CLOSING[self._number])
         with transaction.atomic():
-            was_open = ledger.close_day(branch="0001", day=day, now=NOW)
+            was_open = ledger.close_day(branch="0001", day=day, now=self._now())
             self._log.closed.append((day, day_rows(day)))
         return "CLOSED" if was_open else "WAS CLOSED"
 

@@ -1,3 +1,5 @@
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,10 +58,24 @@ class TestLists:
         page(admin, model)
         assert admin.get(reverse(f"admin:ledger_{model}_add"), secure=True).status_code == 403
 
+    def test_show_accounts_in_every_status(self, admin: Client) -> None:
+        with transaction.atomic():
+            ledger.open_account(branch="0001", account="gone", now=NOW)
+            ledger.close_account(account=ledger.AccountRef("0001", "gone"), now=NOW)
+            ledger.set_frozen(account=BOB, frozen=True, now=NOW)
+        text = page(admin, "account")
+        assert all(word in text for word in ("Active", "Frozen", "Closed"))
+        assert "gone" in page(admin, "account", status__exact="CLOSED")
+
     def test_show_what_is_posted_held_and_available(self, admin: Client) -> None:
         text = page(admin, "account", q="000000001")
         for amount in ("70.00", "20.00", "50.00"):
             assert amount in text
+
+    def test_mask_a_card_number_in_a_description(self, admin: Client) -> None:
+        post(move(ANA, BOB, 1, description="card 4242 4242 4242 4242"))
+        text = page(admin, "transaction")
+        assert ("4242 4242" in text, "card ****4242" in text) == (False, True)
 
     def test_link_an_account_to_its_transactions(self, admin: Client) -> None:
         query = {"branch__exact": "0001", "account__exact": ANA.account, "currency__exact": "BRL"}
@@ -97,12 +113,19 @@ def broken(admin: Client) -> Difference:
 
 
 RULE = "an account's credits are the sum of its lines"
+KEYS = "a tracekey is known exactly when it has lines"
 
 
 class TestDifferences:
-    def act(self, client: Client, row: Difference, **more: str) -> Any:
+    def act(self, client: Client, row: Difference, **more: Any) -> Any:
         address = reverse("admin:ledger_difference_changelist")
         return client.post(address, {"action": "acknowledge", "_selected_action": str(row.pk), **more}, secure=True)
+
+    def confirm(self, client: Client, row: Difference, reason: str, *, meanwhile: Callable[[], object] = int) -> Any:
+        """What the page that asks for a reason sends."""
+        asked = self.act(client, row).content.decode()
+        meanwhile()
+        return self.act(client, row, confirmed="1", reason=reason, seen=re.findall('name="seen" value="([^"]*)"', asked))
 
     def test_are_listed_by_state_rule_and_branch_and_lead_to_the_account(self, admin: Client, broken: Difference) -> None:
         account = Account.objects.get(account=ANA.account)
@@ -126,8 +149,8 @@ class TestDifferences:
     def test_are_acknowledged_with_a_reason_which_is_kept_and_logged(self, admin: Client, broken: Difference) -> None:
         asked = self.act(admin, broken)
         assert (asked.status_code, RULE in asked.content.decode().replace("&#x27;", "'")) == (200, True)
-        assert self.act(admin, broken, confirmed="1", reason="").status_code == 422
-        assert self.act(admin, broken, confirmed="1", reason="known since March").status_code == 302
+        assert self.confirm(admin, broken, "").status_code == 422
+        assert self.confirm(admin, broken, "known since March").status_code == 302
         broken.refresh_from_db()
         assert (broken.state, broken.acknowledged_by, broken.reason) == ("ACKNOWLEDGED", "root", "known since March")
         assert "known since March" in LogEntry.objects.get().change_message
@@ -135,6 +158,28 @@ class TestDifferences:
     def test_that_are_gone_need_nothing(self, admin: Client, broken: Difference) -> None:
         Difference.objects.update(state="GONE", gone_at=NOW)
         assert "Nothing to acknowledge" in self.act(admin, broken, confirmed="1", reason="whatever").content.decode()
+
+    def test_are_acknowledged_as_somebody_saw_them(self, admin: Client, broken: Difference) -> None:
+        def check_again() -> None:
+            Difference.objects.update(stored=money(9_000))
+
+        again = self.confirm(admin, broken, "eleven is known", meanwhile=check_again)
+        assert (again.status_code, "other amounts now" in again.content.decode()) == (409, True)
+        assert "eleven is known" in again.content.decode()
+        broken.refresh_from_db()
+        assert (broken.state, LogEntry.objects.count()) == ("OPEN", 0)
+        assert self.confirm(admin, broken, "nine thousand are known").status_code == 302
+
+    def test_say_whose_money_differs_and_what_is_no_money(self, admin: Client, broken: Difference) -> None:
+        Difference.objects.update(currency="USD", stored=money(1_284))
+        values = {"proven": 2, "first_seen": NOW, "last_seen": NOW, "check_run": broken.check_run}
+        unknown = Difference.objects.create(rule=KEYS, tracekey=uuid7(), **values)
+        for text in (page(admin, "difference"), self.act(admin, broken).content.decode()):
+            assert "USD\u00a01,284.00" in text
+            assert f"{ANA.account} USD" in text
+        for text in (page(admin, "difference"), self.act(admin, unknown).content.decode()):
+            assert "not known" in text
+            assert "2 lines" in text
 
     def test_are_acknowledged_only_by_who_may(self, admin: Client, broken: Difference) -> None:
         looker = User.objects.create_user("looker", is_staff=True)

@@ -89,6 +89,8 @@ CASES = [
     Case("amount infinite as text", "amount", '"Infinity"', (422, "R001"), POISON),
     Case("amount 1e2", "amount", "1e2", (422, "R001"), POISON),
     Case("amount 1e2 as text", "amount", '"1e2"', (422, "R001"), POISON),
+    Case("amount 1.5e1", "amount", "1.5e1", (422, "R001"), POISON),
+    Case("amount 1E-2", "amount", "1E-2", (422, "R001"), POISON),
     Case("amount that overflows a float", "amount", "1e400", (422, "R001"), POISON),
     Case("amount with a comma", "amount", '"1,00"', (422, "R001"), POISON),
     Case("amount empty", "amount", '""', (422, "R001"), POISON),
@@ -113,6 +115,8 @@ CASES = [
     Case("description too long", "description", json.dumps("x" * 256), (422, "R001"), "R110"),
     Case("description with NUL", "description", '"a\\u0000"', (400, "R002"), POISON),
     Case("tracekey that is none", "tracekey", '"x"', (422, "R001"), POISON),
+    Case("tracekey as a number", "tracekey", "5", (422, "R001"), POISON),
+    Case("tracekey as a truth", "tracekey", "true", (422, "R001"), POISON),
     Case("more than there is", "amount", '"1000.00"', (409, "R103"), "R103"),
 ]
 IDS = [case.name for case in CASES]
@@ -183,6 +187,28 @@ class TestSingle:
             )
             assert (answer.status_code, answer.json()["code"]) == (status, code)
             assert answer["Content-Type"] == "application/problem+json"
+        assert rows() == before
+
+
+class TestUnknownField:
+    """A reader of messages takes what it knows, for they have versions; a request means all that it says."""
+
+    @pytest.mark.parametrize("field", ['"datref":"2026-01-01"', '"dry_run":true', '"up_to":true', '"key":"k"'])
+    def test_of_a_line_is_refused_and_nothing_posted(self, client: APIClient, field: str) -> None:
+        before, text = rows(), f"{line(side='C')[:-1]},{field}}}"
+        for path, sent in (("", text), ("/batch", batch_of(line(side="C"), text))):
+            answer = client.post(f"/ledger/transactions{path}", sent, content_type="application/json")
+            assert (answer.status_code, answer.json()["code"]) == (422, "R001")
+            assert field.split('"')[1] in answer.json()["field"]
+        assert rows() == before
+
+    def test_of_a_leg_or_a_batch_is_refused(self, client: APIClient) -> None:
+        before = rows()
+        leg = '{"branch":"0001","account":"000000001","amount":1,"debitcredit":"C","eventcode":1,"dateref":"2026-01-01"}'
+        legs = f'{{"tracekey":"{uuid4()}","legs":[{leg}]}}'
+        for text in (batch_of(legs), batch_of(line(side="C"))[:-1] + ',"dryrun":true}'):
+            answer = client.post("/ledger/transactions/batch", text, content_type="application/json")
+            assert (answer.status_code, answer.json()["code"]) == (422, "R001")
         assert rows() == before
 
 

@@ -3,6 +3,7 @@
 import random
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -10,8 +11,9 @@ from django.db import connection, transaction
 
 from apps.common.errors import DomainError
 from apps.ledger import public as ledger
+from apps.ledger import singles
 from apps.ledger.public import AccountRef, Entry
-from tests.integration.ledger.conftest import ANA, BOB, CLEARING, INACTIVE, LIMITED, NOW, TODAY, line, move, open_bank
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, INACTIVE, LIMITED, NOW, TODAY, line, move, open_bank, post
 
 TABLES = {
     "ledger_transaction": "branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,"
@@ -92,3 +94,43 @@ class TestBatchEqualsSequence:
         assert batched == sequential
         # The generator must reach what it is meant to reach.
         assert {None, "R101", "R103", "R107", "R109", "R110"} <= set(expected)
+
+
+@pytest.mark.django_db
+class TestALineAloneIsTheEnginesOwn:
+    """Note [One line]: a call of the function leaves and answers what the engine would, also when clocks differ."""
+
+    def test_a_debit_of_today_does_not_take_what_came_tomorrow(self, bank: None) -> None:
+        post(line(ANA, "C", 100), NOW + timedelta(days=1))
+        with pytest.raises(ledger.InsufficientFunds):
+            post(line(ANA, "D", 100), NOW)
+        assert post(line(CLEARING, "D", 100), NOW).lines  # it has no floor
+
+    @pytest.mark.parametrize("seed", [4, 7, 9, 10])  # in which it matters
+    def test_when_some_ask_before_midnight_and_are_served_after_it(self, seed: int) -> None:
+        draw = random.Random(seed)
+        asked = []
+        for n in range(100):
+            now = NOW + timedelta(days=draw.choice([0, 0, 0, 1, -1, 2]))
+            back = draw.choice([None, None, None, 0, 1, 2, 3])
+            day = None if back is None else now.date() - timedelta(days=back)
+            account, amount = draw.choice([ANA, BOB, LIMITED, CLEARING]), draw.choice(["5", "10", "40"])
+            asked.append((line(account, draw.choice("DC"), amount, tracekey=UUID(int=n + 1), dateref=day), now))
+
+        def run() -> tuple[list[object], dict[str, list[tuple[Any, ...]]]]:
+            answers: list[object] = []
+            with transaction.atomic():
+                open_bank(NOW - timedelta(days=30))
+                for entry, now in asked:
+                    try:
+                        answers.append(ledger.post(entry, now=now).lines[0].balances)
+                    except DomainError as refusal:
+                        answers.append(refusal.code)
+                found = contents()
+                transaction.set_rollback(True)
+            return answers, found
+
+        alone = run()
+        with patch.object(singles, "is_single", return_value=False):
+            assert alone == run()
+        assert "R103" in alone[0]

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from apps.ledger import chain
 from apps.ledger.chain_models import Block, BlockPart, Horizon
@@ -284,8 +284,18 @@ class TestVerifyChainCommand:
 
     @pytest.mark.parametrize("head", ["", "3", "3:abc", "x:" + "0" * 64, "3:" + "g" * 64])
     def test_refuses_what_is_no_head(self, head: str) -> None:
-        with pytest.raises(CommandError, match="is not a head"):
+        with pytest.raises(CommandError, match="is not a head") as refused:
             self.run("--head", head)
+        assert refused.value.returncode == 2
+
+    def test_ends_with_two_when_it_could_not_look(self, chained: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        def away() -> None:
+            raise OperationalError("the server closed the connection unexpectedly")
+
+        monkeypatch.setattr("apps.ledger.chain.head", away)
+        with pytest.raises(CommandError, match="broke off") as refused:
+            self.run()
+        assert refused.value.returncode == 2
 
 
 class TestReading:

@@ -1,13 +1,15 @@
 """Checks and what they leave: damage is found where something changed, and what was proved is not read again."""
 
+import os
 import random
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from apps.common.clock import uuid7
 from apps.common.errors import InvalidRequest, NotFound
@@ -15,6 +17,7 @@ from apps.ledger import checks, increments, reconciliation
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
 from apps.ledger.public import AccountRef, CheckResult
+from apps.ledger.rows import fetch
 from tests.integration.ledger.conftest import (
     ANA,
     ANY,
@@ -60,7 +63,7 @@ class TestKinds:
     def test_find_nothing_in_a_sound_ledger(self, kind: str) -> None:
         some_history()
         result = check(kind)
-        assert (list(result.differences), result.rules) == ([], 14)
+        assert (list(result.differences), result.rules) == ([], 16)
         row = Check.objects.get()
         assert (row.kind, row.differences, row.failure, row.ended_at) == (kind, 0, "", result.ended_at)
         assert (result.accounts, result.days, result.lines) == (row.accounts, row.days, row.lines) == (4, 2, 5)
@@ -271,6 +274,16 @@ class TestRandomHistories:
 FEES = AccountRef("0001", "FEES")
 
 
+def until_asleep(pids: list[int]) -> None:
+    """Wait until a session is in the middle of its long statement."""
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s) AND wait_event = 'PgSleep'"
+    for _ in range(int(WAIT_S * 100)):
+        if pids and fetch(asleep, [pids])[0][0]:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never began")
+
+
 class TestCost:
     """Counted in rows that the plans read, not in time."""
 
@@ -439,6 +452,16 @@ class TestDifferences:
         with pytest.raises(NotFound):
             self.acknowledge(Difference(pk=uuid7()))
 
+    def test_of_a_hold_that_lost_its_debit_are_not_gone_before_it_has_one(self) -> None:
+        some_history()
+        damage("DELETE FROM ledger_transaction WHERE amount = 20")  # both legs
+        check("FULL")
+        row = Difference.objects.get(rule="a posted hold has its debit")
+        assert (row.state, row.account) == ("OPEN", ANA.account)
+        check()
+        row.refresh_from_db()
+        assert row.state == "OPEN"
+
     def test_more_than_a_rule_reports_leave_no_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in (checks, reconciliation):
             monkeypatch.setattr(module, "DIFFERENCES_MAX", 1)
@@ -469,6 +492,27 @@ class TestRuns:
             first.result(WAIT_S)
         assert Check.objects.get().failure.startswith("R133")
         check()
+
+    def test_whose_process_was_killed_gives_its_turn_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pids, sockets = list[int](), list[int]()
+
+        def killed() -> None:
+            driver = connection.connection
+            assert driver is not None
+            sockets.append(driver.pgconn.socket)
+            with pytest.raises(OperationalError):
+                ledger.run_check(kind="FULL", now=NOW)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(reconciliation, "CHECKS", {"long": "SELECT pg_sleep(3600)"})
+            pool, check_run = beside(killed, pids)
+            with pool:
+                until_asleep(pids)
+                with socket.socket(fileno=os.dup(sockets[0])) as end:
+                    end.shutdown(socket.SHUT_RDWR)  # what the server sees of a process that is gone
+                check_run.result(WAIT_S)
+        monkeypatch.setattr(checks, "TURN_S", WAIT_S)
+        assert check("FULL").differences == []
 
     def test_exclusive_ones_keep_writers_out_and_let_them_in_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fund(ANA, 10)

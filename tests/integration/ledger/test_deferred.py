@@ -3,14 +3,17 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import connections, transaction
 
 from apps.common.clock import uuid7
 from apps.ledger import public as ledger
+from apps.ledger.balances import DEFERRED_SUM_MAX
 from apps.ledger.models import Account, Deferred, Transaction
 from apps.ledger.public import AccountRef
+from apps.ledger.reconciliation import prove
 from tests.integration.ledger.conftest import (
     ANA,
     ANY,
@@ -72,6 +75,27 @@ class TestDeferred:
         statement = ledger.statement(FEES, date_from=YESTERDAY, date_to=TODAY)
         assert [(found.amount, found.running) for found in statement.lines] == [(2, 2), (8, 10), (1, 11), (4, 15)]
 
+    @pytest.mark.parametrize("stored", [False, True])
+    def test_a_line_of_tomorrow_is_rolled_up_by_a_clock_that_is_behind(self, stored: bool) -> None:
+        if stored:
+            post(line(FEES, "C", 7), NOW + timedelta(days=1))
+            roll_up()
+        post(line(FEES, "C", 2, dateref=YESTERDAY))
+        post(line(FEES, "C", 5), NOW + timedelta(days=1))
+        assert roll_up() == 2
+        days = {day: ledger.balance_on(FEES, day).balance for day in (YESTERDAY, TODAY, TODAY + timedelta(days=1))}
+        assert list(days.values()) == [2, 2, 14 if stored else 7]
+        assert prove() == []
+
+    def test_that_is_half_full_takes_no_more_or_it_would_stop_all_roll_ups(self) -> None:
+        post(line(FEES, "C", 1))
+        roll_up()
+        full = DEFERRED_SUM_MAX + money("0.01")
+        Account.objects.filter(account="FEES").update(posted_credit=full, posted_debit=full - 1)
+        results = post_batch([line(ANA, "D", 1), line(FEES, "C", 1), move(ANA, FEES, 1)])
+        assert [result.code for result in results] == [None, "R119", "R119"]
+        assert roll_up() == 0
+
     def test_is_found_by_tracekey_while_it_waits(self) -> None:
         entry = move(ANA, FEES, 3)
         line_ids = [posted.id for posted in post(entry).lines]
@@ -98,8 +122,6 @@ class TestDeferred:
             ledger.hold(key="k", branch="0001", account="FEES", amount=money(1), now=NOW)
 
     def test_is_proved_while_lines_wait_and_after(self) -> None:
-        from apps.ledger.reconciliation import prove
-
         post(move(ANA, FEES, 3))
         assert prove() == []
         roll_up()
@@ -210,6 +232,16 @@ class TestAtOnce:
         while_open(lambda: ledger.roll_up(now=NOW), lambda: ledger.close_day(branch="0001", day=YESTERDAY, now=NOW))
         assert (ledger.balance_on(FEES, YESTERDAY).balance, Deferred.objects.count()) == (1, 0)
         assert ledger.check_balances() == []
+
+    def test_who_freezes_it_waits_for_who_is_posting_and_keeps_the_next_one_out(self) -> None:
+        open_fees()
+        freeze = partial(ledger.set_frozen, account=FEES, frozen=True, now=NOW)
+        while_open(lambda: ledger.post(line(FEES, "C", 1), now=NOW), freeze)
+        assert ledger.balance(FEES).posted == 1
+        with transaction.atomic():
+            ledger.set_frozen(account=FEES, frozen=False, now=NOW)
+        with pytest.raises(ledger.AccountFrozen):
+            while_open(freeze, lambda: ledger.post(line(FEES, "C", 1), now=NOW))
 
 
 def test_legs_of_deferred_accounts_balance_too(bank: None) -> None:

@@ -77,6 +77,15 @@ class TestBalanceAsOf:
             ledger.roll_up(now=NOW + timedelta(days=12))
         assert waiting == [as_of(fees, NOW + timedelta(minutes=n)).posted for n in (0, 5)] == [9, 10]
 
+    def test_does_not_change_when_it_is_rolled_up_by_a_clock_that_is_behind(self) -> None:
+        fees, second = AccountRef("0001", "FEES"), timedelta(seconds=1)
+        with transaction.atomic():
+            ledger.open_account(branch="0001", account="FEES", min_balance=None, deferred=True, now=NOW)
+        post(line(fees, "C", 1), NOW + 2 * second)
+        with transaction.atomic():
+            ledger.roll_up(now=NOW)
+        assert [as_of(fees, NOW + n * second).posted for n in range(4)] == [0, 0, 1, 1]
+
     def test_is_not_misled_when_the_later_posting_took_the_lock_first(self) -> None:
         week_ago = NOW.date() - timedelta(days=7)
         post(line(ANA, "C", 5, dateref=week_ago), NOW + timedelta(seconds=2))

@@ -17,6 +17,7 @@ from tests.integration.ledger.conftest import (
     CREDIT_ONLY,
     LIMITED,
     NOW,
+    TODAY,
     fund,
     line,
     money,
@@ -62,6 +63,15 @@ class TestHold:
         with pytest.raises(ledger.InsufficientFunds):
             post(line(ANA, "D", 61))
         post(line(ANA, "D", 60))
+
+    def test_of_tomorrow_can_not_be_taken_either_by_a_clock_that_is_behind(self) -> None:
+        fund(ANA, 100)
+        hold(now=NOW + timedelta(days=1))
+        yesterday = TODAY - timedelta(days=1)
+        with transaction.atomic():
+            results = ledger.post_batch([line(ANA, "C", 1, dateref=yesterday), line(ANA, "D", 62)], now=NOW)
+        assert [result.code for result in results] == [None, "R103"]
+        assert [len(post_hold().lines), posted(ANA)] == [2, 61]
 
     def test_many_holds_together_never_exceed_the_balance(self) -> None:
         fund(ANA, 100)

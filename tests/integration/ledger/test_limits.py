@@ -67,6 +67,19 @@ class TestGroup:
         assert [result.code for result in results] == ["R123", "R110", "R123"]
         assert Transaction.objects.count() == 0
 
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_that_is_refused_leaves_what_the_batch_posted_before_it(self, place: int) -> None:
+        first = line(ANA, "C", 5)
+        group = linked(first, line(ANA, "C", 1), line(BOB, "D", 1_000))
+        results = post_batch([first, *(group if place == 0 else [*group[1:], group[0]])])
+        again = results[1 if place == 0 else 3]
+        assert again.posting is not None
+        assert again.posting.replayed
+        assert [result.code for result in results if result is not again] == [None, "R123", "R103"]
+        other = post_batch([first, *linked(line(ANA, "C", 6, tracekey=first.tracekey), line(ANA, "C", 1))])
+        assert [result.code for result in other] == [None, "R107", "R123"]
+        assert posted(ANA) == 5
+
     def test_may_be_repeated(self) -> None:
         group = linked(line(ANA, "C", 1), line(BOB, "C", 1))
         post_batch(group)

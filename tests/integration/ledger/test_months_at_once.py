@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,16 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 
 from apps.ledger import chain, checks, detaching, month_files, seals
+from apps.ledger.care_models import Difference
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
 from apps.ledger.models import Transaction
 from apps.ledger.reconciliation import prove
-from tests.integration.ledger.chained import FEBRUARY, JANUARY, close_until, damage, end_of, two_months
-from tests.integration.ledger.conftest import ANA, NOW, fund, line, post_batch
+from tests.integration.ledger.chained import FEBRUARY, JANUARY, MARCH, close_until, damage, end_of, two_months
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post_batch
 
 _CLEAR = """
-DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602;
+DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602, ledger_transaction_202603;
 ALTER TABLE ledger_transaction_default DROP CONSTRAINT IF EXISTS ledger_transaction_online;
 """
 
@@ -167,3 +169,85 @@ class TestChecks:
         for month in (FEBRUARY, JANUARY):
             detaching.attach_month(month, directory=tmp_path)
             check("INCREMENTAL", "FULL")
+
+    def test_do_not_miss_what_was_posted_and_archived_since_they_last_looked(self, tmp_path: Path) -> None:
+        fund(ANA, 1)
+        assert not checks.run_check(kind="INCREMENTAL", now=NOW).differences
+        fund(ANA, 10)
+        fund(BOB, 10)
+        later = NOW + timedelta(days=60)
+        close_until(end_of(MARCH), later)
+        chain.chain(now=later)
+        for month in (JANUARY, FEBRUARY, MARCH):
+            seals.seal_month(month, by="ana", now=later)
+            for step in (detaching.export_month, detaching.detach_month):
+                step(month, directory=tmp_path, by="bob", now=later)
+        post_batch([line(ANA, "C", 100)], later)
+        for account in (ANA, BOB, None):
+            assert checks.run_check(kind="INCREMENTAL", now=later, account=account).differences == []
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account IN ('000000001', '000000002')")
+        assert {each.account for each in checks.run_check(kind="INCREMENTAL", now=later).differences} == {
+            ANA.account,
+            BOB.account,
+        }
+
+    @pytest.mark.parametrize("whose", ["ledger", "account"])
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            # CLEARING has lines in January alone, ANA in all three months.
+            "UPDATE ledger_balance SET totalcredit = totalcredit + 1, accumulatedcredit = accumulatedcredit + 1"
+            " WHERE account = 'CLEARING'",
+            "DELETE FROM ledger_balance WHERE account = 'CLEARING'",
+            "UPDATE ledger_balance SET accumulateddebit = accumulateddebit + 1,"
+            " totaldebit = totaldebit + (dateref < '2026-02-01')::int WHERE account = '000000001'",
+        ],
+    )
+    def test_find_days_of_archived_months_that_were_changed(self, tmp_path: Path, statement: str, whose: str) -> None:
+        self.put_away(tmp_path)
+        assert not checks.run_check(kind="FULL", now=NOW).differences
+        damage(statement)
+        account = CLEARING if "CLEARING" in statement else ANA
+        options: dict[str, Any] = {"account": account} if whose == "account" else {}
+        found = checks.run_check(kind="FULL", now=NOW, **options).differences
+        assert {each.account for each in found} == {account.account}
+        assert date(2026, 1, 31) in {each.dateref for each in found}
+        # What the next one does not look at is not gone.
+        checks.run_check(kind="INCREMENTAL", now=NOW)
+        assert set(Difference.objects.values_list("state", flat=True)) == {"OPEN"}
+
+    def test_do_not_take_an_archived_day_for_mended_that_was_not(self, tmp_path: Path) -> None:
+        self.put_away(tmp_path)
+        damage("UPDATE ledger_balance SET accumulatedcredit = accumulatedcredit + 1 WHERE dateref = '2026-01-20'")
+        found = len(checks.run_check(kind="FULL", now=NOW).differences)
+        assert found > 0
+        assert len(checks.run_check(kind="INCREMENTAL", now=NOW).differences) == found
+        assert set(Difference.objects.values_list("state", flat=True)) == {"OPEN"}
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_see_a_month_wholly_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+        monkeypatch.setattr(detaching, "LOCK_TIMEOUT", "50ms")
+        seal()
+        detaching.export_month(JANUARY, directory=tmp_path, by="bob", now=NOW)
+
+        def detach(_n: int) -> bool:
+            try:
+                return detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW).state == "DETACHED"
+            except OperationalError:  # the check has the table already
+                return False
+            finally:
+                connections.close_all()
+
+        def meanwhile(last_cluster: Callable[[], str | None] = checks._last_cluster) -> str | None:
+            with ThreadPoolExecutor(1) as pool:
+                list(pool.map(detach, [0], timeout=60))
+            return last_cluster()
+
+        monkeypatch.setattr(checks, "_last_cluster", meanwhile)  # behind the snapshot, before a line is read
+        options: dict[str, Any] = {} if whole else {"account": ANA}
+        assert checks.run_check(kind="FULL", now=NOW, **options).differences == []
+
+    def put_away(self, directory: Path) -> None:
+        seal()
+        for step in (detaching.export_month, detaching.detach_month):
+            step(JANUARY, directory=directory, by="bob", now=NOW)

@@ -27,6 +27,7 @@ from tests.integration.ledger.chained import (
     FEBRUARY,
     FIRST,
     IN_FEBRUARY,
+    IN_JANUARY,
     JANUARY,
     MARCH,
     TRANSFER,
@@ -560,6 +561,36 @@ class TestArchiveMonths:
         later = NOW + timedelta(days=60)
         assert self.archive(tmp_path, 1, now=later) == [JANUARY]
         assert [row.month for row in Month.objects.all()] == [JANUARY]
+
+    def test_seals_every_month_that_is_over_however_many_stay(self, over: None, tmp_path: Path) -> None:
+        later = datetime(2027, 6, 20, 15, 0, tzinfo=UTC)
+        post(line(ANA, "C", 1), later)
+        chain_all()
+        for _ in range(2):  # twelve at once
+            assert self.archive(tmp_path, 24, now=later) == []
+        sealed = list(Month.objects.order_by("month").values_list("month", "state"))
+        assert len(sealed) == 17
+        assert (sealed[0], sealed[-1]) == ((JANUARY, "SEALED"), (date(2027, 5, 1), "SEALED"))
+
+    def test_takes_a_month_without_lines_away_with_the_others(self, tmp_path: Path) -> None:
+        in_april = datetime(2026, 4, 20, 15, 0, tzinfo=UTC)
+        for moment in (IN_JANUARY, in_april):  # nothing in February and March
+            post(line(ANA, "C", 1), moment)
+        chain_all()
+        away = []
+        for day in (date(2026, 3, 20), date(2026, 4, 20), date(2026, 5, 20), date(2026, 6, 20), date(2026, 7, 20)):
+            away += self.archive(tmp_path, 2, now=datetime(day.year, day.month, day.day, 15, 0, tzinfo=UTC))
+        assert away == [JANUARY, FEBRUARY, MARCH, date(2026, 4, 1)]
+
+    def test_passes_over_a_month_without_lines_that_nobody_sealed_in_time(self, tmp_path: Path) -> None:
+        for moment in (IN_JANUARY, NOW):  # nothing in February
+            post(line(ANA, "C", 1), moment)
+        chain_all()
+        later = NOW + timedelta(days=60)
+        close_until(end_of(MARCH), later)
+        for month in (JANUARY, MARCH):
+            seal(month, now=later)
+        assert self.archive(tmp_path, 1, now=later) == [JANUARY, MARCH]
 
     @pytest.mark.usefixtures("_in_march")
     def test_is_done_by_its_task_when_a_setting_says_so(self, over: None, tmp_path: Path, settings: object) -> None:

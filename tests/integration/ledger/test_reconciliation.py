@@ -8,7 +8,9 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from apps.common.clock import uuid7
+from apps.ledger import checks, reconciliation
 from apps.ledger import public as ledger
+from apps.ledger.care_models import Check
 from apps.ledger.reconciliation import CHECKS, prove
 from tests.integration.ledger.conftest import ANA, ANY, BOB, NOW, fund, let_others_end, money, move, post
 
@@ -58,8 +60,10 @@ class TestProve:
         assert rule in {difference.rule for difference in prove()}
 
     def test_every_rule_is_tried_here(self) -> None:
-        # Floor and ceiling can't be broken: the table's own CHECKs refuse it, which test_constraints shows.
-        assert set(CHECKS) - set(DAMAGE) == {"no account is below its floor", "no account is above its ceiling"}
+        # Floor and ceiling can't be broken: the table's own CHECKs refuse it, which test_constraints shows. What speaks of
+        # archived months is tried in test_months_at_once.
+        others = {"no account is below its floor", "no account is above its ceiling"}
+        assert set(CHECKS) - set(DAMAGE) == others | {each for each in CHECKS if each.startswith("an archived month's")}
 
     def test_says_where_what_is_stored_and_what_is_proven(self) -> None:
         some_history()
@@ -126,3 +130,11 @@ class TestCheckBalancesCommand:
         with pytest.raises(CommandError) as refused:
             self.run("--exclusive", "--branch", "9999")
         assert refused.value.returncode == 2
+
+    def test_ends_with_two_when_the_check_broke_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(checks.STATEMENT_TIMEOUTS, "FULL", "1ms")
+        monkeypatch.setattr(reconciliation, "CHECKS", {"slow": "SELECT pg_sleep(60)"})
+        with pytest.raises(CommandError, match="statement timeout") as refused:
+            self.run("--full")
+        assert refused.value.returncode == 2
+        assert "statement timeout" in Check.objects.get().failure

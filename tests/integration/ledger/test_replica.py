@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,9 +17,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from apps.common.clock import uuid7
 from apps.common.errors import InvalidRequest, NotFound
 from apps.ledger import metrics_replica, reading, replica
 from apps.ledger import public as ledger
+from apps.ledger.api import views
 from apps.ledger.system_checks import check_replica_is_another, check_replica_is_ours
 from tests.integration.ledger.api.test_views import body, client_with, send
 from tests.integration.ledger.conftest import ANA, NOW, TODAY, fund, open_bank
@@ -118,6 +121,29 @@ class TestReplicaThatIsNone:
             with pytest.raises(NotFound):
                 replica.ask(refuse, min_lsn="0/0")
         assert not replica.link.is_down
+
+
+@pytest.mark.usefixtures("committed_bank")
+class TestQuestions:
+    """A replica that is behind does not have a month that came back, and may have one that went: it says so itself."""
+
+    def ask_nobody_else(self, question: Callable[[], object]) -> None:
+        with CaptureQueriesContext(connections["default"]) as captured, suppress(NotFound):
+            replica.ask(question, min_lsn="0/0")
+        assert [query["sql"] for query in captured] == []
+
+    def test_are_put_to_one_server_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        posting = fund(ANA, 1)
+        period = {"date_from": TODAY - timedelta(days=30), "date_to": TODAY}
+        with as_replica({**connections["default"].settings_dict}):
+            monkeypatch.setattr(replica, "_reached", lambda _lsn: "0/1")
+            self.ask_nobody_else(lambda: ledger.statement(ANA, **period))
+            self.ask_nobody_else(lambda: ledger.export_statement(ANA, format="csv", now=NOW, **period))
+            self.ask_nobody_else(lambda: ledger.totals_by_event(branch="0001", **period))
+            self.ask_nobody_else(lambda: ledger.balance_as_of(ANA, NOW, now=NOW))
+            self.ask_nobody_else(lambda: ledger.transactions_by_tracekey(posting.tracekey))
+            self.ask_nobody_else(lambda: ledger.transactions_by_tracekey(uuid7()))
+            self.ask_nobody_else(lambda: views._lines(uuid7()))
 
 
 @pytest.fixture

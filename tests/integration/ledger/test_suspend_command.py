@@ -54,3 +54,12 @@ class TestLedgerSuspend:
         with pytest.raises(CommandError):
             run(*wrong)
         assert Suspension.objects.count() == 0
+
+    def test_lists_for_a_user_without_a_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nameless() -> str:
+            raise KeyError("getpwuid(): uid not found: 10001")  # as in a container
+
+        monkeypatch.setattr("getpass.getuser", nameless)
+        assert run() == "Nothing is suspended.\n"
+        (made,) = run("--all", "--reason", "a look", "--json")
+        assert made["suspended_by"] == "command"

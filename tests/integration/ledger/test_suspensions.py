@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -118,6 +119,30 @@ class TestRefuse:
             assert [r.code for r in ledger.post_batch(entries, key="k", now=NOW)] == [None, None]
         assert (posted(ANA), posted(BOB)) == (101, 101)
 
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_a_group_of_a_batch_with_a_key_is_posted_then(self, place: int) -> None:
+        suspension = suspend(account=ANA)
+        group = [replace(line(BOB, "C", 1), group="g"), replace(line(ANA, "C", 1), group="g")]
+        entries = [line(BOB, "D", 1_000), *group[:: 1 - 2 * place]]
+        with transaction.atomic():
+            first = [r.code for r in ledger.post_batch(entries, key="k", now=NOW)]
+        assert sorted(map(str, first)) == ["R103", "R123", "R130"]
+        resume(suspension)
+        for _ in range(2):
+            with transaction.atomic():
+                assert [r.code for r in ledger.post_batch(entries, key="k", now=NOW)] == ["R103", None, None]
+        assert (posted(ANA), posted(BOB)) == (101, 101)
+
+    def test_what_such_a_batch_is_refused_then_is_its_answer_for_good(self) -> None:
+        suspension = suspend(account=ANA)
+        entries = [line(BOB, "C", 1), line(ANA, "D", 101)]
+        answers = []
+        for become in (lambda: resume(suspension), lambda: fund(ANA, 1_000), lambda: None):
+            with transaction.atomic():
+                answers.append([r.code for r in ledger.post_batch(entries, key="k", now=NOW)])
+            become()
+        assert answers == [[None, "R130"], [None, "R103"], [None, "R103"]]
+
     def test_a_line_of_a_deferred_account_is_refused(self) -> None:
         suspend(account=FEES)
         with pytest.raises(LedgerSuspended):
@@ -194,6 +219,16 @@ class TestVerbs:
         assert ledger.suspended(now=NOW) == [second]
         with pytest.raises(NotFound):
             _in_commit(ledger.resume, suspension_id=uuid7(), by="bob", now=NOW)
+
+    @pytest.mark.parametrize("writer", ["a line", "a batch", "a hold", "a deferred line"])
+    def test_one_that_ended_by_itself_costs_writers_nothing_any_more(self, writer: str) -> None:
+        """Nobody lifts it: its row would be read, and locked, by every writer for ever."""
+        suspend(until=NOW - timedelta(seconds=1), now=NOW - timedelta(minutes=1))
+        with transaction.atomic():
+            INSIDE[writer]()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT xmax = '0' FROM ledger_suspension")
+            assert cursor.fetchall() == [(True,)]
 
     def test_all_suspensions_of_an_account_have_to_be_lifted(self) -> None:
         first, second = suspend(account=ANA), suspend(branch="0001")
@@ -353,6 +388,18 @@ class TestRace:
             done.set()
             reader.result(WAIT_S)
         assert len(ledger.suspended(now=NOW)) == 1
+
+    def test_two_repeats_of_a_batch_with_a_key_have_one_answer(self) -> None:
+        suspension, entries, codes = suspend(account=ANA), [line(ANA, "D", 1)], []
+
+        def repeat() -> None:
+            codes.extend(result.code for result in ledger.post_batch(entries, key="k", now=NOW))
+
+        with transaction.atomic():
+            repeat()
+        resume(suspension)
+        while_open(repeat, repeat, meanwhile=lambda: ledger.post(line(ANA, "C", 1), now=NOW))
+        assert codes == ["R130", "R103", "R103"]
 
     def test_two_that_suspend_at_once_both_do(self) -> None:
         committed_others()

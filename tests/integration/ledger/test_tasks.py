@@ -55,3 +55,21 @@ class TestCheckTasks:
         for kind in ("FULL", "INCREMENTAL"):
             assert 0 <= told["lastro_ledger_check_age_seconds", kind] < 60
             assert 0 <= told["lastro_ledger_check_seconds", kind] < 60
+
+    def told(self) -> dict[tuple[str, ...], float]:
+        return {(reading.gauge.name, *reading.labels): reading.value for reading in metrics._rows()}
+
+    def test_a_check_that_is_never_done_again_is_told_for_ever(self) -> None:
+        check_all()
+        Check.objects.update(began_at=timezone.now() - timedelta(days=40), snapshot_at=timezone.now() - timedelta(days=40))
+        check_changes()  # forgets old ones, too
+        assert self.told()["lastro_ledger_check_age_seconds", "FULL"] >= timedelta(days=40).total_seconds()
+
+    def test_a_check_that_never_came_to_its_end_is_told(self) -> None:
+        assert ("lastro_ledger_check_age_seconds", "FULL") not in self.told()
+        began = timezone.now() - timedelta(days=3)
+        Check.objects.create(kind="FULL", began_at=began)  # a worker was killed
+        Check.objects.create(kind="FULL", began_at=timezone.now(), ended_at=timezone.now(), failure="broke off")
+        told = self.told()
+        assert told["lastro_ledger_check_age_seconds", "FULL"] >= timedelta(days=3).total_seconds()
+        assert ("lastro_ledger_check_seconds", "FULL") not in told

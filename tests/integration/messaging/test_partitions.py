@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.messaging import partitions
 from apps.messaging.models import Message, Pending
-from apps.messaging.partitions import DAYS_AHEAD, days, first_message_id, maintain
+from apps.messaging.partitions import DAYS_AHEAD, LOG, days, first_message_id, maintain
 from tests.integration.messaging.world import THREADS_S_MAX, post, published, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -106,6 +106,23 @@ class TestDropping:
         maintain(now=old + timedelta(days=31))
         assert old.date() not in days()
         assert not Message.objects.exists()
+
+    def test_drops_days_too_that_nobody_opened_in_time(self, old: datetime) -> None:
+        LOG.drop(old.date())
+        for days_later in (0, 1):  # the task that opens days did not run for weeks
+            moment = old + timedelta(days=days_later)
+            Message.objects.create(
+                message_id=first_message_id(moment),
+                topic="a.b.c.event",
+                key="k",
+                schema="s",
+                payload="{}",
+                created_at=moment,
+            )
+        for days_later, left in ((30, 2), (31, 1), (32, 0)):
+            for _ in range(2):
+                maintain(now=old + timedelta(days=days_later))
+            assert Message.objects.count() == left
 
     def test_keeps_everything_for_ever_when_told_so(self, old: datetime, settings: Any) -> None:
         settings.MESSAGE_LOG_DAYS = 0

@@ -147,6 +147,12 @@ class TestExport:
         assert not archive_runs(directory=tmp_path, now=NOW, batches_max=2).is_complete
         assert Run.objects.count() == 1
 
+    def test_comes_to_every_use_case_and_month_however_many_there_are(self, tmp_path: Path) -> None:
+        run_at(MARCH, use_case="test.last")
+        for each in ("test.one", "test.two"):  # their runs are kept yet: each month of theirs has nothing to archive
+            run_at(NOW, use_case=each)
+        assert archive_runs(directory=tmp_path, now=NOW, batches_max=2).runs == {"test.last": 1}
+
     def test_says_where_a_run_is(self, tmp_path: Path, settings: Any) -> None:
         settings.SAGA_ARCHIVE_DIR = str(tmp_path)
         first, _, last = (run_at(JANUARY + timedelta(hours=hour)) for hour in range(3))

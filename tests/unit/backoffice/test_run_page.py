@@ -238,6 +238,21 @@ class TestVerdict:
         assert said.title == "Waiting for the answer to ask for 15\u00a0s."
         assert "asked again at" in said.text
 
+    @pytest.mark.parametrize(
+        ("shape", "title", "text"),
+        [
+            ("approval", "Waiting for somebody to decide approve return for 15\u00a0s.", "Until "),
+            ("timer", "Waiting for a moment at approve return for 15\u00a0s.", "It goes on at"),
+            ("parallel", "Waiting for the runs that approve return began for 15\u00a0s.", "It looks again at"),
+            ("child", "Waiting for the runs that approve return began for 15\u00a0s.", "It looks again at"),
+        ],
+    )
+    def test_of_a_waiting_run_says_for_whom(self, shape: str, title: str, text: str) -> None:
+        waiting = step("approve_return", "WAITING", attempt(0, None, "ASKED"), shape=shape, waiting_until=after(60))
+        said = run_verdict(run("WAITING", waiting), now=after(15))
+        assert said.title == title
+        assert ("asked again" in said.text, text in said.text) == (False, True)
+
     def test_of_a_run_that_is_tried_again_says_when(self) -> None:
         failing = step("call", "PENDING", attempt(0, 1, "FAILED"), error_code="TimeoutError", retry_at=after(12))
         said = run_verdict(run("RUNNING", failing), now=after(2))

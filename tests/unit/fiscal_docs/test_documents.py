@@ -83,8 +83,9 @@ CHANGES = pytest.mark.parametrize(
         {"kind": "55", "buyer_document": "52998224725", "buyer_name": "Maria", "buyer_address": ADDRESS},
         {"items": (ITEM,) * 40, "total": Decimal("7999.99")},
         {"items": (replace(ITEM, quantity=7, unit_amount=Decimal("0.01")),), "total": Decimal("0.01")},
+        {"items": (replace(ITEM, unit_amount=sale.UNIT_AMOUNT_MAX),)},
     ],
-    ids=["seed", "exact", "charges", "balance", "pix", "cpf", "cnpj", "nfe", "many items", "cents"],
+    ids=["seed", "exact", "charges", "balance", "pix", "cpf", "cnpj", "nfe", "many items", "cents", "dearest"],
 )
 
 
@@ -156,6 +157,7 @@ class TestCheck:
             ({"total": Decimal("1.005")}, "total"),
             ({"items": (replace(ITEM, quantity=0),)}, "items[0].quantity"),
             ({"items": (ITEM, replace(ITEM, unit_amount=Decimal("0.00")))}, "items[1].unit_amount"),
+            ({"items": (replace(ITEM, unit_amount=sale.UNIT_AMOUNT_MAX + CENT),)}, "items[0].unit_amount"),
             ({"items": (replace(ITEM, ncm="4911990x"),)}, "items[0].ncm"),
             ({"items": (replace(ITEM, name="  "),)}, "items[0].name"),
             ({"items": (replace(ITEM, cfop="51"),)}, "items[0].cfop"),

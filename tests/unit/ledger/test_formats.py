@@ -3,11 +3,13 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -39,6 +41,16 @@ class TestCsv:
         assert not re.search(r"(^|[;\t\r\n])[^\S\r\n]*[=+\-@＝]", row[5])
         assert row[5].replace("'", "") == description.replace("'", "")
 
+    @given(descriptions | st.text(st.sampled_from("=a+;,\t\r\n '\""), max_size=12))
+    @settings(max_examples=400, deadline=None)
+    @example(';"=1+1;')
+    @example("\t=1")
+    def test_begins_no_formula_where_lists_are_separated_otherwise(self, description: str) -> None:
+        """A Brazilian spreadsheet splits at semicolons, others at tabs, and each reads the quotes in its own way."""
+        for delimiter in ",;\t":
+            for cells in csv.reader(io.StringIO(written("csv", description), newline=""), delimiter=delimiter):
+                assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "-", "@", "＝"))]
+
 
 class TestOfx:
     @given(descriptions)
@@ -49,6 +61,11 @@ class TestOfx:
         assert len(memo) <= 255
         kept = [character for character in description if character.isalnum()]
         assert [character for character in memo if character.isalnum()] == kept or not kept
+
+    @pytest.mark.parametrize(("year", "begin"), [(1, "00010101000000[-3:BRT]"), (1900, "19000101000000[-3:BRT]")])
+    def test_of_a_period_from_the_beginning_has_times_of_fourteen_digits(self, year: int, begin: str) -> None:
+        head = replace(HEAD, date_from=date(year, 1, 1))
+        assert etree.fromstring("".join(FORMATS["ofx"].write(head, [])).encode()).findtext(".//DTSTART") == begin
 
 
 class TestText:

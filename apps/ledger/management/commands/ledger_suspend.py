@@ -1,6 +1,5 @@
 """Suspend posting for a while, lift a suspension, or list those that hold."""
 
-import getpass
 import json
 from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
@@ -14,6 +13,7 @@ from django.utils import timezone
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.ledger import suspensions
+from apps.ledger.management.month_command import system_user
 from apps.ledger.rules import AccountRef
 
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         parser.add_argument("--reason", default="", help="why; needed to suspend")
         parser.add_argument("--wait", action="store_true", help="writers wait a few seconds before they are refused")
         parser.add_argument("--minutes", type=int, default=60, help="it ends by itself after so many (60)")
-        parser.add_argument("--by", default=getpass.getuser(), help="who does it (the user of the system)")
+        parser.add_argument("--by", default=system_user(), help="who does it (the user of the system)")
         parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError
 
 from apps.ledger.chain_proof import Proof, verify_chain
 
@@ -22,12 +23,13 @@ def parse_head(text: str) -> tuple[int, bytes]:
             raise ValueError
         return int(number), bytes.fromhex(digits)
     except ValueError:
-        raise CommandError(f"{text!r} is not a head: give NUMBER:HASH as this command prints it.") from None
+        raise CommandError(f"{text!r} is not a head: give NUMBER:HASH as this command prints it.", returncode=2) from None
 
 
 class Command(BaseCommand):
     help = (
-        "Prove the ledger's lines from the chain of their hashes. Ends with 1 when something was changed; changes nothing."
+        "Prove the ledger's lines from the chain of their hashes. Changes nothing. Ends with 1 when something was changed, "
+        "with 2 when it could not look."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,7 +42,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["first"] < 1:
-            raise CommandError("--from begins at 1.")
+            raise CommandError("--from begins at 1.", returncode=2)
         told = 0
 
         def progress(done: int, whole: int) -> None:
@@ -49,12 +51,11 @@ class Command(BaseCommand):
                 told = done
                 self.stderr.write(f"{done} of {whole} blocks")
 
-        proof = verify_chain(
-            first=options["first"],
-            heads=dict(map(parse_head, options["head"])),
-            archive=options["archive"],
-            progress=progress,
-        )
+        heads = dict(map(parse_head, options["head"]))
+        try:
+            proof = verify_chain(first=options["first"], heads=heads, archive=options["archive"], progress=progress)
+        except (DatabaseError, InterfaceError) as error:  # with 1 it would say that something was changed
+            raise CommandError(f"The proof broke off: {error}", returncode=2) from error
         self.stdout.write(json.dumps(_document(proof), indent=2) if options["json"] else _text(proof))
         if proof.damages:
             sys.exit(1)

@@ -50,6 +50,11 @@ class TestBalanceAsOf:
         answer = client.get(self.PATH, {"as_of": text})
         assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "R001", "as_of")
 
+    @pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "0001-01-05T00:00:00Z", "1969-12-31T23:59:59Z"])
+    def test_of_a_moment_before_all_accounts_is_not_found(self, client: APIClient, text: str) -> None:
+        answer = client.get(self.PATH, {"as_of": text, "date": "0001-01-01"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "R004")
+
     def test_of_the_future_is_refused(self, client: APIClient) -> None:
         answer = client.get(self.PATH, {"as_of": "2999-01-01T00:00:00Z"})
         assert (answer.status_code, answer.json()["code"]) == (409, "R140")

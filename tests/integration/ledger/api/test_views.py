@@ -12,6 +12,7 @@ from apps.common.clock import business_date
 from apps.identity.public import Caller
 from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
+from apps.ledger.rows import COPY_ROWS_MIN
 from apps.messaging.models import Message
 from tests.integration.ledger.conftest import ANA, ANY, BOB, fund, open_bank, posted
 
@@ -61,6 +62,13 @@ class TestPost:
     def test_keeps_the_decimals_of_details_as_texts(self, client: APIClient) -> None:
         (written,) = send(client, body(details={"taxa": 1.1, "n": 2})).json()["lines"]
         assert Transaction.objects.get(id=written["id"]).details == {"taxa": "1.1", "n": 2}
+
+    def test_keeps_a_backslash_that_stands_before_u0000(self, client: APIClient) -> None:
+        details = {"path": "C:\\u0000", "\\\\u0000": ["\\"]}
+        send(client, body(details=details))
+        lines = [body(details=details) for _ in range(COPY_ROWS_MIN)]
+        client.post("/ledger/transactions/batch", {"transactions": lines}, format="json")
+        assert [row.details for row in Transaction.objects.all()] == [details] * (COPY_ROWS_MIN + 1)
 
     def test_a_repeat_answers_the_same_with_200(self, client: APIClient) -> None:
         payload = body()
@@ -343,8 +351,17 @@ class TestTransaction:
         assert {name: found[name] for name in written} == written
         assert (found["tracekey"], found["details"]) == (payload["tracekey"], {"a": 1})
 
-    def test_that_is_unknown_is_404(self, client: APIClient) -> None:
-        assert client.get(f"/ledger/transactions/{uuid4()}").status_code == 404
+    # An id of version 7 tells when it was made, and is looked for in the archive of then: in 1970 and 10889, too.
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "01234567-89ab-4def-8123-456789abcdef",
+            "00000000-0000-7000-8000-000000000000",
+            "ffffffff-ffff-7fff-bfff-ffffffffffff",
+        ],
+    )
+    def test_that_is_unknown_is_404(self, client: APIClient, key: str) -> None:
+        assert client.get(f"/ledger/transactions/{key}").status_code == 404
 
 
 class TestAnswer:
