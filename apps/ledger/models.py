@@ -160,7 +160,7 @@ class Transaction(models.Model):
     day_net = models.DecimalField(db_column="daynet", max_digits=SUM_DIGITS_MAX, decimal_places=2)
 
     class Meta:
-        # ledger_transaction_amount_positive and _side are rules of the columns' types (0015).
+        # ledger_transaction_amount_positive and _side are rules of the columns' types (0017).
         indexes = [
             models.Index(name="ledger_transaction_statement", fields=["branch", "account", "currency", "dateref", "seq"]),
         ]
@@ -335,7 +335,7 @@ class PostingKey(models.Model):
             models.UniqueConstraint(
                 name="ledger_posting_key_reverses", fields=["reverses"], condition=Q(reverses__isnull=False)
             ),
-            # ledger_posting_key_state is a rule of the column's type (0015).
+            # ledger_posting_key_state is a rule of the column's type (0017).
         ]
 
     def __str__(self) -> str:

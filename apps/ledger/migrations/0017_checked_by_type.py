@@ -35,7 +35,7 @@ DROP DOMAIN ledger_line_side;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0014_queries")]
+    dependencies = [("ledger", "0016_days_ahead")]
     operations = [
         migrations.RunSQL(
             FORWARD,

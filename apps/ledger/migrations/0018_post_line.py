@@ -1,6 +1,6 @@
 """One line posted with less work for each statement. See Note [One line] in apps/ledger/singles.py.
 
-The functions of these names with other arguments (0011) stay for processes that still run the release before.
+The functions of these names with other arguments (0016) stay for processes that still run the release before.
 """
 
 from django.db import migrations
@@ -25,6 +25,8 @@ DECLARE
     v_day_debits numeric;
     v_day_credits numeric;
     v_own numeric;
+    v_last boolean;
+    v_left boolean;
 BEGIN
     IF p_debitcredit = 'D' THEN
         v_debit := p_amount;
@@ -46,40 +48,49 @@ BEGIN
         AND greatest(a.posteddebit, a.postedcredit) + p_amount <= 999999999999999999.99
         AND (v_debit = 0 OR a.minbalance IS NULL
              OR a.postedcredit - a.posteddebit - a.pendingdebit - v_debit >= a.minbalance)
-    RETURNING a.posteddebit, a.postedcredit, a.pendingdebit, a.minbalance INTO v_debits, v_credits, v_pending, v_floor;
+    RETURNING a.posteddebit, a.postedcredit, a.pendingdebit, a.minbalance,
+        p_dateref = p_today AND v_debit > 0 AND a.minbalance IS NOT NULL
+    INTO v_debits, v_credits, v_pending, v_floor, v_last;
     IF NOT FOUND THEN
         DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
         RETURN NULL;
     END IF;
     -- Only an owner of the account's lock may ask: whoever closes a day or suspends takes these locks, too.
-    IF EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
+    v_left := EXISTS (SELECT FROM ledger_branch c WHERE c.branch = p_branch AND c.closeduntil >= p_dateref)
         OR EXISTS (SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > p_now
                    AND (s.branch IS NULL OR s.branch = p_branch
                         AND (s.account IS NULL OR s.account = p_account AND s.currency = p_currency))
                    FOR KEY SHARE)
         OR (p_dateref < p_today AND v_debit > 0
-            AND NOT ledger_days_bear(p_branch, p_account, p_currency, p_dateref, v_credits - v_debits, v_debit, v_floor))
-    THEN
+            AND NOT ledger_days_bear(p_branch, p_account, p_currency, p_dateref, v_credits - v_debits, v_debit, v_floor));
+    IF NOT v_left THEN
+        -- Where a floor is, a debit of today has to be on the account's last day: then the day's sums are the account's.
+        UPDATE ledger_balance b SET totaldebit = b.totaldebit + v_debit, totalcredit = b.totalcredit + v_credit,
+            accumulateddebit = b.accumulateddebit + v_debit, accumulatedcredit = b.accumulatedcredit + v_credit,
+            updatedtracekey = p_tracekey, updatedat = p_now
+        WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref = p_dateref
+            AND (NOT v_last OR (b.accumulateddebit = v_debits - v_debit AND b.accumulatedcredit = v_credits))
+        RETURNING b.totalcredit - b.totaldebit, b.accumulateddebit, b.accumulatedcredit
+        INTO v_own, v_day_debits, v_day_credits;
+        IF NOT FOUND THEN
+            SELECT v_debits - coalesce(sum(b.totaldebit), 0.00), v_credits - coalesce(sum(b.totalcredit), 0.00),
+                v_last AND count(*) > 0
+            INTO v_day_debits, v_day_credits, v_left FROM ledger_balance b
+            WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref >= p_dateref;
+            IF NOT v_left THEN
+                v_own := v_credit - v_debit;
+                INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit,
+                    accumulateddebit, accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
+                VALUES (gen_random_uuid(), p_branch, p_account, p_currency, p_dateref, v_debit, v_credit, v_day_debits,
+                    v_day_credits, p_tracekey, p_tracekey, p_now, p_now);
+            END IF;
+        END IF;
+    END IF;
+    IF v_left THEN
         UPDATE ledger_account a SET posteddebit = a.posteddebit - v_debit, postedcredit = a.postedcredit - v_credit
         WHERE a.branch = p_branch AND a.account = p_account AND a.currency = p_currency;
         DELETE FROM ledger_posting_key WHERE tracekey = p_tracekey;
         RETURN NULL;
-    END IF;
-    UPDATE ledger_balance b SET totaldebit = b.totaldebit + v_debit, totalcredit = b.totalcredit + v_credit,
-        accumulateddebit = b.accumulateddebit + v_debit, accumulatedcredit = b.accumulatedcredit + v_credit,
-        updatedtracekey = p_tracekey, updatedat = p_now
-    WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref = p_dateref
-    RETURNING b.totalcredit - b.totaldebit, b.accumulateddebit, b.accumulatedcredit
-    INTO v_own, v_day_debits, v_day_credits;
-    IF NOT FOUND THEN
-        v_own := v_credit - v_debit;
-        SELECT v_debits - coalesce(sum(b.totaldebit), 0.00), v_credits - coalesce(sum(b.totalcredit), 0.00)
-        INTO v_day_debits, v_day_credits FROM ledger_balance b
-        WHERE b.branch = p_branch AND b.account = p_account AND b.currency = p_currency AND b.dateref > p_dateref;
-        INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-            accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-        VALUES (gen_random_uuid(), p_branch, p_account, p_currency, p_dateref, v_debit, v_credit, v_day_debits,
-            v_day_credits, p_tracekey, p_tracekey, p_now, p_now);
     END IF;
     IF v_day_debits <> v_debits OR v_day_credits <> v_credits THEN
         UPDATE ledger_balance b SET
@@ -118,7 +129,7 @@ _POST_LINE = (
 
 
 class Migration(migrations.Migration):
-    dependencies = [("ledger", "0015_checked_by_type")]
+    dependencies = [("ledger", "0017_checked_by_type")]
     operations = [
         migrations.RunSQL(DAYS_BEAR, f"DROP FUNCTION {_DAYS_BEAR}"),
         migrations.RunSQL(POST_LINE, f"DROP FUNCTION {_POST_LINE}"),
