@@ -22,18 +22,23 @@ $(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
 run: setup
 	@exec $(BIN)/python -m config.run
 
-# Workers: one a core. A test that takes longer than two minutes is stuck, not slow.
+# Tests start a hundred processes of ours: without bytecode each of them, and each worker, compiles the whole project again.
+test test-pipes test-postgres16 test-distributed test-failures: export PYTHONDONTWRITEBYTECODE :=
+# One a core that is ours.
+WORKERS = $$($(CURDIR)/$(BIN)/python $(CURDIR)/tests/cores.py)
+
+# A test that takes longer than two minutes is stuck, not slow.
 test: setup-dev test-pipes
-	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 # The stand-alone package of steps in other services, as far as it needs no server.
 test-pipes: setup-dev
-	cd pipes && $(CURDIR)/$(BIN)/python -m pytest -q -n auto
+	cd pipes && $(CURDIR)/$(BIN)/python -m pytest -q -n $(WORKERS)
 
 # The same suite on PostgreSQL 16, without the tests of pages and processes, which a server's version does not change.
 test-postgres16: setup-dev
 	PGSERVER_POSTGRES_VERSION=16 EMBEDDED_POSTGRES_DIR=postgres16-test \
-		$(BIN)/python -m pytest -n auto --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not browser and not process" $(PYTEST_ARGS)
 
 # On real servers, which are started and stopped here: the brokers' tests, and the flows over Kafka. They mostly wait, so they
 # run beside each other: one group of brokers' tests a server, which it may restart; a flow has topics and a database of its own.

@@ -37,6 +37,7 @@ SCOPES = [
 OPENING_BALANCE = Decimal("1000.00")
 EVENT_DEPOSIT = 1
 STOCK = 10_000
+ISSUER_NAME = "LASTRO INGRESSOS DE TESTE LTDA"
 # Published sandbox numbers; see docs/sandbox-cards.md. They are nobody's cards.
 SANDBOX_CARDS = {
     "approved": "4242424242424242",
@@ -99,9 +100,7 @@ def create_shop(*, now: datetime, key: RSAPrivateKey | None = None) -> None:
     stock_tickets(ticket_id=TICKET_ID, name="day-one", price=Decimal("200.00"), available=STOCK, now=now)
     stock_tickets(ticket_id=SOLD_OUT_TICKET_ID, name="day-zero", price=Decimal("200.00"), available=0, now=now)
     identity.create_account(name="Demo merchant", scopes=SCOPES, code=ACCOUNT_ID, now=now)
-    fiscal.create_issuer_with_test_certificate(
-        cnpj=settings.FISCAL_ISSUER_CNPJ, name="LASTRO INGRESSOS DE TESTE LTDA", now=now, key=key
-    )
+    fiscal.create_issuer_with_test_certificate(cnpj=settings.FISCAL_ISSUER_CNPJ, name=ISSUER_NAME, now=now, key=key)
 
 
 def _open_ledger(*, now: datetime) -> None:

@@ -5,21 +5,18 @@ are generated into DATA_DIR, orders need no credentials. *Server* (DATABASE_URL 
 could be guessed, and what is missing stops the start.
 """
 
-import base64
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from config import connect, embedded, env
+from config import connect, embedded, env, secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / ".data"))).resolve()
 
-EMBEDDED = env.flag("LASTRO_EMBEDDED", default=not env.text("DATABASE_URL"))
+EMBEDDED, DEFAULT_PASSWORDS = secret.EMBEDDED, secret.DEFAULT_PASSWORDS
 PORT = env.whole("PORT", 8080, least=1)
 # Of the web server as a process of its own (config/web.py): where it listens, and how many processes share the port.
 WEB_HOST = env.text("WEB_HOST", "127.0.0.1")
@@ -29,36 +26,12 @@ WEB_PROCESSES = env.whole("WEB_PROCESSES", 1, least=1)
 WEB_THREADS = env.whole("WEB_THREADS", 8, least=1)
 DEBUG = False
 
-# Passwords that everybody knows: the demo's, and those of the images' and tutorials' examples.
-DEFAULT_PASSWORDS = frozenset(
-    {"zup@123", "postgres", "password", "admin", "lastro", "guest", "changeme", "beleza123", "secret"}
-)
-
-
-def _refuse_default_password(name: str, url: str) -> None:
-    password = unquote(urlsplit(url).password or "")
-    if not EMBEDDED and password in DEFAULT_PASSWORDS:
-        raise ImproperlyConfigured(f"{name} carries a default password. Set one of your own.")
-
-
-def _secret(name: str, file_name: str) -> str:
-    value = env.text(name)
-    if value:
-        if not EMBEDDED and (len(value) < 32 or value in DEFAULT_PASSWORDS):
-            raise ImproperlyConfigured(f"{name} is too short or well known: set at least 32 random characters.")
-        return value
-    if EMBEDDED:
-        return embedded.generated_secret(DATA_DIR / file_name)
-    raise ImproperlyConfigured(f"{name} is missing. Outside the embedded mode it has no default.")
-
-
 # --- Secrets --------------------------------------------------------------------------------------------------------
-SECRET_KEY = _secret("SECRET_KEY", "secret_key")
+SECRET_KEY = secret.hard_to_guess("SECRET_KEY", secret.required("SECRET_KEY", DATA_DIR / "secret_key"))
+# Keys that it replaced, comma separated: sessions, Idempotency-Keys and sealed certificates of their time are still known.
+SECRET_KEY_FALLBACKS = [secret.hard_to_guess("SECRET_KEY_FALLBACKS", word) for word in env.words("SECRET_KEY_FALLBACKS")]
 # Keys of the card vault, newest first, comma separated; the newest encrypts, the others still decrypt.
-VAULT_KEYS = [
-    base64.urlsafe_b64encode(hashlib.sha256(part.encode()).digest()).decode()
-    for part in _secret("VAULT_KEYS", "vault_key").split(",")
-]
+VAULT_KEYS = secret.keys("VAULT_KEYS", DATA_DIR / "vault_key")
 
 # --- Database -------------------------------------------------------------------------------------------------------
 # Connections of one process: its threads share the pool (PostgreSQL's own limit is 100). 0: no pool, a connection per
@@ -91,7 +64,7 @@ def _database() -> dict[str, Any]:
         server = embedded.start_postgres(DATA_DIR / env.text("EMBEDDED_POSTGRES_DIR", "postgres"))
         embedded.ensure_database(server, "lastro")
         return {**base, **server, "NAME": "lastro"}
-    _refuse_default_password("DATABASE_URL", url)
+    secret.refuse_default_password("DATABASE_URL", url)
     server = connect.where("DATABASE_URL", url)
     return {**base, **server, "OPTIONS": {**server["OPTIONS"], **base["OPTIONS"]}}
 
@@ -112,7 +85,7 @@ def _replica() -> dict[str, Any]:
         prepare=DATABASE_PREPARE,
         idle_in_transaction_session_timeout=DATABASE_IDLE_TRANSACTION_TIMEOUT_MS,
     )
-    _refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
+    secret.refuse_default_password("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     server = connect.where("DATABASE_REPLICA_URL", DATABASE_REPLICA_URL)
     options = {"connect_timeout": "2", **connect.VANISHED, **server["OPTIONS"], **base["OPTIONS"]}
     return {**base, **server, "OPTIONS": options, "TEST": {"MIRROR": "default"}}
@@ -125,7 +98,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Empty: Kombu's pgmq transport on the embedded PostgreSQL (durable, no server of its own).
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL")
 if CELERY_BROKER_URL:
-    _refuse_default_password("CELERY_BROKER_URL", CELERY_BROKER_URL)
+    secret.refuse_default_password("CELERY_BROKER_URL", CELERY_BROKER_URL)
 CELERY_BROKER_CA_FILE = env.text("CELERY_BROKER_CA_FILE")  # of rediss:// or amqps://; empty: the system's authorities
 # A task that runs longer hangs, and its process is killed (prefork). Redis redelivers what nobody acknowledged in three
 # times as long.
@@ -171,7 +144,7 @@ if not EMBEDDED and SCHEMA_REGISTRY_PASSWORD in DEFAULT_PASSWORDS:
     raise ImproperlyConfigured("SCHEMA_REGISTRY_PASSWORD is a default password. Set one of your own.")
 RABBITMQ_URL = env.text("RABBITMQ_URL")
 if RABBITMQ_URL:
-    _refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)
+    secret.refuse_default_password("RABBITMQ_URL", RABBITMQ_URL)
 RABBITMQ_CA_FILE = env.text("RABBITMQ_CA_FILE")  # PEM, for amqps://; empty: the system's authorities
 # Topics are made by `manage.py topics --apply`. Retention in days, by the last word of the topic's name.
 TOPIC_PARTITIONS = env.whole("TOPIC_PARTITIONS", 12, least=1)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -16,6 +16,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TransactionTestCase
 from psycopg import sql
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 if TYPE_CHECKING:
     from apps.fiscal_docs.public import RunningSandbox
@@ -103,6 +104,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item._id = type(item._id).parse(with_group)
 
 
+def pytest_collection_finish() -> None:
+    """Everything is imported: as in every process of ours, the garbage collector need not walk it again and again."""
+    from apps.common.processes import settle_down
+
+    settle_down()
+
+
 @pytest.fixture(scope="session")
 def running_sandbox() -> "Iterator[RunningSandbox]":
     """The tax authority of this session: a real server behind mutual TLS. One, because a process talks to the latest."""
@@ -142,7 +150,6 @@ _EMPTY = """
 DO $$
 DECLARE
     part text;
-    has_rows boolean;
 BEGIN
     SET LOCAL session_replication_role = replica;  -- foreign keys do not matter when everything goes
     FOR part IN
@@ -151,10 +158,7 @@ BEGIN
           AND relname NOT IN ('django_migrations', 'django_content_type', 'auth_permission')
           AND pg_relation_size(oid) > 0
     LOOP
-        EXECUTE 'SELECT EXISTS (SELECT FROM ' || part || ')' INTO has_rows;
-        IF has_rows THEN
-            EXECUTE 'DELETE FROM ' || part;
-        END IF;
+        EXECUTE 'DELETE FROM ' || part;
     END LOOP;
 END $$
 """
@@ -202,6 +206,23 @@ def _is_at_rest(connection: BaseDatabaseWrapper) -> bool:
         and not connection.in_atomic_block
         and connection.is_usable()
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_found_once() -> Iterator[None]:
+    """Each test's client builds the middleware anew, which then looks at a thousand files that do not change."""
+
+    def find(middleware: WhiteNoiseMiddleware) -> None:
+        if not found:
+            original(middleware)
+            found.update(middleware.files)
+        middleware.files.update(found)
+
+    found: dict[str, Any] = {}
+    original = WhiteNoiseMiddleware.add_files_from_finders
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(WhiteNoiseMiddleware, "add_files_from_finders", find)
+        yield
 
 
 @pytest.fixture(autouse=True)

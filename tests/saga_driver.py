@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
 from django.test.utils import override_settings
 from django.utils import timezone
 
@@ -38,7 +39,7 @@ def pump_messages(*, held: int = 0) -> int:
         before = moved
         moved += relay_all().acknowledged
         waiting = 0
-        for group, names in groups().items():
+        for group, names in _at_work().items():
             behind = _waiting(group)
             waiting += behind
             with _member(group, names) as consumer:
@@ -48,6 +49,29 @@ def pump_messages(*, held: int = 0) -> int:
         if still > (HELD_ROUNDS if held else 0) and waiting <= held:
             return moved
     raise AssertionError("the messages never come to rest")
+
+
+# A member joins, looks and leaves in some six statements, and nine times in ten it finds nothing.
+_AT_WORK = """
+SELECT n."group" FROM unnest(%(groups)s::text[], %(topics)s::text[]) AS n ("group", topic)
+JOIN messaging_localpartition p ON p.topic = n.topic
+LEFT JOIN messaging_localcursor c ON c."group" = n."group" AND c.topic = p.topic AND c.partition = p.partition
+WHERE p.next_offset > coalesce(c.next_offset, 0)
+UNION SELECT r."group" FROM messaging_redelivery r WHERE r.due_at <= %(now)s
+"""
+
+
+def _at_work() -> dict[str, list[str]]:
+    """Groups that have something to read or to try again, with their topics. On a server, whose answer is late, all."""
+    known = groups()
+    if settings.MESSAGING_TRANSPORT != "local":
+        return known
+    pairs = [(group, topic) for group, names in known.items() for topic in names]
+    with connection.cursor() as cursor:
+        asked = {"groups": [group for group, _ in pairs], "topics": [topic for _, topic in pairs], "now": timezone.now()}
+        cursor.execute(_AT_WORK, asked)
+        found = {group for (group,) in cursor.fetchall()}
+    return {group: names for group, names in known.items() if group in found}
 
 
 def _consume(consumer: Consumer, *, group: str, timeout_s: float) -> int:

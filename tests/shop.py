@@ -3,17 +3,21 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from django.conf import settings
 from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
 
-from apps.fiscal_docs.models import Document
+from apps.common.transactions import transaction
+from apps.fiscal_docs.models import Certificate, Document, Issuer
+from apps.fiscal_docs.operations.issuers import register_issuer
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent
 from apps.ledger import public as ledger
 from apps.ledger.models import Deferred, Transaction
@@ -40,10 +44,24 @@ def _key() -> RSAPrivateKey:
     return generate_private_key(public_exponent=65537, key_size=2048)
 
 
+_certificates: list[dict[str, Any]] = []  # the issuer's, as a row
+
+
+@transaction
+def _register_issuer(*, now: datetime) -> None:
+    """With the certificate of the shop before, if there was one: making and opening it takes half of opening the shop."""
+    for row in _certificates:
+        issuer_id = register_issuer(cnpj=settings.FISCAL_ISSUER_CNPJ, name=demo.ISSUER_NAME, now=now)
+        certificate = Certificate.objects.create(**{**row, "issuer_id": issuer_id})
+        Issuer.objects.filter(pk=issuer_id).update(certificate=certificate)
+
+
 def open_shop() -> demo.Demo:
     """Everything that ``make run`` loads."""
     now = timezone.now()
+    _register_issuer(now=now)
     demo.create_shop(now=now, key=_key())
+    _certificates[:] = Certificate.objects.values()
     return demo.issue_credentials(now=now)
 
 

@@ -134,7 +134,9 @@ def begin(*, account_id: str, key: str, route: str, body: Any, now: datetime) ->
     )
     if _insert(row):
         return Begun(id=row.pk, lease_id=row.lease_id)
-    known = IdempotencyKey.objects.select_for_update().get(account_id=account_id, key=key)
+    known = IdempotencyKey.objects.select_for_update().filter(account_id=account_id, key=key).first()
+    if known is None:  # Forgotten since the look before this one: asked for once more, it is a new key.
+        raise IdempotencyInFlight
     if not any(hmac.compare_digest(bytes(known.fingerprint), one) for one in fingerprints):
         raise IdempotencyMismatch
     return _answer_or_take_over(known, now=now)

@@ -210,7 +210,9 @@ def _summarise_all() -> None:
         fetch("SELECT brin_summarize_new_values(%s)", [index])
 
 
-# Among so many numbers is a line, unless a batch was rolled back just then: who asks wants an age, not a proof.
+# Looked through until a line is found, as many numbers at once as a block has: the first may be of a batch that hangs
+# or was rolled back. Who asks wants an age, not a proof.
+OLDEST_LOOKS_MAX = 20
 _OLDEST = "SELECT min(createdat) FROM ledger_transaction WHERE seq BETWEEN %s AND %s"
 
 
@@ -221,4 +223,7 @@ def waiting() -> tuple[int, datetime | None]:
     drawn: int = fetch(_DRAWN, [])[0][0]
     if drawn <= done:
         return 0, None
-    return drawn - done, fetch(_OLDEST, [done + 1, done + BLOCK_NUMBERS_MAX])[0][0]
+    for first in range(done + 1, drawn + 1, BLOCK_NUMBERS_MAX)[:OLDEST_LOOKS_MAX]:
+        if oldest := fetch(_OLDEST, [first, first + BLOCK_NUMBERS_MAX - 1])[0][0]:
+            return drawn - done, oldest
+    return drawn - done, None

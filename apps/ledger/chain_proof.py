@@ -96,7 +96,7 @@ def verify_chain(
     for row in Month.objects.filter(state=Month.State.DETACHED).order_by("month"):
         if archive is None:
             proof.by_parts.add(row.month)
-        elif what := month_files.difference(row, archive):
+        elif what := month_files.difference(row, archive) or month_files.closings_difference(row.month, archive):
             proof.add(None, row.month, what)
     return proof
 

@@ -51,6 +51,8 @@ def export_month(month: date, *, directory: Path, by: str, now: datetime) -> Mon
     """
     row = _locked(month)
     if row.state != Month.State.SEALED and month_files.difference(row, directory) is None:
+        if month_files.closings_difference(month, directory):  # these never leave the database
+            month_files.write_closings(month, directory)
         return row
     if row.state == Month.State.DETACHED:
         raise ArchiveDamaged(f"{month_files.difference(row, directory)}. Attach the month first.", field="month")

@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,23 @@ def write(month: date, directory: Path) -> str:
                 waiting = []
         if waiting:
             file.write_table(_table(waiting))
-    _write_closings(month, directory)
+    write_closings(month, directory)
     return path
 
 
-def _write_closings(month: date, directory: Path) -> None:
+def _closings_of(month: date) -> str:
+    """Where the closing balances of a month lie."""
+    return f"ledger_closing/month={month:%Y-%m}/closings.parquet"
+
+
+def write_closings(month: date, directory: Path) -> None:
+    """Write a month's closing balances alone. Safe to repeat."""
     import pyarrow
 
     kinds = [(name, pyarrow.string()) for name in ("branch", "account", "currency")]
     kinds += [(name, pyarrow.decimal128(SUM_DIGITS_MAX, 2)) for name in ("accumulateddebit", "accumulatedcredit")]
     schema = pyarrow.schema(kinds)
-    target = directory / "ledger_closing" / f"month={month:%Y-%m}" / "closings.parquet"
-    with parquet.writing(target, schema) as file:
+    with parquet.writing(directory / _closings_of(month), schema) as file:
         waiting = []
         for row in seals.closing_sums(month):
             waiting.append(row)
@@ -128,3 +134,26 @@ def difference(row: Month, directory: Path) -> str | None:
         return f"{row.path} can't be read: {error.strerror or error}"
     except (ValueError, KeyError, TypeError) as error:  # pyarrow's own are ValueErrors and KeyErrors
         return f"{row.path} is broken: {error}"
+
+
+def closings_difference(month: date, directory: Path) -> str | None:
+    """What of the file with a month's closing balances is not as they were sealed; None when all of it is."""
+    path = _closings_of(month)
+    try:
+        for sealed, there in zip_longest(seals.closing_sums(month), _read_closings(directory / path)):
+            if sealed != there:
+                return f"{path} does not have the closing balances that were sealed"
+    except OSError as error:
+        return f"{path} can't be read: {error.strerror or error}"
+    except (ValueError, KeyError) as error:
+        return f"{path} is broken: {error}"
+    return None
+
+
+def _read_closings(file: Path) -> Iterator[tuple[Any, ...]]:
+    import pyarrow.parquet
+
+    names = ["branch", "account", "currency", "accumulateddebit", "accumulatedcredit"]
+    with pyarrow.parquet.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(batch_size=LINES_AT_ONCE, columns=names):
+            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)

@@ -2,14 +2,19 @@
 
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import connection
 
 from apps.common.transactions import transaction
 from apps.messaging import partitions
 
-# The inbox is the guarantee "once only": a copy that comes later than this takes effect again. A broker keeps a record
-# for a week, and a dead letter for three months; replays of dead letters get a new id.
-INBOX_KEPT_FOR = timedelta(days=30)
+# The inbox is the guarantee "once only": a copy that comes later than this takes effect again, and a group that lost its
+# offsets reads all that the broker still has. That is more than its retention: Kafka deletes whole segments, and one takes
+# records for a week. (Dead letters are kept for longer; replays of them get a new id.)
+SEGMENT_DAYS = 7
+INBOX_KEPT_FOR = timedelta(
+    days=SEGMENT_DAYS + max(days for kind, days in settings.TOPIC_RETENTION_DAYS.items() if kind != "error")
+)
 LOCAL_RECORDS_KEPT_FOR = timedelta(days=7)
 ROWS_MAX = 5_000  # one batch: a short transaction
 

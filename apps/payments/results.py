@@ -7,6 +7,7 @@ from typing import Any
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
 from apps.messaging.contracts.payments import CardResult
+from apps.observability.logs import mask_cards
 from apps.payments.models import Payment, PaymentOperation
 from apps.payments.operations import capture, locked, void
 from apps.payments.requests import move
@@ -15,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 Kind, Status, State = PaymentOperation.Kind, PaymentOperation.Status, Payment.State
 
-APPROVED = "approved"
+APPROVED, REJECTED = "approved", "rejected"
+CODE_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX = 40, 300  # what our rows hold; the contract sets the processor no limit
 _OPEN = (State.PENDING, State.UNKNOWN)
 
 
@@ -26,23 +28,33 @@ class UnknownOperation(DomainError):
 
 
 def operation_of(result: CardResult) -> PaymentOperation:
-    """The operation that a result answers. Raises UnknownOperation."""
+    """The operation that a result answers. Raises UnknownOperation, also for an approval of another amount."""
     step_key = result.operation_key.removesuffix(f":{result.kind}")
     row = PaymentOperation.objects.filter(step_key=step_key, kind=result.kind, payment_id=result.payment_id).first()
-    if row is None or result.status not in (APPROVED, "rejected"):
+    if row is None or result.status not in (APPROVED, REJECTED):
         raise UnknownOperation
+    # Ours would say that all of it was taken or given back: a person compares first. (A void has no amount of its own.)
+    if result.status == APPROVED and result.amount is not None and row.amount not in (None, result.amount):
+        raise UnknownOperation(f"It approves {result.amount}, and {row.amount} was asked for.")
     return row
+
+
+def _reason(result: CardResult) -> tuple[str, str]:
+    """Code and message of a refusal as we keep and show them: cut to what fits, without a card number, never no code."""
+    code = result.error_code or (REJECTED if result.status == REJECTED else "")
+    return code[:CODE_CHARACTERS_MAX], mask_cards(result.error_message)[:MESSAGE_CHARACTERS_MAX]
 
 
 def answer_of(result: CardResult) -> dict[str, Any]:
     """What a waiting saga step is given: status ("approved" or "rejected"), kind, payment_id and the rest, all text."""
+    code, message = _reason(result)
     return {
         "status": result.status,
         "kind": result.kind,
         "payment_id": str(result.payment_id),
         "processor_reference": result.processor_reference,
-        "error_code": result.error_code,
-        "error_message": result.error_message,
+        "error_code": code,
+        "error_message": message,
     }
 
 
@@ -60,7 +72,7 @@ def record_result(result: CardResult, *, now: datetime) -> None:
     approved = result.status == APPROVED
     operation.status = Status.APPROVED if approved else Status.REJECTED
     operation.processor_reference = result.processor_reference
-    operation.error_code, operation.error_message = result.error_code, result.error_message
+    operation.error_code, operation.error_message = _reason(result)
     operation.answered_at = now
     operation.save()
     if not _advance(payment, operation, approved=approved, now=now):
@@ -82,6 +94,7 @@ def _advance(payment: Payment, operation: PaymentOperation, *, approved: bool, n
     if not approved:
         return _refused(payment, operation, now=now)
     assert operation.amount is not None  # noqa: S101  # only a void has none
+    payment.error_code = payment.error_message = ""  # of an earlier try, under another key
     if operation.kind == Kind.CAPTURE:
         payment.captured_amount += operation.amount
         move(payment, State.CAPTURED, now=now)

@@ -52,6 +52,9 @@ class TestServerMode:
             ({"SECRET_KEY": ""}, "SECRET_KEY is missing"),
             ({"SECRET_KEY": "short"}, "SECRET_KEY is too short"),
             ({"VAULT_KEYS": ""}, "VAULT_KEYS is missing"),
+            ({"VAULT_KEYS": f",{GOOD['VAULT_KEYS']}"}, "VAULT_KEYS is too short"),
+            ({"VAULT_KEYS": f"{GOOD['VAULT_KEYS']},short"}, "VAULT_KEYS is too short"),
+            ({"SECRET_KEY_FALLBACKS": f"{GOOD['SECRET_KEY']},short"}, "SECRET_KEY_FALLBACKS is too short"),
             ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL is missing"),
             ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
             ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL begins with postgresql://"),
@@ -72,6 +75,12 @@ class TestServerMode:
         code, last = start(**changes)
         assert code != 0
         assert says in last
+
+    def test_keys_that_were_replaced_are_still_known_and_spaces_between_keys_say_nothing(self) -> None:
+        old, new = GOOD["SECRET_KEY"], f"newer-{GOOD['SECRET_KEY']}"
+        look = "s.SECRET_KEY_FALLBACKS, s.VAULT_KEYS[0] == s.VAULT_KEYS[1]"
+        code, last = start(look, SECRET_KEY=new, SECRET_KEY_FALLBACKS=old, VAULT_KEYS=f"{old}, {old}")
+        assert (code, last) == (0, f"['{old}'] True")
 
 
 class TestEmbeddedMode:

@@ -3,7 +3,7 @@
 import re
 from datetime import date
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -11,6 +11,7 @@ from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_fiel
 from rest_framework import serializers
 
 from apps.common.json_text import WithExponent
+from apps.common.known_fields import KnownFields
 from apps.common.money import CURRENCY
 from apps.common.openapi import amount_schema
 from apps.ledger import public
@@ -57,21 +58,6 @@ class TracekeyField(serializers.UUIDField):
             self.fail("invalid", value=data)
         found: UUID = super().to_internal_value(data)
         return found
-
-
-class KnownFields(serializers.Serializer[Any]):
-    """Refuses a field that it does not know: whoever writes ``datref``, or ``dry_run`` of one line, means something.
-
-    Of these requests only, which move money. What is the origin's own goes into details.
-    """
-
-    beside: ClassVar[frozenset[str]] = frozenset()  # names that somebody else reads
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, dict) and (unknown := data.keys() - self.fields.keys() - self.beside):
-            named = sorted(unknown)[:BATCH_ERRORS_MAX]
-            raise serializers.ValidationError({name: ["There is no such field here."] for name in named})
-        return super().to_internal_value(data)
 
 
 class LegSerializer(KnownFields):

@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.common.known_fields import KnownFields
 from apps.common.openapi import amount_schema
 from apps.fiscal_docs import public as fiscal
 from apps.orders.models import PaymentMethod
@@ -34,7 +35,7 @@ class AmountField(serializers.DecimalField):
         return super().to_internal_value(data)
 
 
-class ItemSerializer(serializers.Serializer[dict[str, Any]]):
+class ItemSerializer(KnownFields):
     """One line."""
 
     id = serializers.UUIDField(help_text="The ticket.")
@@ -49,7 +50,7 @@ class OrderItemSerializer(ItemSerializer):
     amount = serializers.DecimalField(max_digits=15, decimal_places=2, help_text="Of one ticket.")  # type: ignore[assignment]  # always a text
 
 
-class PaymentSerializer(serializers.Serializer[dict[str, Any]]):
+class PaymentSerializer(KnownFields):
     """How to pay."""
 
     method = serializers.ChoiceField(choices=["card", "balance"])
@@ -61,7 +62,7 @@ class PaymentSerializer(serializers.Serializer[dict[str, Any]]):
         return attrs
 
 
-class OrderRequestSerializer(serializers.Serializer[dict[str, Any]]):
+class OrderRequestSerializer(KnownFields):
     """POST /orders."""
 
     customerId = serializers.UUIDField()

@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.common.known_fields import KnownFields
 from apps.common.openapi import amount_schema
 from apps.observability.logs import mask_cards
 
@@ -57,7 +58,7 @@ class WholeField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class CardRequest(serializers.Serializer[Any]):
+class CardRequest(KnownFields):
     """A card as its holder typed it."""
 
     # Wide on purpose: what is wrong with a number is the vault's to say.
@@ -81,7 +82,7 @@ class CardResponse(serializers.Serializer[Any]):
     exp_year = serializers.IntegerField()
 
 
-class PaymentRequest(serializers.Serializer[Any]):
+class PaymentRequest(KnownFields):
     """A payment by a card in the vault (card_token) or by one typed now (card): exactly one of them."""
 
     amount = AmountField(help_text='1.00 to 1000.00, a number or text: 10.50 or "10.50".')

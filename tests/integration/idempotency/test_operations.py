@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from apps.common.transactions import TransactionMisuse
 from apps.customers.models import Customer
-from apps.idempotency import operations
+from apps.idempotency import operations, tasks
 from apps.idempotency import public as idempotency
 from apps.idempotency.models import IdempotencyKey
 
@@ -134,6 +134,18 @@ class TestPurge:
         assert operations.purge(now=NOW) == 1
         assert IdempotencyKey.objects.get().key == "young"
 
+    @pytest.mark.django_db(transaction=True)
+    def test_an_hours_run_keeps_up_with_a_hundred_keys_a_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In steps of one row instead of a thousand: 360 stand for the 360,000 of an hour."""
+        monkeypatch.setattr(operations, "PURGE_ROWS_MAX", 1)
+        old = NOW - operations.KEPT_FOR - timedelta(seconds=1)
+        IdempotencyKey.objects.bulk_create(
+            IdempotencyKey(account_id="acc_1", key=f"k{n}", route="x", fingerprint=b"", lease_until=old, created_at=old)
+            for n in range(360)
+        )
+        tasks.purge()
+        assert IdempotencyKey.objects.count() == 0
+
 
 def in_threads(*calls: Callable[[], Any]) -> list[Any]:
     outcomes: list[Any] = [None] * len(calls)
@@ -222,3 +234,18 @@ class TestRaces:
             outcomes = in_threads(lambda: self.work(before_commit=lambda: None))
         assert isinstance(outcomes[0], idempotency.IdempotencyInFlight)
         assert Customer.objects.count() == 0
+
+    def test_a_key_that_is_forgotten_while_it_is_repeated_is_asked_for_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        begin(now=NOW - operations.KEPT_FOR - timedelta(seconds=1))
+        insert = operations._insert
+
+        def insert_then_purge(row: IdempotencyKey) -> bool:
+            inserted = insert(row)
+            assert in_threads(lambda: operations.purge(now=NOW)) == [1]
+            return inserted
+
+        with monkeypatch.context() as patched:
+            patched.setattr(operations, "_insert", insert_then_purge)
+            with pytest.raises(idempotency.IdempotencyInFlight):
+                begin()
+        assert isinstance(begin(), idempotency.Begun)

@@ -130,6 +130,13 @@ class TestChain:
         fund(ANA, 1)
         assert chain.waiting() == (1, NOW)
 
+    def test_tells_of_lines_behind_a_batch_that_hangs(self, chained: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(chain, "BLOCK_NUMBERS_MAX", 10)
+        with connection.cursor() as cursor:  # as many numbers as a batch draws, and no line that is committed
+            cursor.execute("SELECT nextval('ledger_transaction_seq') FROM generate_series(1, 25)")
+        fund(ANA, 1)
+        assert chain.waiting() == (26, NOW)
+
     def test_a_note_of_an_earlier_server_does_not_hold_it_up(self, chained: None) -> None:
         # Virtual ids of transactions that nobody has any more.
         fund(ANA, 1)

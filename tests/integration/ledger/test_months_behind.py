@@ -6,6 +6,8 @@ from io import StringIO
 from pathlib import Path
 from uuid import UUID
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
@@ -398,6 +400,24 @@ class TestDetachMonth:
         file.write_bytes(bytes_there)
         assert detaching.drop_detached(JANUARY, directory=january_is_away)
         assert not detaching.drop_detached(JANUARY, directory=january_is_away)
+
+    @pytest.mark.parametrize("how", ["changed", "cut", "gone"])
+    def test_changed_closing_balances_are_found_and_written_anew(self, january_is_away: Path, how: str) -> None:
+        file = january_is_away / "ledger_closing" / "month=2026-01" / "closings.parquet"
+        assert not verify_chain(archive=january_is_away).damages
+        rows = pyarrow.parquet.ParquetFile(file).read()
+        if how == "gone":
+            file.unlink()
+        else:
+            amounts = pyarrow.array([money(1)] * len(rows), type=rows.schema.field("accumulatedcredit").type)
+            changed = rows.set_column(4, "accumulatedcredit", amounts) if how == "changed" else rows.slice(0, 2)
+            pyarrow.parquet.write_table(changed, file)
+        (found,) = verify_chain(archive=january_is_away).damages
+        assert (found.month, "closings.parquet" in found.what) == (JANUARY, True)
+        assert not verify_chain().damages
+        assert export(january_is_away).state == "DETACHED"
+        assert not verify_chain(archive=january_is_away).damages
+        assert pyarrow.parquet.ParquetFile(file).read() == rows
 
     def test_a_changed_file_is_found_by_the_proof_that_reads_it(self, january_is_away: Path) -> None:
         import pyarrow.parquet

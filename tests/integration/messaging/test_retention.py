@@ -1,6 +1,7 @@
 """What is done is forgotten after its time, and not before."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -21,6 +22,12 @@ def _record(age: timedelta, offset: int) -> None:
     LocalRecord.objects.create(
         topic="a.b.c.in", partition=0, offset=offset, key="k", value=b"{}", appended_at=timezone.now() - age
     )
+
+
+class TestInbox:
+    def test_knows_every_message_that_a_broker_may_still_have(self, settings: Any) -> None:
+        longest = max(days for kind, days in settings.TOPIC_RETENTION_DAYS.items() if kind != "error")
+        assert timedelta(days=longest + 7) <= INBOX_KEPT_FOR  # Kafka deletes whole segments, and one lasts a week
 
 
 class TestForget:

@@ -53,6 +53,8 @@ class TestSaveCard:
             ({"number": 4242424242424242}, "R001", "number"),
             ({"exp_month": "12"}, "R001", "exp_month"),
             ({"number": "4" * 41}, "R001", "number"),
+            ({"expiry": "12/30"}, "R001", "expiry"),
+            ({"4242424242424242": "a card"}, "R001", "(no name)"),
         ],
     )
     def test_names_what_is_wrong_without_quoting_it(self, change: dict[str, Any], code: str, field: str) -> None:
@@ -141,6 +143,7 @@ class TestPay:
             ({"card": "4242424242424242"}, "card"),
             ({"reference": "x" * 101}, "reference"),
             ({"reference": "a\u0007b"}, "reference"),
+            ({"currency": "USD"}, "currency"),
         ],
     )
     def test_a_malformed_request_is_refused_and_nothing_is_written(self, change: dict[str, Any], field: str) -> None:
@@ -189,6 +192,12 @@ class TestIdempotencyKey:
         client, _ = world.merchant()
         pay(client, key="k")
         response = pay(client, key="k", card={**CARD, "number": world.DECLINED})
+        assert (response.status_code, response.json()["code"]) == (422, "R013")
+
+    def test_a_security_code_that_was_too_short_and_is_sent_in_full_is_another_request(self) -> None:
+        client, _ = world.merchant()
+        assert pay(client, key="k", card={**CARD, "cvv": "97"}).json()["error"]["code"] == "R206"
+        response = pay(client, key="k")
         assert (response.status_code, response.json()["code"]) == (422, "R013")
 
     def test_of_another_account_is_another_key(self) -> None:

@@ -279,6 +279,20 @@ class TestRefund:
         wholly = payments.payment(view.id)
         assert (wholly.state, wholly.refunded_amount) == ("REFUNDED", Decimal("10.50"))
 
+    def test_that_succeeds_after_a_refused_one_leaves_no_error_on_the_payment(self) -> None:
+        view = self.captured()
+        world.refund(view.id, "4", step_key="refused")
+        refused = TestAnswers().result(
+            view, operation_key="refused:refund", kind="refund", status="rejected", error_code="try_later"
+        )
+        TestAnswers().record(refused)
+        assert payments.payment(view.id).error_code == "try_later"
+        world.refund(view.id, "10.50", step_key="again")
+        answer = TestAnswers().result(view, operation_key="again:refund", kind="refund")
+        TestAnswers().record(answer)
+        shown = payments.payment(view.id).to_json()
+        assert (shown["state"], shown["error"]) == ("REFUNDED", None)
+
     def test_counts_what_is_on_its_way(self) -> None:
         view = self.captured()
         world.refund(view.id, "10")
@@ -338,6 +352,34 @@ class TestAnswers:
         view = world.authorise()
         with pytest.raises(results.UnknownOperation):
             self.record(self.result(view, **changes))
+
+    def test_an_approval_of_another_amount_is_refused_and_the_payment_waits(self) -> None:
+        view = world.authorise()
+        with pytest.raises(results.UnknownOperation):
+            self.record(self.result(view, amount=Decimal("5.00")))
+        assert (state(), operation("authorise").status) == ("PENDING", "REQUESTED")
+
+    @pytest.mark.parametrize(
+        ("said", "kept"),
+        [
+            ({}, ("rejected", "")),
+            ({"error_code": "c" * 41, "error_message": "m" * 301}, ("c" * 40, "m" * 300)),
+            (
+                {"error_code": "blocked", "error_message": f"The card {world.GOOD} is blocked."},
+                ("blocked", "The card ****4242 is blocked."),
+            ),
+        ],
+    )
+    def test_a_refusal_in_whatever_words_is_kept_and_shows_no_card_number(
+        self, said: dict[str, object], kept: tuple[str, str]
+    ) -> None:
+        view = world.authorise()
+        result = self.result(view, status="rejected", amount=Decimal("5.00"), **said)
+        self.record(result)
+        row = Payment.objects.get()
+        assert (row.state, (row.error_code, row.error_message)) == ("REJECTED", kept)
+        told = results.answer_of(result)
+        assert (told["error_code"], told["error_message"]) == kept
 
 
 class TestAskOverdue:

@@ -1,14 +1,19 @@
 """Verbs that meet on one payment, in threads with connections of their own."""
 
+import base64
+import os
 import threading
 from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
+from pytest_django import Settings
 
 from apps.payments import public as payments
+from apps.payments import vault
 from apps.payments.models import Payment, PaymentOperation, ProcessorTransaction
+from tests.integration.idempotency.test_operations import wait_for_a_blocked_backend
 from tests.integration.payments import world
 from tests.saga_driver import pump_messages
 
@@ -75,3 +80,28 @@ class TestRaces:
             pump_messages()
             theirs = ProcessorTransaction.objects.get(payment_id=view.id)
             assert payments.payment(view.id).state == ("CAPTURED" if theirs.captured_amount else "VOIDED")
+
+    def test_two_reencryptions_at_once_leave_no_card_under_the_old_key(self, settings: Settings) -> None:
+        """The second says 0, which lets the old key go, only when the first has committed or given up."""
+        old, new = (base64.urlsafe_b64encode(os.urandom(32)).decode() for _ in range(2))
+        settings.VAULT_KEYS = [old]
+        world.save_card()
+        settings.VAULT_KEYS = [new, old]
+
+        def first_gives_up() -> None:
+            with transaction.atomic():
+                vault.reencrypt()
+                second.start()
+                wait_for_a_blocked_backend()
+                transaction.set_rollback(True)
+
+        def reencrypt() -> None:
+            with transaction.atomic():
+                found.append(vault.reencrypt())
+            connections.close_all()
+
+        found: list[int] = []
+        second = threading.Thread(target=reencrypt)
+        first_gives_up()
+        second.join()
+        assert found == [1]

@@ -5,11 +5,16 @@ import os
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from pytest_django import Settings
 
+from apps.common.transactions import transaction as transaction_word
+from apps.idempotency.models import IdempotencyKey
+from apps.idempotency.operations import _fingerprints as fingerprints
 from apps.payments import public as payments
 from apps.payments import vault
+from apps.payments.management.commands import vault_reencrypt
 from apps.payments.models import CardToken
 from tests.integration.payments import world
 
@@ -62,6 +67,20 @@ class TestKeys:
             assert vault.reencrypt() == 0
         settings.VAULT_KEYS = [new]
         assert vault._number(CardToken.objects.get(token=token)) == world.GOOD
+
+    @pytest.mark.django_db(transaction=True)
+    def test_the_command_brings_every_card_under_the_newest_key(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        old, new = new_key(), new_key()
+        settings.VAULT_KEYS = [old]
+        tokens = [world.save_card().token for _ in range(3)]
+        settings.VAULT_KEYS = [new, old]
+        monkeypatch.setattr(vault_reencrypt, "_batch", transaction_word(lambda: vault.reencrypt(rows_max=2)))
+        call_command("vault_reencrypt")
+        assert capsys.readouterr().out.splitlines()[-1].startswith("3 cards were encrypted anew.")
+        settings.VAULT_KEYS = [new]
+        assert {vault._number(CardToken.objects.get(token=token)) for token in tokens} == {world.GOOD}
 
     def test_a_ciphertext_that_is_moved_to_another_token_does_not_open(self) -> None:
         from cryptography.exceptions import InvalidTag
@@ -136,3 +155,13 @@ class TestNoCardNumberIsStored:
         with connection.cursor() as cursor:
             columns = connection.introspection.get_table_description(cursor, "payments_cardtoken")
         assert not any("cvv" in column.name or "code" in column.name for column in columns)
+
+    def test_the_cvv_cannot_be_guessed_from_what_an_idempotency_key_remembers(self) -> None:
+        """Three digits are a thousand guesses for somebody with the database and the secret."""
+        client, _ = world.merchant()
+        card = {"number": self.NUMBER, "exp_month": 12, "exp_year": 2030, "cvv": self.CVV}
+        body = {"amount": "10.50", "card": card}
+        client.post("/payments", body, format="json", HTTP_IDEMPOTENCY_KEY="k")
+        kept = IdempotencyKey.objects.get()
+        guesses = ({**body, "card": {**card, "cvv": f"{guess:03d}"}} for guess in range(1000))
+        assert not any(bytes(kept.fingerprint) in fingerprints(kept.route, guess) for guess in guesses)

@@ -12,6 +12,7 @@ from stdnum import luhn
 from apps.common.clock import business_date
 from apps.payments import rules, vault
 from apps.payments.brands import BRANDS, brand_of
+from apps.payments.merchants import NewPayment
 from apps.payments.processor import rules as processor_rules
 from apps.payments.processor.sandbox import Fault, behaviour
 
@@ -70,6 +71,19 @@ class TestNumber:
     def test_neither_number_nor_cvv_shows_in_a_repr(self) -> None:
         assert "4242" not in repr(card())
         assert "973" not in repr(card())
+
+    def test_nor_does_a_token_which_is_all_that_it_takes_to_pay(self) -> None:
+        asked = NewPayment(
+            account_id="acc_shop",
+            amount=Decimal(1),
+            reference="",
+            card_token="tok_secret",
+            card=None,
+            idempotency_key=None,
+            route="POST /payments",
+            body={"card_token": "tok_secret"},
+        )
+        assert "tok_secret" not in repr(asked)
 
 
 class TestBrand:
