@@ -160,10 +160,7 @@ class Transaction(models.Model):
     day_net = models.DecimalField(db_column="daynet", max_digits=SUM_DIGITS_MAX, decimal_places=2)
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(name="ledger_transaction_amount_positive", condition=Q(amount__gt=0)),
-            models.CheckConstraint(name="ledger_transaction_side", condition=Q(debit_credit__in=["D", "C"])),
-        ]
+        # ledger_transaction_amount_positive and _side are rules of the columns' types (0017).
         indexes = [
             models.Index(name="ledger_transaction_statement", fields=["branch", "account", "currency", "dateref", "seq"]),
         ]
@@ -338,7 +335,7 @@ class PostingKey(models.Model):
             models.UniqueConstraint(
                 name="ledger_posting_key_reverses", fields=["reverses"], condition=Q(reverses__isnull=False)
             ),
-            models.CheckConstraint(name="ledger_posting_key_state", condition=Q(state__in=["POSTED", "TOMBSTONE"])),
+            # ledger_posting_key_state is a rule of the column's type (0017).
         ]
 
     def __str__(self) -> str:

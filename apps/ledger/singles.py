@@ -15,13 +15,13 @@ from datetime import date, datetime
 from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.ledger.commands import Command
-from apps.ledger.rules import SUM_MAX, Balances, PostedLine, PostResult, first_day
+from apps.ledger.rules import Balances, PostedLine, PostResult, is_in_window
 
 _TYPES = (
     "%s::uuid, %s::uuid, %s::bytea, %s::text, %s::text, %s::text, %s::numeric, %s::text, %s::int, %s::text, %s::jsonb, "
-    "%s::date, %s::date, %s::date, %s::timestamptz, %s::numeric"
+    "%s::date, %s::date, %s::timestamptz"
 )
-_POST_LINE = f"SELECT * FROM ledger_post_line({_TYPES})"  # noqa: S608 - a constant
+_POST_LINE = f"SELECT ledger_post_line({_TYPES})"
 
 
 def is_single(command: Command) -> bool:
@@ -35,8 +35,11 @@ def is_single(command: Command) -> bool:
 
 def post_line(command: Command, *, today: date, now: datetime) -> PostResult | None:
     """Post it, or do nothing and leave it to the engine: None."""
+    dateref = command.dateref
+    if not is_in_window(dateref, today=today):
+        return None
     ref, amount, side, eventcode, description, details = command.legs[0]
-    line_id, dateref = uuid7(), command.dateref
+    line_id = uuid7()
     values = (
         line_id,
         command.entry.tracekey,
@@ -49,14 +52,12 @@ def post_line(command: Command, *, today: date, now: datetime) -> PostResult | N
         details,
         dateref,
         today,
-        first_day(today),
         now,
-        SUM_MAX,
     )
-    row = prepared.first_row(_POST_LINE, values)
-    if row is None:
+    (answer,) = prepared.first_row(_POST_LINE, values)
+    if answer is None:
         return None
-    posted, pending, day = row
+    posted, pending, day = answer
     balances = Balances(posted, pending, posted - pending, day)
     line = PostedLine(line_id, ref, side, amount, eventcode, dateref, balances)
     return PostResult(command.entry.tracekey, (line,))

@@ -120,7 +120,7 @@ def prove(asked: dict[str, list[Asked]], labels: dict[str, str], on_topic: list[
 WRITES = {
     "small": "INSERT INTO ledger_transaction",
     "large": "COPY ledger_transaction",
-    "breaking": "SELECT * FROM ledger_post_line",
+    "breaking": "SELECT ledger_post_line",
 }
 STEPS = ("INSERT INTO messaging_inbox", "BaseConnection._commit_gen")
 

@@ -28,6 +28,7 @@ class TestTables:
         [
             ("ledger_transaction_amount_positive", LINE.format(amount=0, side="C", balanced=False)),
             ("ledger_transaction_side", LINE.format(amount=1, side="X", balanced=False)),
+            ("ledger_posting_key_state", "UPDATE ledger_posting_key SET state = 'GONE'"),
             ("debits and credits differ", LINE.format(amount=1, side="C", balanced=True)),
             ("append-only", "UPDATE ledger_transaction SET amount = 1"),
             ("append-only", "DELETE FROM ledger_transaction"),

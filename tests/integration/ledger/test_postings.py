@@ -144,6 +144,13 @@ class TestBackDated:
         balances = [ledger.balance_on(ANA, TODAY - timedelta(days=n)).balance for n in (3, 2, 1, 0)]
         assert balances == [0, 100, 101, 111]
 
+    def test_todays_shifts_what_others_posted_after_their_midnight(self) -> None:
+        post(line(ANA, "C", 100), now=NOW + timedelta(days=1))
+        fund(ANA, 10)  # the day has no row yet
+        fund(ANA, 1)
+        balances = [ledger.balance_on(ANA, TODAY + timedelta(days=n)).balance for n in (-1, 0, 1)]
+        assert balances == [0, 11, 111]
+
     def test_is_refused_when_a_day_in_between_would_fall_below_the_floor(self) -> None:
         fund(ANA, 10, dateref=TODAY - timedelta(days=3))
         fund(ANA, 100)
