@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.components.formats import plural, short_id, words
-from apps.backoffice.pages.triage import ACT, require
+from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
 from apps.saga import public as saga
@@ -114,7 +114,7 @@ def act_view(request: HttpRequest) -> HttpResponse:
     user = require(request, ACT)
     target = _target(request)
     if request.method == "POST":
-        return _ask(request, target, by=f"user:{user.get_username()}")
+        return _ask(request, target, by=actor_of(user))
     return _page(request, target, form=None, status=200)
 
 

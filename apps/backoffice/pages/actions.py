@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.backoffice.components.formats import plural
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.live import fragment
-from apps.backoffice.pages.triage import ACT, VIEW, Batch, batch_of, name_of, require
+from apps.backoffice.pages.triage import ACT, VIEW, Batch, actor_of, batch_of, name_of, require
 from apps.common.errors import DomainError
 from apps.saga import public as saga
 
@@ -61,7 +61,7 @@ def _context(request: HttpRequest, action_id: UUID) -> dict[str, Any]:
     status = request.GET.get("status", "")
     status = status if status in FILTERS else ""
     items, after = saga.action_items(action_id, limit=ITEMS_SHOWN, after=_after(request), status=status)
-    mine = f"user:{request.user.get_username()}" == batch.state.asked_by
+    mine = actor_of(request.user) == batch.state.asked_by
     return {
         "batch": batch,
         "verdict": verdict_of(batch),
@@ -103,7 +103,7 @@ def approve_view(request: HttpRequest, action_id: UUID) -> HttpResponse:
     if request.method == "POST":
         now = timezone.now()
         try:
-            saga.approve_action(action_id, by=f"user:{user.get_username()}", now=now)
+            saga.approve_action(action_id, by=actor_of(user), now=now)
         except DomainError as refusal:
             messages.warning(request, f"Nothing done: {refusal.detail}")
         else:
@@ -119,7 +119,7 @@ def cancel_view(request: HttpRequest, action_id: UUID) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         try:
             reason = form.cleaned_data["reason"]
-            saga.cancel_action(action_id, reason=reason, by=f"user:{user.get_username()}", now=timezone.now())
+            saga.cancel_action(action_id, reason=reason, by=actor_of(user), now=timezone.now())
         except DomainError as refusal:
             messages.warning(request, f"Nothing done: {refusal.detail}")
     elif request.method == "POST":

@@ -13,13 +13,14 @@ from django.utils import timezone
 from apps.backoffice.components.formats import words
 from apps.backoffice.components.states import look
 from apps.backoffice.components.verdicts import Verdict
+from apps.backoffice.pages.entry import ACT as MAY_REVERSE
+from apps.backoffice.pages.triage import actor_of
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
 from apps.ledger import public as ledger
 from apps.saga import public as saga
 
 VIEW = "saga.view_approval"
-REVERSALS = "ledger.add_transaction"
 ROWS_MAX = 100  # on the page; the admin's list has all of them
 APPROVE, REFUSE = "approve", "refuse"
 
@@ -35,7 +36,7 @@ def decider(user: User) -> saga.Decider:
     """Who a colleague is, and what he may do."""
     groups = {f"group:{name}" for name in user.groups.values_list("name", flat=True)}
     permissions = {f"permission:{name}" for name in user.get_all_permissions()}
-    return saga.Decider(f"user:{user.get_username()}", frozenset(groups | permissions))
+    return saga.Decider(actor_of(user), frozenset(groups | permissions))
 
 
 def approvals_view(request: HttpRequest) -> HttpResponse:
@@ -44,7 +45,7 @@ def approvals_view(request: HttpRequest) -> HttpResponse:
     by = decider(user)
     found = saga.find_approvals(limit=ROWS_MAX, may=None if user.has_perm(VIEW) else by)
     lines = [(row, row.may(by)) for row in found.rows]
-    reversals = ledger.waiting_reversals(now=timezone.now()) if user.has_perm(REVERSALS) else []
+    reversals = ledger.waiting_reversals(now=timezone.now()) if user.has_perm(MAY_REVERSE) else []
     context = {
         **admin.site.each_context(request),
         "title": "Approvals",

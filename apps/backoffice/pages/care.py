@@ -56,7 +56,7 @@ def care_view(request: HttpRequest) -> HttpResponse:
     if request.method != "POST" or not form.is_valid():
         return _page(request, do, found, form, status=422 if request.method == "POST" else 200)
     try:
-        said = _do(do, found, form.cleaned_data, by=actor_of(request), instead_of=request.POST.get("instead_of", ""))
+        said = _do(do, found, form.cleaned_data, by=actor_of(request.user), instead_of=request.POST.get("instead_of", ""))
     except DomainError as refusal:
         detail = refusal.detail.replace("user:", "")
         messages.warning(request, f"Nothing done. {refusal.code}: {detail}")
@@ -105,7 +105,7 @@ def _page(request: HttpRequest, do: str, found: saga.IncidentState, form: forms.
         "says": says,
         "do": do,
         "incident": found,
-        "me": actor_of(request),
+        "me": actor_of(request.user),
         "form": form,
         "back": reverse("admin:backoffice_triage_group", args=[found.id]),
     }

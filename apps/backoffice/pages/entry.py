@@ -25,7 +25,7 @@ from apps.backoffice.components.formats import money, plural, short_id
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.pages.account import address_of
 from apps.backoffice.pages.run_money import outputs_of
-from apps.backoffice.pages.triage import require
+from apps.backoffice.pages.triage import actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
 from apps.common.transactions import transaction
@@ -97,13 +97,8 @@ def entry_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
 def _asked(request: HttpRequest, found: ledger.EntryView) -> dict[str, Any]:
     """The request that waits for a second person, and what the person who looks may do about it."""
     waiting = None if found.reversed_by else ledger.waiting_reversal(found.tracekey, now=timezone.now())
-    mine = waiting is not None and waiting.asked_by == actor_of(request)
+    mine = waiting is not None and waiting.asked_by == actor_of(request.user)
     return {"waiting": waiting, "mine": mine, "may_act": request.user.has_perm(ACT)}
-
-
-def actor_of(request: HttpRequest) -> str:
-    """Who looks, as the ledger keeps it."""
-    return f"user:{request.user.get_username()}"
 
 
 def reverse_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
@@ -172,21 +167,20 @@ def _take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> boo
 
 @transaction
 def _ask(tracekey: UUID, *, user: User, reason: str, now: datetime) -> None:
-    key, by = reversal_key(tracekey), f"user:{user.get_username()}"
-    ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=by, now=now)
+    key = reversal_key(tracekey)
+    ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=actor_of(user), now=now)
     _note(tracekey, f"asked a second person to take it back: {reason}", user=user, flag=CHANGE, now=now)
 
 
 @transaction
 def _agree(tracekey: UUID, request_id: UUID, *, user: User, now: datetime) -> None:
-    ledger.agree_to_reversal(request_id, tracekey=tracekey, by=f"user:{user.get_username()}", now=now)
+    ledger.agree_to_reversal(request_id, tracekey=tracekey, by=actor_of(user), now=now)
     _note(tracekey, "agreed, and it was taken back", user=user, flag=CHANGE, now=now)
 
 
 @transaction
 def _withdraw(tracekey: UUID, request_id: UUID, *, user: User, reason: str, now: datetime) -> None:
-    by = f"user:{user.get_username()}"
-    ledger.withdraw_reversal(request_id, tracekey=tracekey, reason=reason, by=by, now=now)
+    ledger.withdraw_reversal(request_id, tracekey=tracekey, reason=reason, by=actor_of(user), now=now)
     _note(tracekey, f"did not let it be taken back: {reason}", user=user, flag=CHANGE, now=now)
 
 

@@ -19,7 +19,7 @@ from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.pages.act import JSON_CHARACTERS_MAX
 from apps.backoffice.pages.resets import StepForm, run_of
-from apps.backoffice.pages.triage import ACT, VIEW, require
+from apps.backoffice.pages.triage import ACT, VIEW, actor_of, require
 from apps.common.errors import DomainError
 from apps.saga import public as saga
 
@@ -100,7 +100,7 @@ def ask_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
             data=values["given"],
             answers=values["answers"],
             reason=values["reason"],
-            by=f"user:{user.get_username()}",
+            by=actor_of(user),
             now=timezone.now(),
         )
     except saga.InvalidValues as refusal:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import sentence, short_id, words
 from apps.backoffice.components.states import Look, look
-from apps.backoffice.pages.triage import ACT, require
+from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
 from apps.saga import public as saga
@@ -66,7 +66,7 @@ def reset_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
             run_id,
             to_step=values["step"],
             reason=values["reason"],
-            by=f"user:{user.get_username()}",
+            by=actor_of(user),
             now=timezone.now(),
         )
     except DomainError as refusal:

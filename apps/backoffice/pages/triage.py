@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -140,9 +140,9 @@ def require(request: HttpRequest, permission: str) -> User:
     return user
 
 
-def actor_of(request: HttpRequest) -> str:
-    """Who is asking, as the audit calls them."""
-    return f"user:{request.user.get_username()}"
+def actor_of(user: AbstractBaseUser | AnonymousUser) -> str:
+    """Who is asking, as the audit and the ledger call them."""
+    return f"user:{user.get_username()}"
 
 
 # --- The list -----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _page(request: HttpRequest) -> TriagePage:
     tab = request.GET.get("tab", "open")
     tab = tab if tab in TABS else "open"
     asked = request.GET.get("q", "").replace("\x00", "").strip()[:100]
-    return page_of(tab=tab, asked=asked, me=actor_of(request), now=timezone.now())
+    return page_of(tab=tab, asked=asked, me=actor_of(request.user), now=timezone.now())
 
 
 def page_of(*, tab: str, asked: str, me: str, now: datetime) -> TriagePage:
@@ -293,7 +293,7 @@ def group_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
         "may_act": request.user.has_perm(ACT),
         "live_url": reverse("admin:backoffice_triage_group_live", args=[incident_id]),
         "live_ms": LIVE_MS,
-        "me": actor_of(request),
+        "me": actor_of(request.user),
         **_group_context(incident_id),
     }
     return render(request, "backoffice/incident.html", context)
@@ -302,7 +302,7 @@ def group_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
 def group_live_view(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     require(request, VIEW)
-    context = {"may_act": request.user.has_perm(ACT), "me": actor_of(request), **_group_context(incident_id)}
+    context = {"may_act": request.user.has_perm(ACT), "me": actor_of(request.user), **_group_context(incident_id)}
     return fragment(request, "backoffice/incident_parts.html", context)
 
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -18,6 +16,7 @@ from apps.backoffice.components.states import Look
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.components.waiting import use_case_lines
 from apps.backoffice.live import fragment
+from apps.backoffice.pages.triage import actor_of, require
 from apps.backoffice.pages.usecase_map import LIVE_MS, use_case_map
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
@@ -95,7 +94,7 @@ def verdict_of(state: saga.UseCaseState) -> Verdict:
 
 def list_view(request: HttpRequest) -> HttpResponse:
     """All use cases."""
-    _require(request, VIEW)
+    require(request, VIEW)
     now = timezone.now()
     waits = {each.use_case: each.wait for each in use_case_lines(saga.places(now=now), now=now)}
     lines = [_line(state, waits.get(state.name)) for state in saga.use_cases()]
@@ -105,19 +104,19 @@ def list_view(request: HttpRequest) -> HttpResponse:
 
 def use_case_view(request: HttpRequest, name: str) -> HttpResponse:
     """One of them."""
-    _require(request, VIEW)
+    require(request, VIEW)
     return _page(request, _state(name), status=200)
 
 
 def use_case_live(request: HttpRequest, name: str) -> HttpResponse:
     """The parts of its page that change, alone."""
-    _require(request, VIEW)
+    require(request, VIEW)
     return fragment(request, "backoffice/usecase_parts.html", _parts(request, _state(name)))
 
 
 def pause_view(request: HttpRequest, name: str) -> HttpResponse:
     """POST pauses what the form says."""
-    user = _require(request, PAUSE)
+    user = require(request, PAUSE)
     state = _state(name)
     form = PauseForm(state, request.POST or None)
     if request.method != "POST" or not form.is_valid():
@@ -125,7 +124,7 @@ def pause_view(request: HttpRequest, name: str) -> HttpResponse:
     what, reason = form.cleaned_data["what"], form.cleaned_data["reason"]
     step = what.removeprefix(_STEP) if what.startswith(_STEP) else ""
     try:
-        saga.pause(name, step, reason=reason, refuses=what == _REFUSE, by=_actor(user), now=timezone.now())
+        saga.pause(name, step, reason=reason, refuses=what == _REFUSE, by=actor_of(user), now=timezone.now())
     except DomainError as refusal:
         messages.warning(request, f"Nothing done: {refusal.detail}")
     else:
@@ -135,7 +134,7 @@ def pause_view(request: HttpRequest, name: str) -> HttpResponse:
 
 def resume_view(request: HttpRequest, name: str) -> HttpResponse:
     """POST lifts the pause that the page showed; another one by now is left alone."""
-    user = _require(request, PAUSE)
+    user = require(request, PAUSE)
     state = _state(name)
     shown = next((pause for pause in state.pauses if str(pause.id) == request.POST.get("pause")), None)
     form = ReasonForm(request.POST or None)
@@ -148,23 +147,12 @@ def resume_view(request: HttpRequest, name: str) -> HttpResponse:
         return _page(request, state, status=422, resuming=form, pause_id=str(shown.id))
     try:
         reason = form.cleaned_data["reason"]
-        saga.lift_pause(name, shown.step, reason=reason, by=_actor(user), now=timezone.now(), pause_id=shown.id)
+        saga.lift_pause(name, shown.step, reason=reason, by=actor_of(user), now=timezone.now(), pause_id=shown.id)
     except DomainError as refusal:
         messages.warning(request, f"Nothing done: {refusal.detail}")
     else:
         messages.success(request, "It goes on.")
     return _back(name)
-
-
-def _require(request: HttpRequest, permission: str) -> User:
-    user = request.user
-    if not isinstance(user, User) or not user.has_perm(permission):
-        raise PermissionDenied
-    return user
-
-
-def _actor(user: User) -> str:
-    return f"user:{user.get_username()}"
 
 
 def _state(name: str) -> saga.UseCaseState:
