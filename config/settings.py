@@ -175,8 +175,8 @@ INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
 # --- Metrics ----------------------------------------------------------------------------------------------------------
 # What a scraper shows as "Authorization: Bearer …". Empty: no metrics, save in the embedded mode, which is on loopback.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
-if METRICS_TOKEN and not EMBEDDED and (len(METRICS_TOKEN) < 32 or METRICS_TOKEN in DEFAULT_PASSWORDS):
-    raise ImproperlyConfigured("METRICS_TOKEN is too short or well known: set at least 32 random characters.")
+if METRICS_TOKEN:
+    secret.hard_to_guess("METRICS_TOKEN", METRICS_TOKEN)
 # Where `--metrics-port` of consume and relay listens; 0.0.0.0 in a container that is scraped from outside.
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 
