@@ -1,11 +1,14 @@
 """Amounts: Decimal with exactly two places. Never float, never an implicit rounding."""
 
+import re
 from decimal import Decimal, InvalidOperation
 
 CENT = Decimal("0.01")
 AMOUNT_DIGITS_MAX = 15  # numeric(15,2), as in the seed's tables
 AMOUNT_MAX = Decimal("9999999999999.99")
 CURRENCY = "BRL"
+# An amount as callers write it: no sign, no exponent, no NaN. Decimal itself would read "1_0", " 10 ", "1e1" and "१०".
+AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
 
 
 def exact_cents(value: Decimal) -> Decimal:

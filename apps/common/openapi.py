@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from apps.common.money import AMOUNT_TEXT
 from apps.common.problems import CONTENT_TYPE
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -14,9 +15,9 @@ _WITH_AN_ACCOUNT = {"403": "The account may not do this: it lacks the scope (R70
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
-def amount_schema(pattern: str, **number: Any) -> dict[str, Any]:
+def amount_schema(**number: Any) -> dict[str, Any]:
     """An amount that is sent. Without multipleOf: to a validator that reads floats, 19.99 is no multiple of 0.01."""
-    text = {"type": "string", "pattern": f"^{pattern}$", "examples": ["10.50"]}
+    text = {"type": "string", "pattern": f"^{AMOUNT_TEXT.pattern}$", "examples": ["10.50"]}
     return {"oneOf": [{"type": "number", **number, "examples": [10.5]}, text]}
 
 

@@ -1,6 +1,5 @@
 """HTTP in, HTTP out, in the words of the tables. Parsing only: every rule is the engine's."""
 
-import re
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,7 +11,7 @@ from rest_framework import serializers
 
 from apps.common.json_text import WithExponent
 from apps.common.known_fields import KnownFields
-from apps.common.money import CURRENCY
+from apps.common.money import AMOUNT_TEXT, CURRENCY
 from apps.common.openapi import amount_schema
 from apps.ledger import public
 from apps.ledger.public import BATCH_LINES_MAX, AccountRef, BatchTooLarge, Entry, EntryResult, Leg
@@ -20,11 +19,8 @@ from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, ENTRY_LEGS_MAX, EVENT_CO
 
 BATCH_ERRORS_MAX = 20  # malformed entries that an answer names; whoever sent more has one mistake, not twenty
 
-# Digits and at most two decimals: no sign, no exponent, no NaN. "1e2" is a number to JSON, and a mistake here.
-_AMOUNT = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
 
-
-@extend_schema_field(amount_schema(_AMOUNT.pattern, minimum=0))
+@extend_schema_field(amount_schema(minimum=0))
 class AmountField(serializers.DecimalField):
     """An amount as a JSON number or a text, exactly as written."""
 
@@ -33,7 +29,7 @@ class AmountField(serializers.DecimalField):
 
     def to_internal_value(self, data: Any) -> Decimal:
         is_plain = isinstance(data, int | Decimal | str) and not isinstance(data, bool | WithExponent)
-        if not is_plain or not _AMOUNT.fullmatch(str(data)):
+        if not is_plain or not AMOUNT_TEXT.fullmatch(str(data)):
             raise serializers.ValidationError("An amount has digits and at most two decimal places, such as 10.50.")
         return Decimal(str(data))
 

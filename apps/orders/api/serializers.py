@@ -1,6 +1,5 @@
 """The shapes of the orders API: exactly the seed's body in, the order with its steps and links out."""
 
-import re
 from decimal import Decimal
 from typing import Any
 
@@ -8,6 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.common.known_fields import KnownFields
+from apps.common.money import AMOUNT_TEXT, CENT
 from apps.common.openapi import amount_schema
 from apps.fiscal_docs import public as fiscal
 from apps.orders.models import PaymentMethod
@@ -16,21 +16,18 @@ from apps.orders.queries import OrderView
 from apps.payments import public as payments
 from apps.saga import public as saga
 
-CENT = Decimal("0.01")
 DOCUMENT_STEPS = frozenset({"issue_fiscal_doc", "sign_fiscal_doc"})  # that make a fiscal document
 
-_AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
 
-
-@extend_schema_field(amount_schema(_AMOUNT_TEXT.pattern, minimum=0.01))
+@extend_schema_field(amount_schema(minimum=0.01))
 class AmountField(serializers.DecimalField):
-    """At least a cent, as a JSON number or as a text of digits: Decimal itself would read "1_0", " 10 " and "१०"."""
+    """At least a cent, as a JSON number or as a text of digits."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_digits=15, decimal_places=2, min_value=CENT, **options)
 
     def to_internal_value(self, data: Any) -> Decimal:
-        if isinstance(data, str) and not _AMOUNT_TEXT.fullmatch(data):
+        if isinstance(data, str) and not AMOUNT_TEXT.fullmatch(data):
             self.fail("invalid")
         return super().to_internal_value(data)
 

@@ -8,16 +8,16 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.common.known_fields import KnownFields
+from apps.common.money import AMOUNT_TEXT
 from apps.common.openapi import amount_schema
 from apps.observability.logs import mask_cards
 
-AMOUNT_TEXT = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,2})?")
 AMOUNT_PLACES_MAX = 2
 DIGITS_MAX = 15  # numeric(15,2)
 REFERENCE = re.compile(r"[\x20-\x7e\u00a0-\uffff]*")  # no control characters
 
 
-@extend_schema_field(amount_schema(AMOUNT_TEXT.pattern, exclusiveMinimum=0))
+@extend_schema_field(amount_schema(exclusiveMinimum=0))
 class AmountField(serializers.Field[Decimal, Any, str, Any]):
     """A JSON number or text with at most two decimal places: 10, 10.5, "10.50"; not 1e1, 10.505, " 10" or "१०"."""
 
