@@ -28,6 +28,14 @@ def install(company: Company, key, *, until: datetime) -> None:
     company.commit(fiscal.import_certificate, issuer_cnpj=company.cnpj, pkcs12_bytes=file, password=password)
 
 
+def transmit_in_vain(company: Company, sandbox: fiscal.RunningSandbox, lost: Action) -> None:
+    """Send a document whose request or answer is lost: nobody here knows whether it is valid."""
+    company.prepare("a")
+    sandbox.faults.add(Fault(action=lost, service="NFeAutorizacao4"))
+    with pytest.raises(UnknownOutcome):
+        company.transmit("a")
+
+
 class TestCancel:
     def test_is_registered_and_archived(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
         company.issue("a")
@@ -152,10 +160,7 @@ class TestUndo:
     def test_of_a_document_whose_answer_was_lost_asks_first_then_cancels_and_archives(
         self, company: Company, sandbox: fiscal.RunningSandbox
     ) -> None:
-        company.prepare("a")
-        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
-        with pytest.raises(UnknownOutcome):
-            company.transmit("a")
+        transmit_in_vain(company, sandbox, Action.LOSE_ANSWER)
         assert company.commit(fiscal.undo_prepare, step_key="a") == "ask"
         assert company.undo("a")["undone"] == "cancelled"
         assert company.state("a") == "CANCELLED"
@@ -164,10 +169,7 @@ class TestUndo:
     def test_of_a_document_that_never_arrived_asks_first_then_voids(
         self, company: Company, sandbox: fiscal.RunningSandbox
     ) -> None:
-        company.prepare("a")
-        sandbox.faults.add(Fault(action=Action.LOSE_REQUEST, service="NFeAutorizacao4"))
-        with pytest.raises(UnknownOutcome):
-            company.transmit("a")
+        transmit_in_vain(company, sandbox, Action.LOSE_REQUEST)
         assert company.undo("a")["undone"] == "voided"
 
     @pytest.mark.parametrize("service", ["NFeRecepcaoEvento4", "NFeInutilizacao4"])
@@ -205,10 +207,7 @@ class TestUndo:
         self, company: Company, sandbox: fiscal.RunningSandbox
     ) -> None:
         """We ask (unknown), the slow request arrives, we void: 241. Then we ask again and cancel."""
-        company.prepare("a")
-        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
-        with pytest.raises(UnknownOutcome):
-            company.transmit("a")
+        transmit_in_vain(company, sandbox, Action.LOSE_ANSWER)
         hidden = SandboxDocument.objects.get()
         SandboxDocument.objects.all().delete()
         company.commit(fiscal.undo_prepare, step_key="a")
@@ -222,10 +221,7 @@ class TestUndo:
         self, company: Company, sandbox: fiscal.RunningSandbox
     ) -> None:
         """280 (the certificate of the connection) and the like say nothing about the key: the document may be valid."""
-        company.prepare("a")
-        sandbox.faults.add(Fault(action=Action.LOSE_ANSWER, service="NFeAutorizacao4"))
-        with pytest.raises(UnknownOutcome):
-            company.transmit("a")
+        transmit_in_vain(company, sandbox, Action.LOSE_ANSWER)
         sandbox.faults.add(Fault(action=Action.STATUS, service="NFeConsultaProtocolo4", status="280", times=2))
         with pytest.raises(fiscal.AuthorityUnavailable, match="280"):
             company.undo("a")

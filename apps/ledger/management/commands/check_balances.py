@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, InterfaceError
+from django.db import Error as AnyDatabaseError
 from django.utils import timezone
 
 from apps.common.errors import DomainError
@@ -39,7 +39,7 @@ class Command(BaseCommand):
             )
         except DomainError as refusal:
             raise CommandError(f"{refusal.code} {refusal.detail}", returncode=2) from None
-        except (DatabaseError, InterfaceError) as error:  # with 1 it would say that something differs
+        except AnyDatabaseError as error:  # with 1 it would say that something differs
             raise CommandError(f"The check broke off: {error}", returncode=2) from error
         self.stdout.write(json.dumps(_document(result), indent=2) if options["json"] else _text(result))
         if result.differences:

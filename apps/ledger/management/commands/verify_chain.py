@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, InterfaceError
+from django.db import Error as AnyDatabaseError
 
 from apps.ledger.chain_proof import Proof, verify_chain
 
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         heads = dict(map(parse_head, options["head"]))
         try:
             proof = verify_chain(first=options["first"], heads=heads, archive=options["archive"], progress=progress)
-        except (DatabaseError, InterfaceError) as error:  # with 1 it would say that something was changed
+        except AnyDatabaseError as error:  # with 1 it would say that something was changed
             raise CommandError(f"The proof broke off: {error}", returncode=2) from error
         self.stdout.write(json.dumps(_document(proof), indent=2) if options["json"] else _text(proof))
         if proof.damages:

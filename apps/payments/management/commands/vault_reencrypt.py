@@ -1,6 +1,5 @@
 """manage.py vault_reencrypt: bring every saved card under the vault's newest key, so that the older ones may go."""
 
-from itertools import count
 from typing import Any
 
 from django.core.management import BaseCommand
@@ -22,10 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         total = 0
-        for _ in count():  # It ends: new cards are under the newest key, and each batch takes from the others.
-            cards = _batch()
-            if cards == 0:
-                break
+        while cards := _batch():  # It ends: new cards are under the newest key, and each batch takes from the others.
             total += cards
             self.stdout.write(f"{total} cards")
         self.stdout.write(f"{total} cards were encrypted anew. No card is under an older key: those may go.")
