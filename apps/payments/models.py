@@ -143,6 +143,8 @@ class PaymentOperation(models.Model):
     processor_reference = models.CharField(max_length=64, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.CharField(max_length=300, blank=True)
+    # With the database's own default: a process of the release before, which does not know it, goes on writing.
+    reason = models.CharField(max_length=200, blank=True, db_default="", help_text="Why a merchant gives it back.")
     times_asked = models.SmallIntegerField(default=1, help_text="More than once: an answer was late or lost.")
     late_answers = models.IntegerField(default=0, help_text="Answers that came after the first, or too late to matter.")
     requested_at = models.DateTimeField()

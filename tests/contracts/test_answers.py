@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from config import demo
 from tests import shop
 from tests.contracts import snapshots
-from tests.saga_driver import finish, server_world
+from tests.saga_driver import finish, pump_messages, server_world
 
 ACCOUNT = "/ledger/accounts/0001/000000001"
 
@@ -107,6 +107,16 @@ class TestAnswers:
         paid = caller.post("/payments", {"amount": 0.5, "card_token": token, "reference": "mine"}, 201)
         caller.get("/payments?limit=2")
         caller.get(f"/payments/{paid['id']}")
+        caller.post(f"/payments/{paid['id']}/refunds", {"amount": 0.1}, 409)
+        taken = caller.post("/payments", {"amount": 10, "card_token": token}, 202)
+        pump_messages()
+        refund = caller.post(f"/payments/{taken['id']}/refunds", {"amount": 0.1, "reason": "too small"}, 202)
+        caller.post(f"/payments/{taken['id']}/refunds", {}, 202)
+        pump_messages()
+        caller.get(f"/payments/{taken['id']}/refunds/{refund['id']}")
+        caller.get(f"/payments/{taken['id']}/refunds")
+        caller.post(f"/payments/{taken['id']}/refunds", {"amount": "none"}, 422)
+        caller.get(f"/payments/{uuid4()}/refunds", 404)
         caller.post("/payments", {}, 422)
         caller.post("/payments", "x", 415, media="text/plain")
         caller.get("/payments?limit=0", 422)

@@ -58,6 +58,15 @@ class WholeField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+def own_words(value: str, name: str) -> str:
+    """Text of the merchant's own, which is stored and shown as it is. Raises ValidationError."""
+    if not REFERENCE.fullmatch(value):
+        raise serializers.ValidationError(f"A {name} has no control characters and no emoji.")
+    if mask_cards(value) != value:
+        raise serializers.ValidationError(f"This looks like a card number. Send a {name} of your own.")
+    return value
+
+
 class CardRequest(KnownFields):
     """A card as its holder typed it."""
 
@@ -92,11 +101,7 @@ class PaymentRequest(KnownFields):
 
     # No validator of the field: its pattern would stand in the document in a way that the empty text fails.
     def validate_reference(self, value: str) -> str:
-        if not REFERENCE.fullmatch(value):
-            raise serializers.ValidationError("A reference has no control characters and no emoji.")
-        if mask_cards(value) != value:  # it is stored and shown as it is, so it must not be a card number
-            raise serializers.ValidationError("This looks like a card number. Send a reference of your own.")
-        return value
+        return own_words(value, "reference")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("card" in attrs) == ("card_token" in attrs):
