@@ -110,8 +110,10 @@ class Payment(models.Model):
             models.CheckConstraint(condition=~Q(state="REJECTED") | ~Q(error_code=""), name="payments_payment_reason"),
         ]
         indexes = [
-            models.Index(fields=["account_id", "-id"], name="payments_payment_account"),
-            models.Index(fields=["order_ref"], name="payments_payment_ref"),
+            # The lists of a merchant: all, those in a state, those under a reference. The last one finds an order's, too.
+            models.Index(fields=["account_id", "-created_at", "-id"], name="payments_payment_list"),
+            models.Index(fields=["state", "account_id", "-created_at", "-id"], name="payments_payment_list_state"),
+            models.Index(fields=["order_ref", "account_id", "-created_at", "-id"], name="payments_payment_list_ref"),
         ]
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.common.pagination import Page, decode_id_cursor, encode_cursor
+from apps.common.pagination import Page, Slice, newest_first
 from apps.payments import rules
 from apps.payments.models import Payment, PaymentOperation
 
@@ -133,15 +133,12 @@ def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
     return view_of(row, operations=tuple(_operation_view(operation) for operation in operations))
 
 
-def payments_page(account_id: str, *, rows_max: int, cursor: str | None) -> Page[PaymentView]:
-    """An account's payments, newest first, from behind the cursor. Raises InvalidRequest for a cursor that is none."""
-    rows = Payment.objects.filter(account_id=account_id).order_by("-pk")
-    if cursor:
-        rows = rows.filter(pk__lt=decode_id_cursor(cursor))
-    found = list(rows[: rows_max + 1])
-    page = found[:rows_max]
-    more = len(found) > rows_max
-    return Page([view_of(row) for row in page], encode_cursor(str(page[-1].pk)) if more else None)
+def payments_page(
+    account_id: str, wanted: Slice, *, state: str | None = None, reference: str | None = None
+) -> Page[PaymentView]:
+    """An account's payments, newest first; of one state or reference. Raises InvalidRequest for a wrong cursor."""
+    page = newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id})
+    return Page([view_of(row) for row in page.rows], page.next_cursor)
 
 
 def payments_of(*, order_ref: str) -> tuple[PaymentView, ...]:

@@ -90,6 +90,9 @@ class TestAnswers:
         found = caller.post(f"/orders/{order['id']}/returns", {"reason": "It does not fit."}, 202)
         caller.get(f"/orders/{order['id']}/returns")
         caller.get(found["links"]["self"])
+        caller.get("/orders?limit=1")
+        caller.get(f"/orders?status=RETURNED&customerId={demo.CUSTOMER_ID}&createdFrom=2026-01-01T00:00:00Z")
+        caller.get("/orders?status=odd", 422)
 
     def test_of_orders_that_are_refused(self, caller: Caller) -> None:
         caller.post("/orders", "{", 400)
@@ -120,6 +123,10 @@ class TestAnswers:
         caller.post("/payments", {}, 422)
         caller.post("/payments", "x", 415, media="text/plain")
         caller.get("/payments?limit=0", 422)
+        caller.get(
+            "/payments?state=CAPTURED&reference=mine&created_from=2026-01-01T00:00:00Z&created_until=2199-01-01T00:00:00Z"
+        )
+        caller.get("/payments?state=odd", 422)
 
     def test_of_the_ledger(self, caller: Caller) -> None:
         leg = {"branch": "0001", "account": "cash", "amount": 1.5, "debitcredit": "D", "eventcode": 1}

@@ -14,6 +14,7 @@ from apps.observability.logs import mask_cards
 
 AMOUNT_PLACES_MAX = 2
 DIGITS_MAX = 15  # numeric(15,2)
+REFERENCE_CHARACTERS_MAX = 100
 REFERENCE = re.compile(r"[\x20-\x7e\u00a0-\uffff]*")  # no control characters
 
 
@@ -97,7 +98,9 @@ class PaymentRequest(KnownFields):
     amount = AmountField(help_text='1.00 to 1000.00, a number or text: 10.50 or "10.50".')
     card_token = TextField(max_length=64, required=False)
     card = CardRequest(required=False)
-    reference = TextField(max_length=100, required=False, default="", allow_blank=True, help_text="Your own.")
+    reference = TextField(
+        max_length=REFERENCE_CHARACTERS_MAX, required=False, default="", allow_blank=True, help_text="Your own."
+    )
 
     # No validator of the field: its pattern would stand in the document in a way that the empty text fails.
     def validate_reference(self, value: str) -> str:
