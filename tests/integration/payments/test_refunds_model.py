@@ -12,16 +12,22 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 from django.db.models import Sum
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from pytest_django import Settings
 
 from apps.common.errors import DomainError
+from apps.ledger import public as ledger
+from apps.ledger.public import AccountRef
 from apps.messaging.contracts.payments import CardResult, RefundRequested
+from apps.orders import merchant_money
 from apps.payments import refunds, results
 from apps.payments.merchants import Answer
 from apps.payments.models import Payment, PaymentOperation, ProcessorOperation, ProcessorTransaction
 from apps.payments.processor import operations as processor
+from config import demo
 from tests.integration.payments import world
 from tests.saga_driver import pump_messages
 
@@ -38,6 +44,13 @@ def _nobodys_transaction() -> transaction.Atomic:
     block = transaction.atomic()
     block._from_testcase = True  # type: ignore[attr-defined]
     return block
+
+
+def open_merchants_ledger() -> None:
+    """Where merchants' own payments are posted, and nothing else."""
+    with transaction.atomic():
+        demo._open_ledger(now=world.NOW)
+    demo._open_merchants(now=world.NOW)
 
 
 class Killed(Exception):
@@ -84,6 +97,7 @@ class RefundMachine(RuleBasedStateMachine):
         super().__init__()
         self.block = _nobodys_transaction()
         self.block.__enter__()
+        open_merchants_ledger()
         token = world.save_card().token
         refusing = world.save_card(world.REFUND_REFUSED).token
         views = [
@@ -97,6 +111,7 @@ class RefundMachine(RuleBasedStateMachine):
         ]
         pump_messages()
         self.payments = [view.id for view in views]
+        self.posted = [CAPTURED] * len(views)
         self.model = Model()
 
     def teardown(self) -> None:
@@ -221,6 +236,23 @@ class RefundMachine(RuleBasedStateMachine):
         with transaction.atomic():
             results.record_result(late, now=world.NOW)
 
+    @rule(payment=whom, killed=kills)
+    def the_payments_change_is_heard(self, payment: int, killed: bool) -> None:
+        """For the first time or again, late or never."""
+        self.attempt(lambda: self.post(payment), killed=killed)
+        if not killed:
+            self.posted[payment] = CAPTURED - self.model.given_back(payment, heard=True)
+
+    def post(self, payment: int) -> None:
+        with transaction.atomic():
+            merchant_money.post_taken(self.payments[payment], now=world.NOW)
+
+    @invariant()
+    def the_ledger_is_the_sum(self) -> None:
+        owed = sum(self.posted, Decimal(0))
+        assert ledger.balance(AccountRef("0001", "merchants")).posted == owed
+        assert ledger.balance(AccountRef("0001", "card-clearing")).posted == -owed
+
     @invariant()
     def books_agree_with_the_model(self) -> None:
         for number, payment_id in enumerate(self.payments):
@@ -248,17 +280,22 @@ class RefundMachine(RuleBasedStateMachine):
                 self.deliver_request(refund_id)
             self.deliver_answer(refund_id)
             asked.decided = asked.heard = True
+        for number in range(len(self.payments)):
+            self.post(number)
+            self.posted[number] = CAPTURED - self.model.given_back(number, heard=True)
+        self.the_ledger_is_the_sum()
         self.books_agree_with_the_model()
         self.there_are_the_refunds_that_were_answered_and_no_other()
 
 
 @pytest.mark.django_db
 class TestAgainstModel:
-    def test_no_sequence_gives_back_more_than_was_taken_or_twice_under_one_key(self) -> None:
+    def test_no_sequence_gives_back_more_than_was_taken_or_twice_under_one_key(self, settings: Settings) -> None:
+        settings.LEDGER_MERCHANTS_ACCOUNT = "merchants"
         run_state_machine_as_test(
             RefundMachine,
-            settings=settings(
-                max_examples=20,
+            settings=hypothesis_settings(
+                max_examples=12,
                 stateful_step_count=30,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
