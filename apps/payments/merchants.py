@@ -32,6 +32,7 @@ class NewPayment:
     reference: str
     card_token: str | None = field(repr=False)
     card: vault.CardInput | None
+    captures_itself: bool = True  # else it is only authorised, and captured or voided later
     idempotency_key: str | None
     route: str
     body: Any = field(repr=False)  # as it came, for the fingerprint of the Idempotency-Key
@@ -125,7 +126,7 @@ def _pay(command: NewPayment, *, now: datetime) -> PaymentView:
         amount=amount,
         now=now,
         card_owner_id=command.account_id,
-        captures_itself=True,
+        captures_itself=command.captures_itself,
     )
 
 

@@ -14,21 +14,15 @@ from apps.common.clock import uuid7
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction
 from apps.payments import operations
+from apps.payments.authorisations import locked_own, mine
 from apps.payments.merchants import Answer, once
 from apps.payments.models import Payment, PaymentOperation
-from apps.payments.queries import UnknownPayment
 
 # Of one payment, whatever became of them. A few partial refunds are usual; a page shows them all, and a program that goes
 # on asking a bank that refuses comes to an end.
 REFUNDS_MAX = 50
 Status = PaymentOperation.Status
 _STATUS = {Status.REQUESTED: "pending", Status.APPROVED: "approved", Status.REJECTED: "rejected"}
-
-
-class PaymentOfOrder(DomainError):
-    """The payment belongs to an order: return the order, and its payment is refunded with it."""
-
-    code = "R217"
 
 
 class TooManyRefunds(DomainError):
@@ -82,25 +76,18 @@ class RefundView:
 # --- Questions --------------------------------------------------------------------------------------------------------
 def refunds_of(payment_id: UUID, *, account_id: str) -> tuple[RefundView, ...]:
     """The refunds of an account's payment, the latest first. Raises UnknownPayment."""
-    payment = _mine(payment_id, account_id=account_id)
+    payment = mine(payment_id, account_id=account_id)
     rows = payment.operations.filter(kind=PaymentOperation.Kind.REFUND).order_by("-pk")
     return tuple(_view(row, payment) for row in rows[:REFUNDS_MAX])
 
 
 def refund_of(payment_id: UUID, refund_id: UUID, *, account_id: str) -> RefundView:
     """One refund of an account's payment. Raises UnknownPayment, NotFound."""
-    payment = _mine(payment_id, account_id=account_id)
+    payment = mine(payment_id, account_id=account_id)
     row = payment.operations.filter(kind=PaymentOperation.Kind.REFUND, pk=refund_id).first()
     if row is None:
         raise NotFound("There is no such refund of this payment.")
     return _view(row, payment)
-
-
-def _mine(payment_id: UUID, *, account_id: str) -> Payment:
-    payment = Payment.objects.filter(pk=payment_id, account_id=account_id).first()
-    if payment is None:
-        raise UnknownPayment
-    return payment
 
 
 def _view(row: PaymentOperation, payment: Payment) -> RefundView:
@@ -143,11 +130,8 @@ def _answer(view: RefundView) -> Answer:
 
 
 def _ask(command: NewRefund, *, now: datetime) -> RefundView:
-    found = _mine(command.payment_id, account_id=command.account_id)
-    if found.reply_to:  # a saga asked for it: money that went back behind its back would be missing in the ledger
-        raise PaymentOfOrder(f"The payment belongs to an order: POST /orders/{found.order_ref}/returns refunds it.")
     # Two refunds meet here: the second one sees what the first one asked for.
-    payment = operations.locked(command.payment_id)
+    payment = locked_own(command.payment_id, account_id=command.account_id, instead="POST /orders/{}/returns refunds it.")
     if payment.operations.filter(kind=PaymentOperation.Kind.REFUND).count() >= REFUNDS_MAX:
         raise TooManyRefunds(f"{REFUNDS_MAX} refunds of this payment were asked for: it takes no more.")
     step_key = f"merchant:{uuid7()}"

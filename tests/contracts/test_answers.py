@@ -120,6 +120,12 @@ class TestAnswers:
         caller.get(f"/payments/{taken['id']}/refunds")
         caller.post(f"/payments/{taken['id']}/refunds", {"amount": "none"}, 422)
         caller.get(f"/payments/{uuid4()}/refunds", 404)
+        for kind in ("capture", "void"):
+            held = caller.post("/payments", {"amount": 10, "card_token": token, "capture": False}, 202)
+            pump_messages()
+            caller.post(f"/payments/{held['id']}/{kind}", {}, 202)
+            caller.post(f"/payments/{taken['id']}/{kind}", {}, 409)
+            caller.post(f"/payments/{uuid4()}/{kind}", {}, 404)
         caller.post("/payments", {}, 422)
         caller.post("/payments", "x", 415, media="text/plain")
         caller.get("/payments?limit=0", 422)

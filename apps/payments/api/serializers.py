@@ -68,6 +68,15 @@ def own_words(value: str, name: str) -> str:
     return value
 
 
+class FlagField(serializers.BooleanField):
+    """true or false, and nothing that could be taken for one of them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input="This")
+        return data
+
+
 class CardRequest(KnownFields):
     """A card as its holder typed it."""
 
@@ -100,6 +109,10 @@ class PaymentRequest(KnownFields):
     card = CardRequest(required=False)
     reference = TextField(
         max_length=REFERENCE_CHARACTERS_MAX, required=False, default="", allow_blank=True, help_text="Your own."
+    )
+
+    capture = FlagField(
+        required=False, default=True, help_text="false: only authorise; capture or void it later, within seven days."
     )
 
     # No validator of the field: its pattern would stand in the document in a way that the empty text fails.

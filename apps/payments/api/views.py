@@ -111,6 +111,7 @@ class PaymentsView(APIView):
             reference=values["reference"],
             card_token=values.get("card_token"),
             card=_card_input(values["card"]) if "card" in values else None,
+            captures_itself=values["capture"],
             idempotency_key=request.headers.get("Idempotency-Key"),
             route="POST /payments",
             body=request.data,

@@ -268,26 +268,20 @@ class TestAnswers:
 class TestAtOnce:
     def test_two_that_exceed_the_amount_are_one_and_a_refusal(self) -> None:
         client, payment_id = world.captured()
-        answers = race(*[lambda: refund(_own(client), payment_id, amount=6)] * 2)
+        answers = race(*[lambda: refund(world.again(client), payment_id, amount=6)] * 2)
         assert sorted(answer.status_code for answer in answers) == [202, 409]  # type: ignore[attr-defined]
         pump_messages()
         assert books() == (Decimal(6), Decimal(6))
 
     def test_four_of_the_rest_are_one(self) -> None:
         client, payment_id = world.captured()
-        answers = race(*[lambda: refund(_own(client), payment_id)] * 4)
+        answers = race(*[lambda: refund(world.again(client), payment_id)] * 4)
         assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]  # type: ignore[attr-defined]
 
     def test_four_under_one_key_are_one_with_one_answer(self) -> None:
         client, payment_id = world.captured()
-        answers = race(*[lambda: refund(_own(client), payment_id, "k", amount=2)] * 4)
+        answers = race(*[lambda: refund(world.again(client), payment_id, "k", amount=2)] * 4)
         assert [answer.status_code for answer in answers] == [202] * 4  # type: ignore[attr-defined]
         assert len({answer.json()["id"] for answer in answers}) == 1  # type: ignore[attr-defined]
         pump_messages()
         assert books() == (Decimal(2), Decimal(2))
-
-
-def _own(client: APIClient) -> APIClient:
-    own = APIClient()
-    own.credentials(**client._credentials)
-    return own

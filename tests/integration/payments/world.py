@@ -73,6 +73,13 @@ def merchant(*scopes: str, code: str | None = None) -> tuple[APIClient, str]:
     return client, account.account_id
 
 
+def again(client: APIClient) -> APIClient:
+    """The same merchant, in another thread."""
+    own = APIClient()
+    own.credentials(**client._credentials)
+    return own
+
+
 def basic(account_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{account_id}:{secret}".encode()).decode()
 
