@@ -22,7 +22,7 @@ Kind, Status, State = PaymentOperation.Kind, PaymentOperation.Status, Payment.St
 class PaymentOfOrder(DomainError):
     """The payment belongs to an order, whose journey alone moves its money."""
 
-    code = "R217"
+    code = "R218"
 
 
 def mine(payment_id: UUID, *, account_id: str) -> Payment:

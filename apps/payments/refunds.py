@@ -28,7 +28,7 @@ _STATUS = {Status.REQUESTED: "pending", Status.APPROVED: "approved", Status.REJE
 class TooManyRefunds(DomainError):
     """So many refunds of this payment were asked for that it takes no more."""
 
-    code = "R218"
+    code = "R219"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

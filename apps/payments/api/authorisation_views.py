@@ -9,10 +9,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.known_fields import KnownFields
+from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.payments import authorisations
 from apps.payments.api.serializers import PaymentResponse
-from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, UNKNOWN, WRITE, problem
+from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, UNKNOWN, WRITE
 from apps.payments.models import PaymentOperation
 
 _HEADERS = [
@@ -62,9 +63,10 @@ class CaptureView(APIView):
             202: _ACCEPTED,
             **PROBLEMS,
             404: UNKNOWN,
-            409: problem(
-                "Voided (R208), not authorised (R209), captured (R210), an order's (R217), or the first request with this "
-                "Idempotency-Key still runs (R012)."
+            409: OpenApiResponse(
+                ProblemSerializer,
+                "Voided (R208), not authorised (R209), captured (R210), an order's (R218), or the first request with this "
+                "Idempotency-Key still runs (R012).",
             ),
         },
     )
@@ -87,9 +89,10 @@ class VoidView(APIView):
             202: _ACCEPTED,
             **PROBLEMS,
             404: UNKNOWN,
-            409: problem(
-                "Captured: refund it (R210), an order's (R217), or the first request with this Idempotency-Key still runs "
-                "(R012)."
+            409: OpenApiResponse(
+                ProblemSerializer,
+                "Captured: refund it (R210), an order's (R218), or the first request with this Idempotency-Key still runs "
+                "(R012).",
             ),
         },
     )

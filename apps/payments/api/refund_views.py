@@ -11,10 +11,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.known_fields import KnownFields
+from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.payments import refunds
 from apps.payments.api.serializers import AmountField, PaymentError, TextField, own_words
-from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, READ, READ_PROBLEMS, UNKNOWN, WRITE, problem
+from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, READ, READ_PROBLEMS, UNKNOWN, WRITE
 
 
 class RefundRequest(KnownFields):
@@ -72,9 +73,10 @@ class RefundsView(APIView):
             202: OpenApiResponse(RefundResponse, "Accepted; the processor decides."),
             **PROBLEMS,
             404: UNKNOWN,
-            409: problem(
-                "Not captured (R211), more than is left (R212), an order's payment (R217), too many refunds (R218), or the "
-                "first request with this Idempotency-Key still runs (R012)."
+            409: OpenApiResponse(
+                ProblemSerializer,
+                "Not captured (R211), more than is left (R212), an order's payment (R218), too many refunds (R219), or the "
+                "first request with this Idempotency-Key still runs (R012).",
             ),
         },
     )

@@ -31,18 +31,18 @@ WRITE = "payments:write"
 READ = "payments:read"
 
 
-def problem(description: str) -> OpenApiResponse:
+def _problem(description: str) -> OpenApiResponse:
     return OpenApiResponse(ProblemSerializer, description)
 
 
 PROBLEMS = {
-    400: problem("The body is not JSON (R002), or the Idempotency-Key is malformed (R014)."),
-    401: problem("The account or its secret is wrong or missing (R010, R701)."),
-    403: problem("The account lacks the scope (R702)."),
-    422: problem("A field is missing or malformed (R001, R2xx)."),
+    400: _problem("The body is not JSON (R002), or the Idempotency-Key is malformed (R014)."),
+    401: _problem("The account or its secret is wrong or missing (R010, R701)."),
+    403: _problem("The account lacks the scope (R702)."),
+    422: _problem("A field is missing or malformed (R001, R2xx)."),
 }
 READ_PROBLEMS = {401: PROBLEMS[401], 403: PROBLEMS[403]}
-UNKNOWN = problem("There is no such object, or it is not yours.")
+UNKNOWN = _problem("There is no such object, or it is not yours.")
 KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -96,8 +96,8 @@ class PaymentsView(APIView):
             201: OpenApiResponse(PaymentResponse, "Stored as rejected."),
             202: OpenApiResponse(PaymentResponse, "Accepted; the processor decides."),
             **PROBLEMS,
-            404: problem("The card token is unknown (R207)."),
-            409: problem("The first request with this Idempotency-Key still runs (R012)."),
+            404: _problem("The card token is unknown (R207)."),
+            409: _problem("The first request with this Idempotency-Key still runs (R012)."),
         },
     )
     def post(self, request: Request) -> Response:

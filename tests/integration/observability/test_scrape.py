@@ -215,7 +215,7 @@ class TestASourceThatFails:
 
         monkeypatch.setitem(metrics._sources, "saga", (broken, True))
         found = scraped(client)
-        names = ("broker", "ledger", "ledger_chain", "messaging", "payments", "triage")
+        names = ("broker", "ledger", "ledger_chain", "messaging", "payments_answers", "triage")
         up = dict.fromkeys([(name,) for name in names], 1)
         assert found["lastro_metrics_source_up"] == {**up, ("saga",): 0}
         assert "lastro_saga_runs" not in found

@@ -156,7 +156,7 @@ class TestWhose:
         view = world.authorise(account_id=account, order_ref="an-order")
         pump_messages()
         answer = decide(stranger, str(view.id), kind)
-        assert code_of(answer) == (409, "R217")
+        assert code_of(answer) == (409, "R218")
         assert "an-order" in answer.json()["detail"]
         assert Payment.objects.get(pk=view.id).operations.count() == 1
         reader, _ = world.merchant("payments:read")

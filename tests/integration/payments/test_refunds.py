@@ -108,7 +108,7 @@ class TestRefund:
         for _ in range(2):
             refund(client, payment_id)
             pump_messages()
-        assert code_of(refund(client, payment_id)) == (409, "R218")
+        assert code_of(refund(client, payment_id)) == (409, "R219")
 
 
 class TestRefused:
@@ -131,7 +131,7 @@ class TestRefused:
         world.capture(view.id)
         pump_messages()
         answer = refund(client, str(view.id))
-        assert code_of(answer) == (409, "R217")
+        assert code_of(answer) == (409, "R218")
         assert f"/orders/{order_id}/returns" in answer.json()["detail"]
         world.refund(view.id, "10.50")
         assert [one["status"] for one in client.get(f"/payments/{view.id}/refunds").json()["refunds"]] == ["pending"]
