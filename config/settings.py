@@ -253,6 +253,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "apps.common.known_parameters.KnownParametersMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
     "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
