@@ -165,6 +165,15 @@ ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 ORDERS_RETURN_DAYS = env.whole("ORDERS_RETURN_DAYS", 7)
 ORDERS_RETURN_APPROVAL_ABOVE = env.amount("ORDERS_RETURN_APPROVAL_ABOVE", "200.00")
 ORDERS_RETURN_COOLING_OFF_S = env.whole("ORDERS_RETURN_COOLING_OFF_S", 60)
+# Failed logins, before whoever failed has to wait until the first of them is so many seconds old: of one name or one known
+# device at the back office, and of one address there and at the API (a whole office may stand behind one). What succeeds
+# does not count. A person errs a few times; ten guesses a quarter of an hour find no password.
+LOGIN_FAILURES_MAX = env.whole("LOGIN_FAILURES_MAX", 10, least=1)
+LOGIN_FAILURES_OF_ADDRESS_MAX = env.whole("LOGIN_FAILURES_OF_ADDRESS_MAX", 50, least=1)
+LOGIN_FAILURES_WINDOW_S = env.whole("LOGIN_FAILURES_WINDOW_S", 900, least=1)
+# Our own proxies, addresses or networks (10.0.0.0/8), comma separated: they alone are believed about the address of the
+# caller (X-Forwarded-For). Empty: whoever is connected to us is the caller.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 REQUEST_BODY_BYTES_MAX = 64 * 1024
 # Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, 800 with details. It takes 50 MB of
 # memory while it is posted, and the worst that can be said in so much JSON 260 MB; its caller is known by then.

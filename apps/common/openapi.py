@@ -12,7 +12,10 @@ _WITH_A_BODY = {
     "415": "The body's media type is not application/json (R006).",
 }
 _ANY = {"422": "The address has a parameter that this operation has not, or has it twice (R001)."}
-_WITH_AN_ACCOUNT = {"403": "The account may not do this: it lacks the scope (R702)."}
+_WITH_AN_ACCOUNT = {
+    "403": "The account may not do this: it lacks the scope (R702).",
+    "429": "Too many failed logins from this address (R008). Retry-After says when to try again.",
+}
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 

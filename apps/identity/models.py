@@ -49,6 +49,9 @@ class Secret(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, help_text="Exact to a minute.")
+    last_address = models.CharField(
+        max_length=45, blank=True, default="", db_default="", help_text="From where it was used then."
+    )
 
     class Meta:
         constraints = [
@@ -60,3 +63,14 @@ class Secret(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}…"
+
+
+class FailedLogin(models.Model):
+    """How often an address, a name or a device has failed to log in, until when it counts. See apps/identity/limits.py."""
+
+    key = models.CharField(max_length=100, primary_key=True, help_text="What is counted, and of whom: api 203.0.113.7")
+    failures = models.PositiveIntegerField()
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.key

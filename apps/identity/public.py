@@ -1,6 +1,9 @@
 """The door of identity."""
 
 from apps.identity.credentials import Caller, InvalidCredentials, MissingScope, require_scope
+from apps.identity.limits import DEVICE_KNOWN
+from apps.identity.limits import begin as begin_login
+from apps.identity.limits import succeed as login_succeeded
 from apps.identity.operations import (
     AccountExists,
     AccountView,
@@ -16,6 +19,7 @@ from apps.identity.operations import (
 )
 
 __all__ = [
+    "DEVICE_KNOWN",
     "AccountExists",
     "AccountView",
     "Caller",
@@ -27,8 +31,10 @@ __all__ = [
     "UnknownAccount",
     "UnknownSecret",
     "account",
+    "begin_login",
     "create_account",
     "issue_secret",
+    "login_succeeded",
     "require_scope",
     "revoke_secret",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
+from pytest_django import Settings
 
 from apps.saga.models import Run, RunStatus
 from tests import worlds
@@ -185,6 +186,18 @@ class TestLogin:
         page.goto("/admin/")
         expect(page.locator("input[name=password]")).to_be_visible()
         shoot(page, "login")
+
+    def test_says_when_to_try_again_to_whoever_has_failed_too_often(self, open_page: OpenPage, settings: Settings) -> None:
+        settings.LOGIN_FAILURES_MAX = 1
+        page = open_page(login=False)
+        page.goto("/admin/login/?next=/admin/")
+        for said in ("Please enter the correct username", "Too many failed logins. Try again in 15 minutes."):
+            page.fill("input[name=username]", "chief")
+            page.fill("input[name=password]", "wrong")
+            page.press("input[name=password]", "Enter")
+            expect(page.get_by_text(said)).to_be_visible()
+        shoot(page, "login_limited")
+        assert_no_sideways_scroll(page)
 
     def test_leads_home(self, open_page: OpenPage) -> None:
         page = open_page(login=False)
