@@ -181,6 +181,16 @@ REQUEST_BODY_BYTES_MAX_AT = {"/ledger/transactions/batch": 8 * 1024 * 1024}
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
 
+# --- Card testing: see apps/payments/card_testing.py --------------------------------------------------------------------
+# How many card payments the processor may refuse within so many seconds before others are not tried: of one card (its
+# holder tries two or three times), of one customer's saved cards, and of one account, when that was half of its last
+# payments: a good shop has some twenty in a hundred refused, so half of a hundred is no accident. 0: no limit, as in the
+# embedded mode, whose sandbox has one card that is refused, which everybody tries.
+PAYMENTS_REFUSED_WINDOW_S = env.whole("PAYMENTS_REFUSED_WINDOW_S", 3600, least=1)
+PAYMENTS_REFUSED_OF_CARD_MAX = env.whole("PAYMENTS_REFUSED_OF_CARD_MAX", 0 if EMBEDDED else 5)
+PAYMENTS_REFUSED_OF_CUSTOMER_MAX = env.whole("PAYMENTS_REFUSED_OF_CUSTOMER_MAX", 0 if EMBEDDED else 10)
+PAYMENTS_REFUSED_OF_ACCOUNT_MAX = env.whole("PAYMENTS_REFUSED_OF_ACCOUNT_MAX", 0 if EMBEDDED else 50)
+
 # --- Metrics ----------------------------------------------------------------------------------------------------------
 # What a scraper shows as "Authorization: Bearer …". Empty: no metrics, save in the embedded mode, which is on loopback.
 METRICS_TOKEN = env.text("METRICS_TOKEN")

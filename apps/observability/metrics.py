@@ -84,6 +84,10 @@ LOGINS_LIMITED = Gauge(
     "back office.",
     ("what",),
 )
+PAYMENTS_LIMITED = Gauge(
+    "lastro_payments_limited",
+    "Accounts of whose last card payments so many were refused that only cards that have paid before are tried; up to 20.",
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 
