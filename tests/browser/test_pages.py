@@ -8,9 +8,11 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 from pytest_django import Settings
 
+from apps.payments.models import Payment
 from apps.saga.models import Run, RunStatus
 from tests import worlds
 from tests.browser.conftest import OpenPage, each_size, log_in
+from tests.integration.payments import world
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -178,6 +180,22 @@ class TestRetry:
         page.goto(run_address(runs["stuck"]))
         expect(page.locator("#run-head .bo-chip")).to_have_text("Running")
         shoot(page, f"retried_{size}")
+
+
+class TestCardTesting:
+    def test_is_told_at_home(self, open_page: OpenPage, settings: Settings) -> None:
+        settings.PAYMENTS_REFUSED_OF_ACCOUNT_MAX = 4
+        for number in range(4):
+            view = world.authorise(world.DECLINED, step_key=f"merchant:{number}", reply_to="", now=timezone.now())
+            Payment.objects.filter(pk=view.id).update(state="REJECTED", error_code="card_declined")
+        page = open_page()
+        page.goto("/admin/")
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("heading", name="4 card payments of acc_shop were refused")).to_be_visible()
+            assert_no_sideways_scroll(page)
+            shoot(page, f"card_testing_{size}")
+        page.get_by_role("link", name="Open payments").click()
+        expect(page.locator("#result_list tbody tr")).to_have_count(4)
 
 
 class TestLogin:
