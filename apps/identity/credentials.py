@@ -21,7 +21,7 @@ from django.db.models import Q
 from apps.common import prepared
 from apps.common.errors import DomainError, Forbidden
 from apps.identity import limits
-from apps.identity.models import Secret
+from apps.identity.models import ADDRESSES_MAX, Secret
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class _Found(NamedTuple):
     revoked_at: datetime | None
     expires_at: datetime | None
     last_used_at: datetime | None
-    last_address: str
+    addresses: list[str]
     account_id: str
     name: str
     active: bool
@@ -93,7 +93,7 @@ class _Found(NamedTuple):
 # Asked for by every request, so that what was revoked is refused at once: prepared, not remembered. Whether the address has
 # to wait is told with it, so that this costs a good request no statement of its own.
 _FIND = """
-SELECT s.id, s.digest, s.revoked_at, s.expires_at, s.last_used_at, s.last_address, a.code, a.name, a.active, a.scopes,
+SELECT s.id, s.digest, s.revoked_at, s.expires_at, s.last_used_at, s.addresses, a.code, a.name, a.active, a.scopes,
     (SELECT f.until FROM identity_failedlogin f
      WHERE f.key = %(failing)s AND f.failures >= %(most)s AND f.until > %(now)s) AS waits_until
 FROM identity_secret s JOIN identity_account a ON a.code = s.account_id WHERE s.prefix = %(prefix)s
@@ -114,7 +114,7 @@ def authenticate(*, account_id: str, secret: str, address: str, now: datetime) -
     found = prepared.execute(_FIND, values).fetchone()
     row = _Found(*found) if found else None
     matches = hmac.compare_digest(row.digest if row else _NO_DIGEST, digest_of(secret))
-    if row is not None and row.waits_until is not None and row.last_address != address:
+    if row is not None and row.waits_until is not None and address not in row.addresses:
         raise limits.too_many(until=row.waits_until, now=now)
     if row is None or not matches or not _may_enter(row, account_id=account_id, now=now):
         limits.check([failing], now=now)
@@ -135,8 +135,9 @@ def _note_use(row: _Found, *, address: str, now: datetime) -> None:
     """Remember the use, at most once a minute; the condition lets only one of many parallel requests write."""
     earliest = now - LAST_USED_PRECISION
     if row.last_used_at is None or row.last_used_at < earliest:
+        known = [address, *(one for one in row.addresses if one != address)][:ADDRESSES_MAX]
         stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=earliest)
-        Secret.objects.filter(stale, pk=row.id).update(last_used_at=now, last_address=address)
+        Secret.objects.filter(stale, pk=row.id).update(last_used_at=now, addresses=known)
 
 
 def require_scope(request: object, scope: str) -> Caller:

@@ -2,8 +2,8 @@
 
 Note [Nobody locks others out]
 What is counted is what failed. At the API an address is: secrets hold 256 random bits, so many addresses guess no better
-than one, and an account is never closed. A secret goes on working from the address that used it last, whoever else fails
-there.
+than one, and an account is never closed. A secret goes on working from the addresses that used it lately, whoever else
+fails there.
 
 At the back office people choose the passwords, so a name is counted, too, from wherever it is tried; which would let
 anybody close anybody's name. Therefore a browser that somebody has logged in with is known again (a signed cookie), and its

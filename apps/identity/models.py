@@ -11,6 +11,7 @@ from apps.common.clock import uuid7
 CODE = re.compile(r"acc_[A-Za-z0-9]{3,40}")
 SCOPE = re.compile(r"[a-z_]{1,40}:[a-z_]{1,40}")
 SCOPES_MAX = 50  # they travel with every request
+ADDRESSES_MAX = 8  # of a secret, from which its merchant calls; who has more is known by the latest
 
 
 class Account(models.Model):
@@ -49,8 +50,13 @@ class Secret(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, help_text="Exact to a minute.")
-    last_address = models.CharField(
-        max_length=45, blank=True, default="", db_default="", help_text="From where it was used then."
+    addresses = ArrayField(
+        models.CharField(max_length=45),
+        size=ADDRESSES_MAX,
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="From where it was used lately, the latest first.",
     )
 
     class Meta:

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django import Settings
 
 from apps.identity.models import FailedLogin, Secret
@@ -71,6 +72,14 @@ class TestApi:
         wrong(times=9)
         assert call(shop).status_code == 200
         assert call(shop, ELSEWHERE).status_code == 200, "nor is the account closed anywhere else"
+
+    def test_knows_all_the_addresses_that_a_merchant_calls_from(self, shop: str) -> None:
+        for number, address in enumerate([HERE, ELSEWHERE, HERE, *(f"192.0.2.{n}" for n in range(6))]):
+            Secret.objects.update(last_used_at=timezone.now() - timedelta(minutes=2))
+            assert call(shop, address).status_code == 200, number
+        assert Secret.objects.get().addresses == [*(f"192.0.2.{n}" for n in (5, 4, 3, 2, 1, 0)), HERE, ELSEWHERE]
+        wrong(ELSEWHERE, times=9)
+        assert call(shop, ELSEWHERE).status_code == 200
 
     def test_costs_a_good_request_nothing(self, shop: str) -> None:
         call(shop)
