@@ -6,8 +6,9 @@ counts for the card (by its fingerprint, whoever asks), for the customer whose s
 account.
 
 A shop with much traffic has many refusals, so of an account half of its last payments must have been refused: twice as many
-as the limit are looked at. And a thief at the shop's own checkout must not close the shop: a card that has paid before is
-tried also then. (What has no answer yet is no refusal: some dozens more may be asked for at once.)
+as the limit are looked at. And a thief at the shop's own checkout must not close the shop, nor one who has a card's number
+close it everywhere: of a card that has paid the same account before only the account's own refusals of this card count.
+(What has no answer yet is no refusal: some dozens more may be asked for at once.)
 """
 
 import logging
@@ -42,7 +43,7 @@ class TooManyRefusals(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitedAccount:
-    """An account of whose last card payments too many were refused. Only cards that have paid before are tried for it."""
+    """An account of whose last card payments too many were refused. Only cards that have paid it before are tried."""
 
     account_id: str
     refused: int
@@ -81,17 +82,18 @@ def check(card: CardToken, *, account_id: str, now: datetime) -> None:
     most = _most()
     if not any(most.values()):
         return
+    since = now - _window()
     values = {
         "card": bytes(card.fingerprint),
         "customer": card.owner_id if card.owner_id != account_id else _NOBODY,
         "account": account_id,
-        "since": now - _window(),
+        "since": since,
         **{f"{of}_most": number for of, number in most.items()},
     }
-    for of, refused, since in prepared.execute(_REFUSED, values).fetchall():
-        if most[of] and refused >= most[of] and not (of == "account" and _has_paid(card)):
+    for of, refused, oldest in prepared.execute(_REFUSED, values).fetchall():
+        if most[of] and refused >= most[of] and not _goes_on(of, card, account_id=account_id, since=since):
             logger.warning("too many refused card payments of one %s (account %s)", of, account_id or "none")
-            wait_s = max(int((since + _window() - now).total_seconds()), 1)
+            wait_s = max(int((oldest + _window() - now).total_seconds()), 1)
             raise TooManyRefusals(
                 f"Too many card payments of this {of} were refused: wait, then try again.", retry_after_s=wait_s
             )
@@ -135,6 +137,12 @@ def _most() -> dict[str, int]:
     }
 
 
-def _has_paid(card: CardToken) -> bool:
-    same = Q(card=card) | Q(card_fingerprint=bytes(card.fingerprint))
-    return Payment.objects.filter(same, state__in=_PAID).exists()
+def _goes_on(of: str, card: CardToken, *, account_id: str, since: datetime) -> bool:
+    """Is it a card that has paid this account before, and no refusal here that stands in its way?"""
+    if of == "customer":
+        return False
+    here = Payment.objects.filter(Q(card=card) | Q(card_fingerprint=bytes(card.fingerprint)), account_id=account_id)
+    if not here.filter(state__in=_PAID).exists():
+        return False
+    refused = here.filter(state=Payment.State.REJECTED, card__isnull=False, created_at__gt=since)
+    return of == "account" or refused.count() < _most()["card"]

@@ -93,6 +93,10 @@ class TestAccount:
         assert pay(client, world.GOOD).status_code == 202, "the same card, typed again"
         assert pay(client, "5555555555554444").status_code == 429
 
+    def test_does_not_go_on_with_cards_that_were_good_for_others(self, tested: APIClient) -> None:
+        assert pay(world.merchant()[0], world.GOOD).status_code == 202
+        assert pay(tested, world.GOOD).status_code == 429
+
     def test_does_not_mind_refusals_among_many_good_payments(self, client: APIClient) -> None:
         cards = stolen()
         for number in [number for _ in range(6) for number in (world.GOOD, next(cards), world.GOOD)]:
@@ -161,6 +165,21 @@ class TestCard:
         assert (answer.status_code, answer.json()["code"]) == (429, "R217")
         assert "4000" not in answer.content.decode()
         assert pay(client, world.GOOD).status_code == 202
+
+    def test_goes_on_where_it_has_paid_before_whoever_tried_it_elsewhere(self, client: APIClient) -> None:
+        thief, _ = world.merchant()
+        assert pay(client, world.GOOD).status_code == 202
+        for asker in (thief, client):
+            for _ in range(2):
+                assert pay(asker, world.GOOD).status_code == 202
+                refuse_the_latest()
+            assert pay(asker, world.GOOD).status_code == 429, "refused twice for this one"
+
+
+def refuse_the_latest() -> None:
+    """As the processor would: the sandbox refuses other cards."""
+    latest = Payment.objects.latest("pk").pk
+    Payment.objects.filter(pk=latest).update(state="REJECTED", captured_amount=0, error_code="card_declined")
 
 
 class TestSagasStep:
