@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 ACCOUNTS_MAX = 20  # that are named at once; more is an attack on all of them, and the first ones say so
 PAYMENTS_MAX = 10_000  # the newest, that are looked at for these names
+CARDS_MAX = 100  # of one customer, that are looked at
 _PAID = (Payment.State.CAPTURED, Payment.State.REFUNDED)
 
 
@@ -67,8 +68,11 @@ SELECT 'card', count(*), min(created_at) FROM (
 ) AS few
 UNION ALL
 SELECT 'customer', count(*), min(created_at) FROM (
-    SELECT p.created_at FROM payments_cardtoken c JOIN payments_payment p ON p.card_id = c.id
-    WHERE c.owner_id = %(customer)s AND p.created_at > %(since)s AND p.state = 'REJECTED'
+    SELECT p.created_at FROM (SELECT id FROM payments_cardtoken WHERE owner_id = %(customer)s LIMIT %(cards)s) AS c
+    CROSS JOIN LATERAL (  -- card by card, whatever is believed about how many payments a card has
+        SELECT created_at FROM payments_payment
+        WHERE card_id = c.id AND created_at > %(since)s AND state = 'REJECTED' LIMIT %(customer_most)s
+    ) AS p
     ORDER BY p.created_at DESC LIMIT %(customer_most)s
 ) AS few
 UNION ALL
@@ -88,6 +92,7 @@ def check(card: CardToken, *, account_id: str, now: datetime) -> None:
         "customer": card.owner_id if card.owner_id != account_id else _NOBODY,
         "account": account_id,
         "since": since,
+        "cards": CARDS_MAX,
         **{f"{of}_most": number for of, number in most.items()},
     }
     for of, refused, oldest in prepared.execute(_REFUSED, values).fetchall():
