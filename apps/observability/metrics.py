@@ -78,6 +78,16 @@ LEDGER_CHAIN_PROVED_AGE = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+LOGINS_LIMITED = Gauge(
+    "lastro_logins_limited",
+    "Who has failed to log in too often and has to wait: addresses at the api, addresses (web), names and devices at the "
+    "back office.",
+    ("what",),
+)
+PAYMENTS_LIMITED = Gauge(
+    "lastro_payments_limited",
+    "Accounts of whose last card payments so many were refused that only cards that have paid before are tried; up to 20.",
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -73,6 +73,11 @@ def order(order_id: UUID) -> OrderView | None:
     )
 
 
+def has_ordered(account_id: str, customer_id: UUID) -> bool:
+    """Has this account an order of this customer?"""
+    return Order.objects.filter(account_id=account_id, customer_id=customer_id).exists()
+
+
 def wait_until_decided(order_id: UUID, *, timeout_s: float) -> bool:
     """Wait until the order's outcome is known, at most ``timeout_s``. Holds no transaction while it waits."""
     end = time.monotonic() + timeout_s

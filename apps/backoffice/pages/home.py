@@ -20,6 +20,7 @@ from apps.backoffice.pages.approvals import decider
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
+from apps.payments import public as payments
 from apps.saga import public as saga
 
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
@@ -111,6 +112,8 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
+    if may("payments.view_payment"):
+        needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
@@ -197,6 +200,19 @@ def _message_needs(messages: messaging.MessagesNow, *, now: datetime) -> list[Ne
 
 def _message_need(title: str, where: str, href: str, since: datetime | None) -> Need:
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
+
+
+def _card_testing_need(account: payments.LimitedAccount) -> Need:
+    whose = account.account_id or "nobody"
+    return Need(
+        title=f"{account.refused} card payments of {whose} were refused",
+        where="stolen cards are tried? Only cards that have paid before go on",
+        since=account.since,
+        amount=None,
+        who="",
+        href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
+        door="Open payments",
+    )
 
 
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
