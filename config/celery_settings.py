@@ -145,6 +145,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "relay-outbox": _every(1.0, "messaging.relay"),
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
+    "void-stale-payments": _every(300.0, "payments.void_stale"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
     "chain-ledger": _every(30.0, "ledger.chain"),

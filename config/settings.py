@@ -223,6 +223,9 @@ LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "on
 LEDGER_FOUR_EYES = env.amount("LEDGER_FOUR_EYES", "0.00") if env.text("LEDGER_FOUR_EYES") else None
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
+# What we owe the merchants for their own payments, credited by captures and debited by refunds. Empty: they are not
+# posted. Open the account and the events 103 and 104 before (docs/merchants.md); the embedded mode does.
+LEDGER_MERCHANTS_ACCOUNT = env.text("LEDGER_MERCHANTS_ACCOUNT", "merchants" if EMBEDDED else "")
 
 # --- Fiscal authority -----------------------------------------------------------------------------------------------
 # "sandbox": the local sandbox authority, on a loopback port of its own. It has no fiscal value, so only the embedded mode

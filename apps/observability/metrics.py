@@ -54,6 +54,11 @@ SAGA_AT_RISK = Gauge(
     "lastro_saga_amount_at_risk", "The amounts of the runs that are in error, in the currency of the orders; 100,000 runs."
 )
 SAGA_ACTION_ITEMS = Gauge("lastro_saga_action_items", "Runs of operators' actions that wait for their turn.", ("status",))
+PAYMENTS_UNANSWERED = Gauge(
+    "lastro_payments_unanswered",
+    "What was asked of the payment processor more than half a minute ago and has no answer; counted up to 10,000.",
+    ("kind",),
+)
 LEDGER_DIFFERENCES = Gauge(
     "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
 )
