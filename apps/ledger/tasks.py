@@ -15,6 +15,8 @@ from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
 
+PASS_S = 20.0  # of a full check in one call: a piece more is far below a task's limit, and other tasks wait no longer
+
 
 @shared_task(name="ledger.expire_holds", ignore_result=True)
 def expire_holds(**_newer_args: object) -> None:
@@ -46,20 +48,25 @@ def open_months(**_newer_args: object) -> None:
 @shared_task(name="ledger.check_changes", ignore_result=True, throws=(DomainError,))
 def check_changes(**_newer_args: object) -> None:
     """Prove what changed since the last check. One that is running already is enough."""
-    _check("INCREMENTAL")
+    _tell(checks.run_check(kind="INCREMENTAL", now=timezone.now()))
     with transaction.atomic(durable=True):
         checks.forget_checks(now=timezone.now())
 
 
 @shared_task(name="ledger.check_all", ignore_result=True, throws=(DomainError,))
 def check_all(**_newer_args: object) -> None:
-    """Prove the whole ledger, also what nobody has touched for long."""
-    _check("FULL")
+    """Begin to prove the whole ledger, also what nobody has touched for long; ``check_on`` goes on with it."""
+    _tell(checks.work_on_pass(budget_s=PASS_S, begin=True, now=timezone.now()))
 
 
-def _check(kind: checks.Kind) -> None:
-    result = checks.run_check(kind=kind, now=timezone.now())
-    if result.differences:
+@shared_task(name="ledger.check_on", ignore_result=True, throws=(DomainError,))
+def check_on(**_newer_args: object) -> None:
+    """Prove the next pieces of the whole ledger, if that was begun and has not ended."""
+    _tell(checks.work_on_pass(budget_s=PASS_S, begin=False, now=timezone.now()))
+
+
+def _tell(result: checks.CheckResult | None) -> None:
+    if result and result.differences:
         logger.error("%s of the ledger's balances differ; see the list of differences", len(result.differences))
 
 

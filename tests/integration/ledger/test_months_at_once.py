@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from apps.ledger import chain, checks, detaching, month_files, seals
+from apps.ledger import chain, checks, detaching, month_files, seals, turns
 from apps.ledger.care_models import Difference
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
@@ -238,12 +238,12 @@ class TestChecks:
             finally:
                 connections.close_all()
 
-        def meanwhile(last_cluster: Callable[[], str | None] = checks._last_cluster) -> str | None:
+        def meanwhile(last_cluster: Callable[[], str | None] = turns.last_cluster) -> str | None:
             with ThreadPoolExecutor(1) as pool:
                 list(pool.map(detach, [0], timeout=60))
             return last_cluster()
 
-        monkeypatch.setattr(checks, "_last_cluster", meanwhile)  # behind the snapshot, before a line is read
+        monkeypatch.setattr(turns, "last_cluster", meanwhile)  # behind the snapshot, before a line is read
         options: dict[str, Any] = {} if whole else {"account": ANA}
         assert checks.run_check(kind="FULL", now=NOW, **options).differences == []
 
