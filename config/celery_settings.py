@@ -164,5 +164,6 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),
     "forget-idempotency-keys": _hourly(47, "idempotency.purge"),
+    "forget-ledger-batches": _hourly(57, "ledger.forget_batches"),
     "forget-ledger-refusals": _hourly(53, "ledger.forget_refusals"),
 }

@@ -218,7 +218,7 @@ def _write_found(row_id: UUID) -> None:
 
 def _write_untold(row: tables.Check) -> Sequence[Found]:
     """The rows for people of what they were not told yet; whoever was killed before has left it here."""
-    progress = passes.Progress.of(row.progress)
+    progress = passes.Progress.of(row.progress or passes.BEGIN)
     if untold := progress.found[progress.told :]:
         differences.write(row.id, untold, at=row.continued_at or row.began_at)
         row.progress = replace(progress, told=len(progress.found)).as_json()

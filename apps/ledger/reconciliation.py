@@ -1,7 +1,7 @@
 """Proves balances and holds from the rows. Only reports: what is wrong stays as it is, for people to see."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -51,8 +51,10 @@ class Difference:
     @classmethod
     def of_dict(cls, document: Mapping[str, Any]) -> "Difference":
         """What ``as_dict`` gave."""
-        made = {"dateref": date.fromisoformat, "stored": Decimal, "proven": Decimal}
-        known = {name: value if value is None else made.get(name, str)(value) for name, value in document.items()}
+        made: dict[str, Callable[[str], Any]] = {"dateref": date.fromisoformat, "stored": Decimal, "proven": Decimal}
+        known: dict[str, Any] = {
+            name: value if value is None else made.get(name, str)(value) for name, value in document.items()
+        }
         return cls(**known)
 
 

@@ -272,9 +272,9 @@ def _carry(until: int, archived: str) -> Carried:
 
 def _begin_piece(account_ids: Sequence[UUID], carried: Carried | None) -> None:
     sums = (Decimal(carried.debit), Decimal(carried.credit)) if carried else (None, None)
-    values = {"ids": array_text(list(account_ids)), "seq": carried.seq if carried else 0}
+    ids, seq = array_text(list(account_ids)), carried.seq if carried else 0
     with connection.cursor() as cursor:
-        cursor.execute(_PIECE, {**values, "debit": sums[0], "credit": sums[1]})
+        cursor.execute(_PIECE, {"ids": ids, "seq": seq, "debit": sums[0], "credit": sums[1]})
         cursor.execute("ANALYZE ledger_region")
 
 

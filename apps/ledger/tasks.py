@@ -9,12 +9,13 @@ from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.common.errors import DomainError
+from apps.ledger import batches, checks, deferred, detaching, holds, months, queue
 from apps.ledger import chain as chained
-from apps.ledger import checks, deferred, detaching, holds, months, queue
 from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
 
+FORGET_COMMITS_MAX = 100  # of an hour: 27 batches a second, day and night
 PASS_S = 20.0  # of a full check in one call: a piece more is far below a task's limit, and other tasks wait no longer
 
 
@@ -30,6 +31,16 @@ def forget_refusals(**_newer_args: object) -> None:
     """Delete what is known of queued entries that were refused long ago. What is too much for one commit waits."""
     with transaction.atomic(durable=True):
         queue.forget_refusals(now=timezone.now())
+
+
+@shared_task(name="ledger.forget_batches", ignore_result=True)
+def forget_batches(**_newer_args: object) -> None:
+    """Forget the keys of batches that nobody repeats any more; a commit for each thousand."""
+    for _ in range(FORGET_COMMITS_MAX):
+        with transaction.atomic(durable=True):
+            count = batches.forget_batches(now=timezone.now())
+        if count < batches.FORGET_ROWS_MAX:
+            return
 
 
 @shared_task(name="ledger.roll_up", ignore_result=True, throws=(DomainError,))
