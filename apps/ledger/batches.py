@@ -1,10 +1,10 @@
 """A batch with a key of its own: the same key and body get the same answer, refusals included.
 
 Note [Keys of batches end]
-    That nothing is posted twice is a matter of tracekeys, and those are kept for ever, those of archived months, too. What the
-    key of a batch adds: its refusals are repeated, and another body is refused. It is forgotten LEDGER_BATCH_KEYS_DAYS after
-    its first use. A repeat that comes still later is a new batch: what was posted is answered as posted and not posted
-    again; what was refused then may be posted now, once. An entry that names a day too old by then stays refused.
+    That nothing is posted twice is a matter of tracekeys. Those are kept for ever, also of archived months. What the key of
+    a batch adds: its refusals are repeated, and another body is refused. It is forgotten LEDGER_BATCH_KEYS_DAYS after its
+    first use. A repeat that comes still later is a new batch: what was posted is answered as posted and not posted again;
+    what was refused then may be posted now, once. An entry that names a day too old by then stays refused.
 """
 
 import hashlib
