@@ -19,7 +19,7 @@ class CareNow:
     suspensions: int
     suspended_since: datetime | None
     unchecked_since: datetime | None  # the whole ledger was last proven then, which is too long ago
-    running: PassView | None  # the full check that has not ended
+    running: PassView | None  # then: the full check that has not ended
 
 
 def care_now(*, now: datetime) -> CareNow:
@@ -27,11 +27,12 @@ def care_now(*, now: datetime) -> CareNow:
     open_ = Difference.objects.filter(state=Difference.State.OPEN)
     active = suspensions.suspended(now=now)
     since = checks.whole_since()
+    late = since is not None and now - since > checks.OVERDUE
     return CareNow(
         differences=open_[:COUNT_MAX].count(),
         since=open_.order_by("first_seen").values_list("first_seen", flat=True).first(),
         suspensions=len(active),
         suspended_since=active[0].since if active else None,
-        unchecked_since=since if since and now - since > checks.OVERDUE else None,
-        running=checks.open_pass(),
+        unchecked_since=since if late else None,
+        running=checks.open_pass() if late else None,
     )

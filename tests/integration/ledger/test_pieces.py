@@ -15,8 +15,9 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.management import call_command
 from django.db import connection, connections, transaction
+from django.utils import timezone
 
-from apps.ledger import checks, detaching, increments, passes, reconciliation, seals, tasks
+from apps.ledger import checks, detaching, increments, metrics, passes, reconciliation, seals, tasks
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
 from apps.ledger.rows import fetch
@@ -30,7 +31,7 @@ from tests.integration.ledger.test_reconciliation import damage, some_history
 pytestmark = pytest.mark.usefixtures("committed_bank")
 
 
-@pytest.fixture(params=[1, 2, 5])
+@pytest.fixture(params=[1, 5])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Pieces of so few rows that every account with lines is cut."""
     return make_small(monkeypatch, request.param)
@@ -63,7 +64,8 @@ class TestPieces:
         assert check().accounts == 0
 
     @pytest.mark.parametrize("rule", SMALLER)
-    def test_find_the_damage_that_one_snapshot_finds(self, rule: str, small: int) -> None:
+    def test_find_the_damage_that_one_snapshot_finds(self, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_small(monkeypatch, 2)
         is_from_many_days()
         damage(SMALLER[rule])
         whole = {found for found in reconciliation.prove() if found.rule == rule}
@@ -348,6 +350,10 @@ class TestKilled:
         assert len(result.differences) == Difference.objects.count() == 4
 
 
+def told() -> dict[str, float]:
+    return {reading.gauge.name: reading.value for reading in metrics._rows()}
+
+
 class TestTasks:
     def test_go_on_until_the_whole_ledger_is_proven(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_small(monkeypatch, 3)
@@ -356,6 +362,8 @@ class TestTasks:
         tasks.check_on()
         assert not Check.objects.exists()
         tasks.check_all(newer=True)
+        assert told()["lastro_ledger_check_progress_ratio"] <= 1
+        assert told()["lastro_ledger_check_tries"] == 0
         calls = 0
         while ledger.open_pass():
             tasks.check_on(newer=True)
@@ -364,8 +372,26 @@ class TestTasks:
         row = Check.objects.get()
         assert (row.kind, row.differences, row.progress, row.unproven) == ("FULL", 0, None, 0)
         assert row.ended_at is not None
+        assert "lastro_ledger_check_progress_ratio" not in told()
+        assert told()["lastro_ledger_unproven_accounts"] == 0
         tasks.check_on()
         assert Check.objects.count() == 1
+
+    def test_begin_what_a_night_missed(self) -> None:
+        Check.objects.create(kind="INCREMENTAL", began_at=timezone.now() - timedelta(hours=25))
+        tasks.check_on()
+        assert Check.objects.count() == 1
+        Check.objects.update(began_at=timezone.now() - timedelta(hours=27))
+        tasks.check_on()
+        assert Check.objects.get(kind="FULL").ended_at is not None
+        tasks.check_on()
+        assert Check.objects.count() == 2
+
+    def test_an_unended_one_is_not_forgotten_however_old(self) -> None:
+        begin()
+        Check.objects.update(began_at=NOW - timedelta(days=60))
+        with transaction.atomic():
+            assert checks.forget_checks(now=NOW) == 0
 
     def test_the_next_night_goes_on_with_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_small(monkeypatch, 3)
