@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from apps.ledger.care_models import Difference
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
 from apps.ledger.models import Transaction
+from apps.ledger.months import TRANSACTIONS
 from apps.ledger.reconciliation import prove
+from apps.ledger.rows import fetch
 from tests.integration.ledger.chained import FEBRUARY, JANUARY, MARCH, close_until, damage, end_of, two_months
-from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post_batch
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post, post_batch
+from tests.integration.ledger.test_suspensions import beside
 
 _CLEAR = """
 DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602, ledger_transaction_202603;
@@ -251,3 +254,41 @@ class TestChecks:
         seal()
         for step in (detaching.export_month, detaching.detach_month):
             step(JANUARY, directory=directory, by="bob", now=NOW)
+
+
+class TestOpening:
+    APRIL_OF_ANOTHER_YEAR = date(2031, 4, 1)
+
+    @pytest.fixture(autouse=True)
+    def _not_there_afterwards(self, committed_bank: None) -> Iterator[None]:
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS ledger_transaction_203104")
+
+    def test_a_month_late_refuses_nobody_who_posts_to_it_meanwhile(self) -> None:
+        """Its lines came into the default partition so far, and who is about to add one waits."""
+        then, pids = datetime(2031, 4, 9, 15, 0, tzinfo=UTC), list[int]()
+        assert post(line(ANA, "C", 1), then).lines
+        writers: list[Any] = []
+
+        def attach_behind_a_waiting_writer(execute: Any, statement: Any, *rest: Any) -> Any:
+            if "ATTACH PARTITION" in str(statement):
+                writers.append(beside(lambda: post(line(ANA, "C", 1), then), pids))
+                until_it_waits(pids[0])
+            return execute(statement, *rest)
+
+        with connection.execute_wrapper(attach_behind_a_waiting_writer):
+            TRANSACTIONS.open(self.APRIL_OF_ANOTHER_YEAR)
+        ((pool, writer),) = writers
+        with pool:
+            assert writer.result(60).lines
+        assert fetch("SELECT count(*) FROM ledger_transaction_203104", []) == [(2,)]
+        assert prove() == []
+
+
+def until_it_waits(pid: int) -> None:
+    """Until the server says that this session waits for a lock."""
+    for _ in range(100_000):
+        if fetch("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [pid])[0][0]:
+            return
+    raise AssertionError("it never waited")
