@@ -199,26 +199,25 @@ def _take_piece(row_id: UUID, tell: Callable[[PassView], None] | None, *, wait: 
     """The next piece, and a row for what differs in it. Is it the last one?"""
     first = tables.Check.objects.filter(pk=row_id, snapshot_at=None).exists()
     row = passes.go_on(row_id, wait=wait or (f"{TURN_S}s" if first else BETWEEN_PIECES))
-    if row.progress is None:
-        return True  # somebody else took the last one
-    if len(row.progress["found"]) > row.progress["told"]:
+    if row.failure:
+        raise turns.CheckRunning(f"Somebody else ended this one: {row.failure}")
+    progress = passes.progress_of(row)
+    if len(progress.found) > progress.told:
         _write_found(row_id)
     if tell:
         tell(_view(row))
-    return bool(row.progress["stage"] == "DONE")
+    return progress.stage == "DONE"
 
 
 @transaction
 def _write_found(row_id: UUID) -> None:
     differences.lock(of_pass=True)
-    row = tables.Check.objects.get(pk=row_id)
-    if row.progress is not None:
-        _write_untold(row)
+    _write_untold(tables.Check.objects.get(pk=row_id))
 
 
 def _write_untold(row: tables.Check) -> Sequence[Found]:
     """The rows for people of what they were not told yet; whoever was killed before has left it here."""
-    progress = passes.Progress.of(row.progress or passes.BEGIN)
+    progress = passes.progress_of(row)
     if untold := progress.found[progress.told :]:
         differences.write(row.id, untold, at=row.continued_at or row.began_at)
         row.progress = replace(progress, told=len(progress.found)).as_json()
@@ -231,15 +230,15 @@ def _end_pass(row_id: UUID) -> CheckResult:
     """Its last commit. Safe to repeat."""
     differences.lock(of_pass=True)
     row = tables.Check.objects.get(pk=row_id)
-    if row.progress is None:
-        return _result(row, ())
     found = _write_untold(row)
+    if row.ended_at is not None:  # somebody else was faster
+        return _result(row, found)
     scope = Scope(row.branch, row.account, row.currency)
     # What another check has seen since this one began may lie where it had been before.
     rows = tables.Difference.objects.filter(last_seen__lt=row.snapshot_at)
     rows = rows.filter(**{name: value for name, value in asdict(scope).items() if value is not None})
     differences.write_gone(rows, found, at=row.continued_at or row.began_at)
-    row.progress, row.ended_at, row.unproven = None, clock.now(), increments.unproven()
+    row.ended_at, row.unproven = clock.now(), increments.unproven()
     row.save()
     return _result(row, found)
 

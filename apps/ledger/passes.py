@@ -69,6 +69,11 @@ class Progress:
 BEGIN = Progress("ACCOUNTS", ("", "", ""), None, ()).as_json()
 
 
+def progress_of(row: Check) -> Progress:
+    """How far it is."""
+    return Progress.of(row.progress or BEGIN)
+
+
 def go_on(row_id: UUID, *, wait: str) -> Check:
     """Prove the next piece of a pass: two commits. How far it is now; its differences are in ``progress``.
 
@@ -90,10 +95,10 @@ def _try(row_id: UUID, wait: str) -> int:
 def _prove_piece(row_id: UUID, *, rows_max: int, wait: str) -> Check:
     turns.take_turn("FULL", wait=wait)
     row = Check.objects.get(pk=row_id)
-    if row.progress is None or row.progress["stage"] == "DONE":  # somebody else was faster
+    before, scope = progress_of(row), Scope(row.branch, row.account, row.currency)
+    if row.ended_at is not None or before.stage == "DONE":  # somebody else was faster
         return row
     at, row.cluster = clock.now(), turns.know_server()
-    before, scope = Progress.of(row.progress), Scope(row.branch, row.account, row.currency)
     progress, size, looked = _STAGES[before.stage](before, scope, rows_max, business_date(at))
     row.progress = replace(progress, told=before.told).as_json()
     row.snapshot_at, row.tries = row.snapshot_at or at, 0

@@ -200,6 +200,15 @@ class TestGoingOn:
         assert check("FULL", anew=True).id != row_id
         assert Check.objects.get(pk=row_id).failure == "It was begun anew."
 
+    def test_who_works_on_one_that_somebody_begins_anew_stops(self) -> None:
+        is_from_many_days()
+        row_id = self.pieces(1)
+        check("FULL", anew=True)
+        before = Check.objects.get(pk=row_id).looked
+        with pytest.raises(ledger.CheckRunning, match="begun anew"):
+            checks._take_piece(row_id, None, wait="1s")
+        assert Check.objects.get(pk=row_id).looked == before
+
     def test_unless_the_database_is_another_server_s_now(self) -> None:
         is_from_many_days()
         row_id = self.pieces(1)
@@ -217,10 +226,13 @@ class TestGoingOn:
         make_small(monkeypatch, 2)
         is_from_many_days()
         damage("UPDATE ledger_account SET postedcredit = postedcredit + 1")
-        results = in_threads(lambda _n: ledger.run_check(kind="FULL", now=NOW).id, 3)
+        begin()
+        results = in_threads(lambda _n: ledger.run_check(kind="FULL", now=NOW), 3)
         row = Check.objects.filter(kind="FULL").order_by("id").first()
         assert row is not None
-        assert (row.id in results, row.differences, row.failure) == (True, 4, "")
+        assert (row.differences, row.failure) == (4, "")
+        # Who comes when it has ended begins another one, and whoever worked on the same one is told all of it.
+        assert [len(result.differences) for result in results] == [4] * 3
         assert row.lines == fetch("SELECT count(*) FROM ledger_transaction", [])[0][0]
         assert Difference.objects.count() == 4
         assert ledger.open_pass() is None
@@ -370,7 +382,7 @@ class TestTasks:
             calls += 1
         assert calls > 5
         row = Check.objects.get()
-        assert (row.kind, row.differences, row.progress, row.unproven) == ("FULL", 0, None, 0)
+        assert (row.kind, row.differences, row.unproven) == ("FULL", 0, 0)
         assert row.ended_at is not None
         assert "lastro_ledger_check_progress_ratio" not in told()
         assert told()["lastro_ledger_unproven_accounts"] == 0
