@@ -118,5 +118,7 @@ def archive_months(**_newer_args: object) -> None:
         )
     except OperationalError as error:  # somebody reads or writes for longer than we wait
         logger.warning("the months of the ledger have to wait for the next call: %s", error)
+    except OSError as error:  # full, read-only, or not there: the month is as it was
+        logger.error("the archive's folder %s can't be used: %s", settings.LEDGER_ARCHIVE_DIR, error)
     except DomainError as refusal:
         logger.error("a month of the ledger can't be archived: %s %s", refusal.code, refusal.detail)

@@ -1,5 +1,7 @@
 """Steps of a month whose connection is cut in the middle, and steps that meet others: real commits, real locks."""
 
+import logging
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -7,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections, transaction
 
-from apps.ledger import chain, checks, detaching, month_files, seals, turns
+from apps.ledger import chain, checks, detaching, month_files, seals, tasks, turns
 from apps.ledger.care_models import Difference
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
@@ -254,6 +258,35 @@ class TestChecks:
         seal()
         for step in (detaching.export_month, detaching.detach_month):
             step(JANUARY, directory=directory, by="bob", now=NOW)
+
+
+class TestFolder:
+    @pytest.fixture(params=["full", "a file", "read-only"])
+    def broken(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+        """A folder in which nothing can be written, until the test has seen it."""
+        if request.param == "a file":
+            (tmp_path / "ledger_transaction").write_text("")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if request.param == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+        if request.param == "read-only":
+            tmp_path = Path("/proc/archive")  # where root can write nothing either
+        yield tmp_path
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def test_that_takes_no_file_leaves_the_month_as_it_was_and_says_so(
+        self, broken: Path, settings: LazySettings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        seal()
+        settings.LEDGER_MONTHS_ONLINE, settings.LEDGER_ARCHIVE_DIR = 1, str(broken)
+        with caplog.at_level(logging.ERROR):
+            tasks.archive_months()
+        assert "the archive's folder" in caplog.text
+        with pytest.raises(CommandError, match="the archive's folder"):
+            call_command("export_month", "2026-01", "--directory", str(broken))
+        assert state() == "SEALED"
+        assert not list(broken.rglob("*.p*"))
+        assert prove() == []
 
 
 class TestOpening:
