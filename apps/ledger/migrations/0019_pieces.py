@@ -7,7 +7,6 @@ class Migration(migrations.Migration):
     dependencies = [("ledger", "0018_post_line")]
 
     operations = [
-        migrations.RunSQL("SET LOCAL lock_timeout = '10s'", migrations.RunSQL.noop),
         migrations.AddField(
             model_name="check",
             name="continued_at",
