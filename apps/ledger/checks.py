@@ -90,7 +90,7 @@ def run_check(
     try:
         with _suspended(scope, now=now) if exclusive else nullcontext():
             if kind == "FULL":
-                while not _take_piece(row_id, tell, wait=None):
+                while not _take_piece(row_id, tell, wait=None, now=now):
                     pass
                 return _end_pass(row_id)
             return _write_down(row_id, _prove(scope, now=now))
@@ -111,7 +111,7 @@ def work_on_pass(*, budget_s: float, begin: bool, now: datetime) -> CheckResult 
         return None
     row_id = _begin("FULL", Scope(), exclusive=False, anew=False, now=now)
     end = time.monotonic() + budget_s
-    while not _take_piece(row_id, None, wait=f"{TURN_S}s"):
+    while not _take_piece(row_id, None, wait=f"{TURN_S}s", now=now):
         if time.monotonic() > end:
             return None
     return _end_pass(row_id)
@@ -195,10 +195,10 @@ def _resume(suspension_id: UUID) -> None:
 
 
 # --- Pieces of a full check ---------------------------------------------------------------------------------------------
-def _take_piece(row_id: UUID, tell: Callable[[PassView], None] | None, *, wait: str | None) -> bool:
+def _take_piece(row_id: UUID, tell: Callable[[PassView], None] | None, *, wait: str | None, now: datetime) -> bool:
     """The next piece, and a row for what differs in it. Is it the last one?"""
     first = tables.Check.objects.filter(pk=row_id, snapshot_at=None).exists()
-    row = passes.go_on(row_id, wait=wait or (f"{TURN_S}s" if first else BETWEEN_PIECES))
+    row = passes.go_on(row_id, wait=wait or (f"{TURN_S}s" if first else BETWEEN_PIECES), now=now)
     if row.failure:
         raise turns.CheckRunning(f"Somebody else ended this one: {row.failure}")
     progress = passes.progress_of(row)

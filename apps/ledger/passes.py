@@ -21,7 +21,7 @@ Note [Pieces]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -74,12 +74,13 @@ def progress_of(row: Check) -> Progress:
     return Progress.of(row.progress or BEGIN)
 
 
-def go_on(row_id: UUID, *, wait: str) -> Check:
+def go_on(row_id: UUID, *, wait: str, now: datetime) -> Check:
     """Prove the next piece of a pass: two commits. How far it is now; its differences are in ``progress``.
 
     Safe to repeat, and beside itself: pieces take turns. ``wait`` for the turn, and raise CheckRunning.
     """
-    return _prove_piece(row_id, rows_max=max(ROWS_MIN, ROWS_MAX >> min(_try(row_id, wait), 32)), wait=wait)
+    rows_max = max(ROWS_MIN, ROWS_MAX >> min(_try(row_id, wait), 32))
+    return _prove_piece(row_id, rows_max=rows_max, wait=wait, day=business_date(now))
 
 
 @transaction
@@ -92,14 +93,14 @@ def _try(row_id: UUID, wait: str) -> int:
 
 
 @transaction
-def _prove_piece(row_id: UUID, *, rows_max: int, wait: str) -> Check:
+def _prove_piece(row_id: UUID, *, rows_max: int, wait: str, day: date) -> Check:
     turns.take_turn("FULL", wait=wait)
     row = Check.objects.get(pk=row_id)
     before, scope = progress_of(row), Scope(row.branch, row.account, row.currency)
     if row.ended_at is not None or before.stage == "DONE":  # somebody else was faster
         return row
     at, row.cluster = clock.now(), turns.know_server()
-    progress, size, looked = _STAGES[before.stage](before, scope, rows_max, business_date(at))
+    progress, size, looked = _STAGES[before.stage](before, scope, rows_max, day)
     row.progress = replace(progress, told=before.told).as_json()
     row.snapshot_at, row.tries = row.snapshot_at or at, 0
     row.accounts, row.days, row.lines = row.accounts + size.accounts, row.days + size.days, row.lines + size.lines

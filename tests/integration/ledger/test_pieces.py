@@ -162,10 +162,10 @@ class TestMonths:
         chain_all()
         for step in self.steps(tmp_path):
             row_id = begin()
-            while passes.go_on(row_id, wait="1s").progress["carried"] is None:
+            while passes.go_on(row_id, wait="1s", now=NOW).progress["carried"] is None:
                 pass
             for _ in range(pieces - 1):
-                passes.go_on(row_id, wait="1s")
+                passes.go_on(row_id, wait="1s", now=NOW)
             step()
             result = check("FULL")
             assert (result.id, result.differences) == (row_id, [])
@@ -181,7 +181,7 @@ class TestGoingOn:
     def pieces(self, count: int) -> Any:
         row_id = begin()
         for _ in range(count):
-            passes.go_on(row_id, wait="1s")
+            passes.go_on(row_id, wait="1s", now=NOW)
         return row_id
 
     def test_a_check_that_was_left_is_gone_on_with_and_not_begun_anew(self, small: int) -> None:
@@ -206,7 +206,7 @@ class TestGoingOn:
         check("FULL", anew=True)
         before = Check.objects.get(pk=row_id).looked
         with pytest.raises(ledger.CheckRunning, match="begun anew"):
-            checks._take_piece(row_id, None, wait="1s")
+            checks._take_piece(row_id, None, wait="1s", now=NOW)
         assert Check.objects.get(pk=row_id).looked == before
 
     def test_unless_the_database_is_another_server_s_now(self) -> None:
@@ -241,7 +241,7 @@ class TestGoingOn:
         is_from_many_days()
         damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
         row_id = begin()
-        while not passes.go_on(row_id, wait="1s").progress["found"]:
+        while not passes.go_on(row_id, wait="1s", now=NOW).progress["found"]:
             pass
         assert Difference.objects.count() == 0
         result = check("FULL")
@@ -251,7 +251,7 @@ class TestGoingOn:
         make_small(monkeypatch, 1)
         is_from_many_days()
         row_id = begin()
-        while passes.go_on(row_id, wait="1s").progress["stage"] == "ACCOUNTS":
+        while passes.go_on(row_id, wait="1s", now=NOW).progress["stage"] == "ACCOUNTS":
             pass
         check()
         fund(ANA, 1)
@@ -274,12 +274,12 @@ class TestGoingOn:
         make_small(monkeypatch, 1)
         is_from_many_days()
         row_id = begin()
-        while passes.go_on(row_id, wait="1s").progress["after"] != list(ANA):
+        while passes.go_on(row_id, wait="1s", now=NOW).progress["after"] != list(ANA):
             pass
-        carried = passes.go_on(row_id, wait="1s").progress["carried"]
+        carried = passes.go_on(row_id, wait="1s", now=NOW).progress["carried"]
         with transaction.atomic():
             ledger.open_account(branch="0001", account="0000000011", now=NOW)  # behind ANA, before BOB
-        again = passes.go_on(row_id, wait="1s").progress["carried"]
+        again = passes.go_on(row_id, wait="1s", now=NOW).progress["carried"]
         assert (carried["key"], again["key"], again["seq"] > carried["seq"]) == (list(BOB), list(BOB), True)
         assert check("FULL").differences == []
 
@@ -297,12 +297,12 @@ class TestGoingOn:
             patched.setitem(passes._STAGES, "ACCOUNTS", killed)
             for _ in range(40):
                 with pytest.raises(SoftTimeLimitExceeded):
-                    passes.go_on(row_id, wait="1s")
+                    passes.go_on(row_id, wait="1s", now=NOW)
         assert asked[:4] == [10, 5, 3, 3]
         view = ledger.open_pass()
         assert view is not None
         assert view.tries == 40
-        assert passes.go_on(row_id, wait="1s").tries == 0
+        assert passes.go_on(row_id, wait="1s", now=NOW).tries == 0
 
     def test_an_incremental_check_has_its_turn_between_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_small(monkeypatch, 1)
@@ -460,7 +460,7 @@ class TestCommand:
             cursor.execute("ANALYZE ledger_transaction, ledger_hold, ledger_posting_key")
         row_id = begin()
         for _ in range(3):
-            passes.go_on(row_id, wait="1s")
+            passes.go_on(row_id, wait="1s", now=NOW)
         text = self.run("--full")
         assert "goes on with the check that began 2026-03-18" in text
         assert " %" in text
