@@ -68,6 +68,16 @@ LEDGER_CHECK_AGE = Gauge(
     ("kind",),
 )
 LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
+LEDGER_CHECK_PROGRESS = Gauge(
+    "lastro_ledger_check_progress_ratio",
+    "How much of the whole ledger the full check that runs has proven; absent without one.",
+)
+LEDGER_CHECK_TRIES = Gauge(
+    "lastro_ledger_check_tries", "How often the next piece of that check was tried in vain; absent without one."
+)
+LEDGER_UNPROVEN = Gauge(
+    "lastro_ledger_unproven_accounts", "Accounts that no check had proved when the last one ended, or that differ."
+)
 LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
 LEDGER_UNCHAINED = Gauge(
     "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."

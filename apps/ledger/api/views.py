@@ -280,6 +280,9 @@ class BatchView(APIView):
 
         An entry that is malformed refuses the request as a whole, and nothing is posted. So does a key that was used for
         another batch.
+
+        A key is remembered for 30 days, or as the server is set (LEDGER_BATCH_KEYS_DAYS). A repeat after that posts nothing
+        twice, for tracekeys are remembered for ever; but what was refused may then be posted.
         """
         caller = require_scope(request, POST)
         entries = serializers.read_batch(request.data)
