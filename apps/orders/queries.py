@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from apps.common import prepared
-from apps.orders.models import DECIDED, Order
+from apps.orders.models import DECIDED, Order, Reservation, ReservationStatus
 
 POLL_S = 0.01  # how often a waiting request looks; one read by primary key
 
@@ -71,6 +71,11 @@ def order(order_id: UUID) -> OrderView | None:
             for ticket_id, name, amount, quantity in json.loads(items)
         ),
     )
+
+
+def reserved(order_id: UUID) -> bool:
+    """Are tickets out of stock for this order that are not sold yet?"""
+    return Reservation.objects.filter(order_id=order_id, status=ReservationStatus.RESERVED).exists()
 
 
 def wait_until_decided(order_id: UUID, *, timeout_s: float) -> bool:

@@ -24,6 +24,7 @@ from apps.saga.beginnings import new_run
 from apps.saga.definition import Definition
 from apps.saga.models import Audit, Run, StepStatus
 from apps.saga.pauses import UnknownStep
+from apps.saga.reading import lacking
 from apps.saga.session import Session
 from apps.saga.usecases import definition_for
 from apps.saga.values import InvalidValues, as_values
@@ -105,6 +106,8 @@ def adopt(
         # Its services go by the messages that they were sent, and the steps before would all be asked for.
         raise InvalidValues("Its steps are done in other services: it is taken over at its first one.", field="at_step")
     given = _outputs(names[:at], outputs)
+    if lacks := lacking({name: given.get(name, {}) for name in names[:at]}, definition.steps[at:]):
+        raise InvalidValues(f"{lacks}: give it among the outputs.", field="outputs")
     print_ = _fingerprint(at_step, subject_id, business_key, idempotency_key, values, given)
     known = _known(definition.use_case, business_key, idempotency_key, print_)
     if known is not None:

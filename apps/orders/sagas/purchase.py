@@ -1,14 +1,17 @@
 """The journey of an order, by card and from the customer's ledger account, top to bottom, each step with its undo."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from apps.ledger import public as ledger
 from apps.orders import operations
 from apps.orders.models import OrderStatus
 from apps.orders.sagas import money
 from apps.orders.sagas.document import CheckDocument, IssueDocument, SignDocument, TransmitDocument
+from apps.orders.sagas.left import left_of_order
 from apps.orders.sagas.subject import customer_of, order_of
 from apps.payments import public as payments
 from apps.saga import public as saga
@@ -91,6 +94,7 @@ class CapturePayment(saga.AskStep):
     name = "capture_payment"
     kind = saga.PIVOT
     partner, breaker = PROCESSOR, PROCESSOR_BREAKER
+    reads = {AuthorisePayment.name: {"payment_id": UUID}}
 
     def ask(self, run: saga.Run) -> None:
         payment_id = run.outputs["authorise_payment"]["payment_id"]
@@ -99,6 +103,9 @@ class CapturePayment(saga.AskStep):
     def on_answer(self, run: saga.Run, answer: dict[str, Any]) -> None:
         if answer["status"] != APPROVED:
             raise payments.PaymentRefused(answer["error_message"] or None)
+        operations.mark_paid(order_id=run.subject_id, now=run.now)
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
         operations.mark_paid(order_id=run.subject_id, now=run.now)
 
 
@@ -151,6 +158,7 @@ class PostHold(saga.LocalStep):
 
     name = "post_hold"
     kind = saga.PIVOT
+    reads = {HoldAmount.name: {"hold_key": str}}
 
     def handle(self, run: saga.Run) -> dict[str, Any]:
         ledger.post_hold(
@@ -164,6 +172,9 @@ class PostHold(saga.LocalStep):
         operations.mark_paid(order_id=run.subject_id, now=run.now)
         return {"tracekey": str(run.tracekey)}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        operations.mark_paid(order_id=run.subject_id, now=run.now)
+
 
 class ConfirmOrder(saga.LocalStep):
     """The tickets are sold, the order is complete."""
@@ -173,6 +184,9 @@ class ConfirmOrder(saga.LocalStep):
 
     def handle(self, run: saga.Run) -> None:
         operations.confirm(order_id=run.subject_id, now=run.now)
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        self.handle(run)
 
 
 class PurchaseEnds(saga.Hooks):
@@ -192,6 +206,12 @@ class PurchaseEnds(saga.Hooks):
 
     def on_stuck(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
         operations.mark_stuck(order_id=run.subject_id, code=code, detail=f"{failed_step}: {detail}")
+
+    def on_handled(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
+        operations.close_by_hand(order_id=run.subject_id, code=code, detail=detail, now=run.now)
+
+    def left(self, run: saga.Run) -> tuple[str, ...]:
+        return left_of_order(run)
 
 
 PURCHASE_BY_CARD = saga.register(
