@@ -1,9 +1,9 @@
 """What a person does to the run of an order or of a return, and what the order and the steps after it make of that."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import transaction
@@ -13,13 +13,13 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError
 from apps.orders.models import Order, OrderReturn, Reservation
-from apps.saga import pauses, triage
+from apps.saga import engine, pauses, triage
 from apps.saga import public as saga
 from apps.saga.models import Audit, Run
 from config import demo
 from tests import shop
 from tests.flows.test_every_step import DO, ERRORS, UNDO, changed, method_of, raising
-from tests.saga_driver import finish, work
+from tests.saga_driver import finish, pump_messages, work
 
 WHY = "the customer was called"
 CHIEF = "user:chief"
@@ -190,3 +190,27 @@ class TestSkipped:
             saga.preview(which, what, now=timezone.now())
         with pytest.raises(saga.OutputNeeded):
             saga.request_action(which, what, reason=WHY, by=CHIEF, now=timezone.now())
+
+    @pytest.mark.parametrize(
+        ("body", "step", "field", "code"),
+        [(shop.body, "authorise_payment", "payment_id", "R214"), (shop.by_balance, "hold_amount", "hold_key", "R113")],
+    )
+    def test_what_belongs_to_another_order_is_not_taken(
+        self, opened: demo.Demo, body: Callable[[], dict[str, Any]], step: str, field: str, code: str
+    ) -> None:
+        """Else one payment, or one customer's hold, would pay for two orders."""
+        use_case = "orders.purchase.balance" if body().get("payment") else "orders.purchase.card"
+        first = shop.run_of(shop.post_order(Client(), body()).json()["id"])
+        second = shop.run_of(shop.post_order(Client(), body()).json()["id"])
+        with each_step_commits(), broken(use_case, step, kind="technical"):
+            assert work(second.pk).at_step == step
+        with each_step_commits():
+            while field not in (output := first.steps.get(name=step).output):
+                engine.advance(first.pk)
+                pump_messages()
+        for given in (output[field], str(uuid4())):
+            with pytest.raises(DomainError) as refused:
+                do(second.pk, triage.Action.SKIP, output={field: given})
+            assert refused.value.code == code
+        assert (finish(first.pk).status, finish(second.pk).status) == ("COMPLETED", "COMPLETED")
+        shop.assert_books_agree()

@@ -72,6 +72,11 @@ class AuthorisePayment(saga.AskStep):
             raise payments.PaymentRefused(answer["error_message"] or None)
         return {"payment_id": answer["payment_id"]}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        own = {each.id for each in payments.payments_of(order_ref=str(run.subject_id))}
+        if UUID(output["payment_id"]) not in own:
+            raise payments.UnknownPayment("That is no payment of this order.", field="output")
+
     def ask_undo(self, run: saga.Run) -> bool:
         order = order_of(run)
         view = payments.void(
@@ -148,6 +153,16 @@ class HoldAmount(saga.LocalStep):
             now=run.now,
         )
         return {"hold_key": run.step_key}
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        """Only under its own key: an undo looks for that one, and any other may be another order's."""
+        hold = ledger.hold_by_key(run.step_key)
+        if (
+            output["hold_key"] != run.step_key
+            or hold is None
+            or (hold.status, hold.amount) != ("OPEN", order_of(run).amount)
+        ):
+            raise ledger.UnknownHold(f"This order's hold, of its amount, has the key {run.step_key}.", field="output")
 
     def compensate(self, run: saga.Run) -> None:
         ledger.void_hold(key=run.step_key, now=run.now)
