@@ -116,6 +116,7 @@ def test_every_order_says_what_became_of_it(deployed: Deployment, tell: Tell) ->
         tell("at rest", dict(by_status()))
         assert_true(person)
         for run in Run.objects.filter(status=RunStatus.STUCK).order_by("pk"):
+            person.tell(f"help {run.pk} {person.name(run)} at {run.at_step}: {run.error_code} {run.error_detail}")
             person.process("a retry", lambda run=run: triage.retry(run.pk, now=timezone.now()))
         come_to_rest(deployed, person)
         tell("after help", dict(by_status()))

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.core.management import call_command
 from django.db import transaction
 from django.test import Client
 from django.urls import reverse
@@ -107,6 +108,11 @@ class TestClosed:
         do(run.pk, triage.Action.HANDLE)
         row = Audit.objects.get(run_id=run.pk, action="handle")
         assert tuple(row.detail["left"]) == outcome.left
+
+    def test_the_command_tells_it_too(self, opened: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        run = stuck_order(shop.body(), "post_sale")
+        call_command("saga_triage", "handle", "--run", str(run.pk), "--dry-run")
+        assert "    Out of stock for this order, and not sold: 1 × day-one." in capsys.readouterr().out.splitlines()
 
     def test_a_payment_in_doubt_is_told_as_that(self, opened: demo.Demo) -> None:
         """The void was refused: the card's limit may be held for days."""
