@@ -236,7 +236,7 @@ def _judge_handle(session: Session, given: Mapping[str, Any]) -> str:
     del given
     if session.run.status != RunStatus.STUCK:
         raise NotStuck(f"The run is {_says(session.run.status)}: only a stuck one is closed by a person.")
-    if session.run.parent_id is not None:
+    if session.run.parent_id is not None and Run.objects.filter(pk=session.run.parent_id, finished_at=None).exists():
         raise WrongState("The run is a branch of another one, which waits for it: retry it, or skip its step.")
     return f"closes the run as it is: {closing.standing(session.steps) or 'nothing of it is half done'}"
 
