@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.apps import apps as django_apps
 from django.core.management import call_command
 from django.db import transaction
 from django.test import Client
@@ -92,6 +94,15 @@ class TestClosed:
         asked = OrderReturn.objects.get()
         assert (asked.status, asked.error_code, asked.finished_at is None) == ("HANDLED", "R581", False)
         assert Client().get(f"/orders/{order_id}/returns").json()["returns"][0]["status"] == "HANDLED"
+
+    def test_what_was_closed_before_there_was_a_state_for_it_ends_too(self, opened: demo.Demo) -> None:
+        closed, stuck = (stuck_order(shop.body(), "post_sale") for _ in range(2))
+        Run.objects.filter(pk=closed.pk).update(status="HANDLED", finished_at=timezone.now())
+        migration = import_module("apps.orders.migrations.0005_end_what_was_closed")
+        for _ in range(2):
+            migration.end_what_was_closed(django_apps, None)
+        assert (order_of(closed).status, order_of(stuck).status) == ("HANDLED", "STUCK")
+        assert order_of(closed).finished_at is not None
 
     def test_what_stays_is_told_before_and_kept_in_the_audit(self, opened: demo.Demo) -> None:
         run = stuck_order(shop.body(), "post_sale")

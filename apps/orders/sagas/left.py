@@ -53,7 +53,11 @@ def _money(run: saga.Run) -> Iterator[str]:
 
 
 def _posted(tracekey: UUID) -> Iterator[str]:
-    posted = ledger.entry(tracekey)
+    try:
+        posted = ledger.entry(tracekey)
+    except ledger.MonthArchived:
+        yield f"Posted in the ledger as a sale, in a month that is archived (entry {tracekey})."
+        return
     if posted is not None and posted.reversed_by is None:
         yield f"Posted in the ledger as a sale: {posted.lines[0].amount} (entry {tracekey})."
 
