@@ -237,13 +237,14 @@ _CONFIRM = """
 WITH sold AS (
     UPDATE orders_reservation SET status = 'SOLD', changed_at = %(now)s WHERE order_id = %(id)s AND status = 'RESERVED'
 )
-UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
+UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s, error_code = '', error_detail = ''
+WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
 """
 
 
 @transaction_required
 def confirm(*, order_id: UUID, now: datetime) -> None:
-    """The order is complete, and its tickets are sold. Safe to repeat."""
+    """The order is complete, and its tickets are sold. What it was stuck with is no longer its error. Safe to repeat."""
     prepared.execute(_CONFIRM, {"id": order_id, "now": now})
 
 
@@ -274,7 +275,7 @@ def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
 
 _MARK = """
 UPDATE orders_order SET status = %(status)s, paid_at = coalesce(%(paid_at)s, paid_at),
-    finished_at = coalesce(%(finished_at)s, finished_at)
+    finished_at = coalesce(%(finished_at)s, finished_at), error_code = '', error_detail = ''
 WHERE id = %(id)s AND status = ANY(%(frm)s)
 """
 
