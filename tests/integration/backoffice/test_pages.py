@@ -178,6 +178,8 @@ class TestHome:
         assert "Step post_sale holds 1 run; it waits 21 min for somebody of orders to decide." in html
         assert reverse("admin:backoffice_use_case", args=["orders.purchase.card"]) in html
         assert "1 in trouble" in html
+        assert "<b>2 runs</b>" in html
+        assert "2 on the way" not in html, "one is stuck; the headline counts one on the way"
         listed = chief.get(reverse("admin:backoffice_use_cases")).content.decode().replace("\u00a0", " ")
         assert "Step post_sale holds 1 run; it waits 21 min" in listed
 
