@@ -65,12 +65,15 @@ class TestLook:
         assert "1.00" in page
         assert 'value="approve"' in page
         assert 'value="refuse"' in page
+        run = reverse("admin:backoffice_run", args=[Run.objects.get().pk])
+        assert run not in page + html(boss, LIST), "a door that is closed to him"
 
     def test_whoever_may_look_sees_all_and_decides_nothing(self, looker: Client, made: Definition) -> None:
         begin(made, now=timezone.now())
-        assert "group:bosses" in html(looker, LIST)
+        assert "the group bosses" in html(looker, LIST)
         page = html(looker, page_of())
-        assert "group:bosses decides this" in page
+        assert "The group bosses decides." in page
+        assert "the group bosses decides this" in page
         assert 'value="approve"' not in page
         assert looker.post(page_of(), {"decision": "approve", "reason": REASON}).status_code == 403
 
@@ -119,7 +122,8 @@ class TestDecide:
         if run == RunStatus.COMPENSATING:
             assert Run.objects.get().status == run
         page = html(boss, page_of())
-        assert REASON in page
+        assert f"boss: {REASON}" in page
+        assert "user:boss" not in page
         assert 'value="approve"' not in page
 
     @pytest.mark.parametrize(
