@@ -13,7 +13,9 @@ HOME = f'href="{reverse("admin:index")}"'
 
 
 class TestDenied:
-    @pytest.mark.parametrize("name", ["admin:backoffice_triage", "admin:saga_run_changelist", "admin:ledger_account_changelist"])
+    @pytest.mark.parametrize(
+        "name", ["admin:backoffice_triage", "admin:saga_run_changelist", "admin:ledger_account_changelist"]
+    )
     def test_says_what_is_missing_and_leads_on(self, newcomer: Client, name: str) -> None:
         answered = newcomer.get(reverse(name))
         page = answered.content.decode()

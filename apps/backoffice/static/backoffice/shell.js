@@ -2,3 +2,28 @@
 "use strict";
 
 if (window.htmx) Object.assign(window.htmx.config, { allowEval: false, includeIndicatorStyles: false });
+
+// What the shell lets a mouse press, the keyboard presses, too, and it has a name to be read out. Its icons are words.
+const ICONS = ".material-symbols-outlined";
+const PRESSED = "[x-on\\:click]:not(a[href], button, input, select, textarea, #changelist-filter-close)";
+const NAMES = { dock_to_right: "Menu", close: "Close", key: "Change the password" };
+
+const press = (event) => {
+  if (event.target !== event.currentTarget || (event.key !== "Enter" && event.key !== " ")) return;
+  event.preventDefault();
+  event.currentTarget.click();
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(PRESSED).forEach((each) => {
+    each.tabIndex = 0;
+    each.setAttribute("role", "button");
+    each.addEventListener("keydown", press);
+    const known = each.title || NAMES[each.textContent.trim()];
+    if (known) each.setAttribute("aria-label", known);
+  });
+  document.querySelectorAll(`a ${ICONS}, [role=button] ${ICONS}, button ${ICONS}`).forEach((icon) => {
+    const control = icon.closest("a, button, [role=button]");
+    if (control !== icon && control.textContent.trim() !== icon.textContent.trim()) icon.setAttribute("aria-hidden", "true");
+  });
+});
