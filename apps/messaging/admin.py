@@ -33,6 +33,7 @@ def _message_link(message_id: UUID | None) -> SafeString | str:
 class ReadOnlyAdmin(ModelAdmin):
     """A list and a page for each row, without any way to write: messages are facts."""
 
+    change_list_template = "backoffice/list.html"
     list_per_page = 50
     paginator = InfinitePaginator
     show_full_result_count = False
@@ -81,6 +82,8 @@ class TopicFilter(admin.SimpleListFilter):
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
+    says = "Everything that was published, newest first. Dead letters are what nobody could handle: a filter finds them."
+    empty = "Nothing was published yet."
     list_display = ("made", "state", "topic", "key", "schema")
     list_filter = (KindFilter, TopicFilter)
     ordering = ("-message_id",)  # an id begins with its time
@@ -191,6 +194,8 @@ class ParkedFilter(admin.SimpleListFilter):
 
 @admin.register(Pending)
 class PendingAdmin(ReadOnlyAdmin):
+    says = "Messages that the broker has not acknowledged yet. A parked one holds up its key until somebody lets it go on."
+    empty = "Nothing waits: the broker has everything. Good."
     list_display = ("seq", "state", "topic", "key", "attempts", "due", "error")
     list_filter = (ParkedFilter,)
     ordering = ("seq",)
@@ -209,6 +214,8 @@ class PendingAdmin(ReadOnlyAdmin):
 
 @admin.register(Redelivery)
 class RedeliveryAdmin(ReadOnlyAdmin):
+    says = "Messages whose handler failed and which are handled again, and those of their key that wait behind them."
+    empty = "Nothing waits to be handled again. Good."
     list_display = ("id", "group", "topic", "key", "attempts", "due", "error")
     ordering = ("id",)
     search_fields = ("=topic", "=group")
@@ -228,6 +235,8 @@ class RedeliveryAdmin(ReadOnlyAdmin):
 class DeadLetterReplayAdmin(ReadOnlyAdmin):
     """Who sent which dead letter again, and why."""
 
+    says = "Dead letters that somebody sent again, and why."
+    empty = "No dead letter was sent again yet."
     list_display = ("at", "replayed_by", "group", "topic", "reason", "letter")
     ordering = ("-message_id",)  # an id begins with its time
     search_fields = ("message_id",)  # shows the field; get_search_results decides

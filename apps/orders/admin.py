@@ -60,6 +60,9 @@ class ItemInline(ReadOnlyInline):
 
 @admin.register(Order)
 class OrderAdmin(ReadOnly, ModelAdmin):
+    change_list_template = "backoffice/list.html"
+    says = "Every order, newest first. What happened to it stands on the timeline of its run."
+    empty = "Nobody has ordered yet. POST /orders places the first one."
     list_display = ("state", "id", "shown_amount", "customer", "payment_method", "placed", "error_code")
     list_display_links = ("id",)
     list_filter = (PlacedFilter, "status", "payment_method", ("created_at", RangeDateTimeFilter))
@@ -165,6 +168,9 @@ class ReturnAdmin(KeyedAdmin):
 
 @admin.register(Ticket)
 class TicketAdmin(ReadOnly, ModelAdmin):
+    change_list_template = "backoffice/list.html"
+    says = "What is sold, and how many are left."
+    empty = "There are no tickets yet."
     list_display = ("name", "shown_price", "available", "held", "id")
     list_per_page = 50
     ordering = ("name", "id")

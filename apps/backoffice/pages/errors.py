@@ -32,7 +32,7 @@ DENIED = Trouble(
 UNKNOWN = Trouble(
     404,
     "There is no such page.",
-    "The address has a mistake, or what it led to is not kept any more. An order or a run is found by its whole id under Runs.",
+    "The address has a mistake, or what it led to is not kept any more. Under Runs an order is found by its whole id.",
 )
 STALE_FORM = Trouble(
     403,

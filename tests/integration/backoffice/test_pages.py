@@ -2,6 +2,8 @@
 
 import re
 from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
@@ -133,6 +135,14 @@ class TestRun:
         assert main.count("<script") == 1, "that of the shell behind it"
         for inline in ("onclick", " style=", "<style"):
             assert inline not in main
+
+
+class TestEmptyLists:
+    @pytest.mark.parametrize("model", [m for m in admin.site._registry if m._meta.app_label != "auth"], ids=str)
+    def test_say_what_would_be_there(self, chief: Client, model: Any) -> None:
+        list_of = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        assert "This page yielded into no results" not in chief.get(list_of).content.decode()
+        assert "This page yielded into no results" not in chief.get(f"{list_of}?q={uuid4()}").content.decode()
 
 
 class TestHome:
