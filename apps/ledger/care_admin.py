@@ -12,6 +12,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
@@ -130,6 +131,16 @@ def _proven(row: Difference) -> str:
     return _money(row.proven, row.currency)
 
 
+def _next_step(row: Difference) -> str:
+    if row.state != Difference.State.OPEN:
+        return "Nothing."
+    place = f"?q={row.branch}/{row.account}" if row.account is not None else "?state=OPEN"
+    door = link(address("ledger_difference_changelist", query=place), "mark it in the list")
+    return format_html(
+        "Find the cause, then reverse or post what is missing. Or {} and acknowledge it, with a reason.", door
+    )
+
+
 def _seen(row: Difference) -> str:
     """What somebody sees of it who is asked for a reason."""
     return f"{row.pk} {row.stored} {row.proven}"
@@ -148,7 +159,7 @@ class DifferenceAdmin(OfAccountAdmin):
     ordering = ("-id",)
     fields = (
         *("shown_state", "rule", "of_place", "day", "entry", "shown_stored", "shown_proven", "first", "last", "check_link"),
-        *("acknowledged", "acknowledged_by", "reason", "gone"),
+        *("next_step", "acknowledged", "acknowledged_by", "reason", "gone"),
     )
     actions = ("acknowledge",)
     list_disable_select_all = True  # what is acknowledged is what somebody saw
@@ -164,6 +175,7 @@ class DifferenceAdmin(OfAccountAdmin):
     check_link = column(
         "Seen by", lambda row: link(address("ledger_check_change", row.check_run_id), short(row.check_run_id))
     )
+    next_step = column("What to do", _next_step)
     acknowledged = column("Acknowledged", lambda row: moment(row.acknowledged_at))
     gone = column("Gone", lambda row: moment(row.gone_at))
 

@@ -203,6 +203,9 @@ class TestApprove:
         assert not Run.objects.filter(status=RunStatus.RUNNING).exists()
         other = Client()
         other.force_login(User.objects.create_superuser("finance", password="a long one"))
+        told, home = "1 action waits for a second person", reverse("admin:index")
+        assert told in other.get(home).content.decode()
+        assert told not in chief.get(home).content.decode()
         assert "Done." in other.post(url, follow=True).content.decode()
         assert Run.objects.filter(status=RunStatus.RUNNING).count() == 3
 
