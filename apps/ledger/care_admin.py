@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
+from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, component, link, moment, short
 from apps.common.reasons import reason_field
 from apps.ledger import checks, suspensions
 from apps.ledger.admin import OfAccountAdmin, _day, _entry, _list, _money
@@ -90,7 +90,7 @@ def _scope(row: Check | Suspension) -> str:
 
 
 def _took(row: Check) -> str:
-    return f"{(row.ended_at - row.began_at).total_seconds():.1f} s" if row.ended_at else "—"
+    return component("duration", length=row.ended_at - row.began_at) if row.ended_at else "—"
 
 
 @admin.register(Check)
@@ -136,9 +136,8 @@ def _next_step(row: Difference) -> str:
         return "Nothing."
     place = f"?q={row.branch}/{row.account}" if row.account is not None else "?state=OPEN"
     door = link(address("ledger_difference_changelist", query=place), "mark it in the list")
-    return format_html(
-        "Find the cause, then reverse or post what is missing. Or {} and acknowledge it, with a reason.", door
-    )
+    told = "Find the cause, then reverse or post what is missing. Or {}, and acknowledge it with a reason."
+    return format_html(told, door)
 
 
 def _seen(row: Difference) -> str:

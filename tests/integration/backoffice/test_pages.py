@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference
+from apps.orders.models import Order, OrderReturn
 from apps.saga.models import Run
 from tests import factories
 
@@ -235,3 +236,24 @@ class TestLists:
         html = chief.get(reverse("admin:orders_order_change", args=[runs[0].subject_id])).content.decode()
         assert run_url(runs[0]) in html
         assert "Noite do Samba" in html
+
+
+class TestOrder:
+    def test_leads_to_its_returns_and_to_no_payment_that_is_not_there(self, chief: Client) -> None:
+        order = factories.make_order(now=timezone.now(), status="COMPLETED", amount="10.50")
+        page = reverse("admin:orders_order_change", args=[order.pk])
+        door = f"{reverse('admin:orders_orderreturn_changelist')}?q={order.pk}"
+        html = chief.get(page).content.decode()
+        assert "Its payments" in html
+        assert door not in html
+        OrderReturn.objects.create(
+            order_id=order.pk,
+            amount=order.amount,
+            document="RETURN_DOCUMENT_NEEDED",
+            run_id=uuid4(),
+            created_at=timezone.now(),
+        )
+        assert door in chief.get(page).content.decode()
+        assert "Return document needed" in chief.get(door).content.decode()
+        Order.objects.update(payment_method="balance")
+        assert "Its payments" not in chief.get(page).content.decode()
