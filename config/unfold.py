@@ -43,7 +43,7 @@ _TRIAGE = {
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Lastro",
     "SITE_HEADER": "Lastro",
-    "SITE_SUBHEADER": "Back office · São Paulo time",  # as apps.common.clock.BUSINESS_ZONE; UTC stands on hover
+    "SITE_SUBHEADER": "São Paulo time",  # as apps.common.clock.BUSINESS_ZONE; UTC stands on hover
     "SITE_SYMBOL": "confirmation_number",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("backoffice/favicon.svg")},

@@ -73,7 +73,7 @@ class TestShell:
         page = open_page(size="phone")
         page.goto("/admin/saga/run/")
         page.get_by_role("button", name="Menu").click()
-        expect(page.get_by_text("Back office · São Paulo time")).to_be_visible()
+        expect(page.get_by_text("São Paulo time")).to_be_visible()
         shoot(page, "shell_zone_phone")
 
     def test_is_opened_by_keyboard(self, open_page: OpenPage) -> None:

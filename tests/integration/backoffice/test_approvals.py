@@ -1,5 +1,6 @@
 """The pages of approvals: a question, its facts, two buttons and a reason; for those whose it is to decide."""
 
+import re
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -92,6 +93,20 @@ class TestLook:
         assert "Shall toy go on?" in html(chief, reverse("admin:saga_approval_changelist") + "?q=toy")
         assert "No run holds a key." in html(chief, reverse("admin:saga_lock_changelist"))
         html(chief, reverse("admin:saga_approval_change", args=[Approval.objects.get().pk]))
+
+
+class TestRun:
+    def test_leads_whoever_decides_to_the_question_and_tells_the_others_who_does(
+        self, chief: Client, made: Definition
+    ) -> None:
+        run = reverse("admin:backoffice_run", args=[begin(made, now=timezone.now())])
+        assert "Decide: the group bosses" in html(chief, run)
+        chief_user = User.objects.get(username="chief")
+        chief_user.groups.add(Group.objects.create(name="bosses"))
+        door = f'href="{page_of()}">'
+        assert re.search(re.escape(door) + r"<svg.*?</svg>Decide…", html(chief, run), re.DOTALL)
+        chief.post(page_of(), {"decision": "approve", "reason": REASON})
+        assert "Decide" not in html(chief, run)
 
 
 class TestHome:
