@@ -154,6 +154,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Control",
                 "items": [
                     _model("Users", "group", "auth", "user"),
+                    _model("Groups", "groups", "auth", "group"),
                     _model("Interventions", "front_hand", "saga", "audit"),
                     _model("Incidents", "report", "saga", "incident"),
                     _model("Actions on runs", "checklist", "saga", "bulkaction"),

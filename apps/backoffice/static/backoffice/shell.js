@@ -22,8 +22,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const known = each.title || NAMES[each.textContent.trim()];
     if (known) each.setAttribute("aria-label", known);
   });
+  document.querySelectorAll("#searchbar:not([aria-label])").forEach((field) => {
+    field.setAttribute("aria-label", field.placeholder || "Search");
+  });
   document.querySelectorAll(`a ${ICONS}, [role=button] ${ICONS}, button ${ICONS}`).forEach((icon) => {
     const control = icon.closest("a, button, [role=button]");
     if (control !== icon && control.textContent.trim() !== icon.textContent.trim()) icon.setAttribute("aria-hidden", "true");
+    else if (control.title) control.setAttribute("aria-label", control.title);
   });
 });
