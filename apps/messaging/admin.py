@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
@@ -167,7 +168,10 @@ class MessageAdmin(ReadOnlyAdmin):
     @admin.display(description="Replays")
     def replays(self, row: Message) -> SafeString | str:
         found = [(replay, _message_link(replay.message_id)) for replay in replays_of(row.message_id)[:REPLAYS_SHOWN]]
-        return _component("letter_replays", replays=found) if found else "Not replayed."
+        if found:
+            return _component("letter_replays", replays=found)
+        door = address("messaging_message_changelist", query=f"?kind=dead&q={row.message_id}")
+        return format_html("Not replayed. {} to send it again.", link(door, "Mark it in the list"))
 
     @admin.display(description="Replay of")
     def replay_of(self, row: Message) -> SafeString | str:
