@@ -68,6 +68,8 @@ class TestShell:
         page.goto("/admin/auth/user/")
         page.locator("#changelist a", has_text="Filters").click()
         expect(page.locator("#changelist-filter")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#changelist-filter")).to_be_hidden()
 
     def test_says_whose_time_it_shows(self, open_page: OpenPage) -> None:
         page = open_page(size="phone")

@@ -14,6 +14,12 @@ const press = (event) => {
   event.currentTarget.click();
 };
 
+// The panel of filters is left as a dialog is.
+document.addEventListener("keydown", (event) => {
+  const panel = document.getElementById("changelist-filter-close");
+  if (event.key === "Escape" && panel?.checkVisibility()) panel.click();
+});
+
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(PRESSED).forEach((each) => {
     each.tabIndex = 0;
