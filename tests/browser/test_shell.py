@@ -95,7 +95,9 @@ class TestShell:
         page.get_by_role("button", name="Close", exact=True).focus()
         page.keyboard.press("Enter")
         expect(sidebar).to_be_hidden()
-        expect(page.get_by_role("searchbox", name="A whole run id").or_(page.get_by_label("A whole run id"))).to_be_visible()
+        expect(
+            page.get_by_role("searchbox", name="A whole run id").or_(page.get_by_label("A whole run id"))
+        ).to_be_visible()
         page.get_by_role("button", name="Filters").focus()
         page.keyboard.press("Enter")
         expect(page.locator("#changelist-filter")).to_be_visible()
