@@ -6,7 +6,7 @@ if (window.htmx) Object.assign(window.htmx.config, { allowEval: false, includeIn
 // What the shell lets a mouse press, the keyboard presses, too, and it has a name to be read out. Its icons are words.
 const ICONS = ".material-symbols-outlined";
 const PRESSED = "[x-on\\:click]:not(a[href], button, input, select, textarea, #changelist-filter-close)";
-const NAMES = { dock_to_right: "Menu", close: "Close", key: "Change the password" };
+const NAMES = { dock_to_right: "Menu", close: "Close" };
 
 const press = (event) => {
   if (event.target !== event.currentTarget || (event.key !== "Enter" && event.key !== " ")) return;
@@ -36,4 +36,20 @@ document.addEventListener("DOMContentLoaded", () => {
     if (control !== icon && control.textContent.trim() !== icon.textContent.trim()) icon.setAttribute("aria-hidden", "true");
     else if (control.title) control.setAttribute("aria-label", control.title);
   });
+});
+
+// The shell has no main landmark and no way around its menu: for people who listen to a page or have no mouse.
+addEventListener("DOMContentLoaded", () => {
+  (document.getElementById("main") || document.getElementById("page"))?.setAttribute("role", "main");
+  const content = document.getElementById("content");
+  if (!content) return; // whoever is not logged in has no menu
+  content.tabIndex = -1;
+  const around = document.createElement("nav");
+  const way = document.createElement("a");
+  around.setAttribute("aria-label", "Skip");
+  way.className = "bo-skip";
+  way.href = "#content";
+  way.textContent = "Skip to the content";
+  around.append(way);
+  document.body.prepend(around);
 });
