@@ -160,8 +160,12 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # A difference is known after ten minutes; where nobody posts, the next morning (03:13 in São Paulo).
     "check-ledger-changes": _every(600.0, "ledger.check_changes"),
     "check-ledger": _nightly(6, 13, "ledger.check_all"),
+    # Works two thirds of the time until the whole ledger is proven, however large it is.
+    "go-on-with-ledger-check": _every(30.0, "ledger.check_on"),
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),
     "forget-idempotency-keys": _hourly(47, "idempotency.purge"),
+    "forget-failed-logins": _hourly(57, "identity.forget_failed_logins"),
+    "forget-ledger-batches": _hourly(57, "ledger.forget_batches"),
     "forget-ledger-refusals": _hourly(53, "ledger.forget_refusals"),
 }

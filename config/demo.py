@@ -89,6 +89,7 @@ def create_shop(*, now: datetime, key: RSAPrivateKey | None = None) -> None:
     _open_ledger(now=now)
     customers.create_customer(
         customer_id=CUSTOMER_ID,
+        account_id="",  # nobody's: the seed's curl has no credentials
         name="Maria da Silva",
         cpf="529.982.247-25",
         email="maria@example.com",

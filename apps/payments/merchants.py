@@ -57,7 +57,8 @@ def save_card(*, owner_id: str, card: vault.CardInput, now: datetime) -> vault.C
 def pay(command: NewPayment, *, now: datetime) -> Answer:
     """Accept a payment: 202 while the processor decides, 201 when our own rules rejected it (it is stored then, too).
 
-    With an Idempotency-Key safe to repeat. Raises InvalidAmount, UnknownCard, and what idempotency.begin raises.
+    With an Idempotency-Key safe to repeat. Raises InvalidAmount, UnknownCard, TooManyRefusals, and what idempotency.begin
+    raises.
     """
     return once(
         lambda: _answer(_pay(command, now=now)),

@@ -76,6 +76,9 @@ class Payment(models.Model):
     )
     currency = models.CharField(max_length=3, default="BRL")
     card = models.ForeignKey(CardToken, on_delete=models.PROTECT, null=True, blank=True, related_name="payments")
+    card_fingerprint = models.BinaryField(
+        max_length=32, null=True, help_text="The card's, as it was then: refusals of one card are counted by it."
+    )
     card_bin = models.CharField("BIN", max_length=6, blank=True)
     card_last4 = models.CharField("last four", max_length=4, blank=True)
     card_brand = models.CharField("brand", max_length=20, blank=True)
@@ -114,6 +117,13 @@ class Payment(models.Model):
             models.Index(fields=["account_id", "-created_at", "-id"], name="payments_payment_list"),
             models.Index(fields=["state", "account_id", "-created_at", "-id"], name="payments_payment_list_state"),
             models.Index(fields=["order_ref", "account_id", "-created_at", "-id"], name="payments_payment_list_ref"),
+            # For apps/payments/card_testing.py. No column of them changes, so an answer changes no index.
+            models.Index(
+                fields=["card_fingerprint", "created_at"],
+                name="payments_payment_card",
+                condition=Q(card_fingerprint__isnull=False),
+            ),
+            models.Index(fields=["account_id", "-id"], name="payments_payment_tried", condition=Q(card__isnull=False)),
         ]
 
     def __str__(self) -> str:

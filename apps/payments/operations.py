@@ -13,7 +13,7 @@ from django.db.models import Sum
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.common.transactions import transaction, transaction_required
-from apps.payments import rules, vault
+from apps.payments import card_testing, rules, vault
 from apps.payments.models import CardToken, Payment, PaymentOperation
 from apps.payments.queries import PaymentView, UnknownPayment, view_of
 from apps.payments.requests import ask, ask_again, publish_change
@@ -84,7 +84,7 @@ def authorise(
 
     Repeated, it asks again and gets the same answer. The processor decides on range, expiry and funds; its refusal is
     stored. Raises InvalidAmount, UnknownCard (also for a card of another owner, when ``card_owner_id`` is given),
-    PaymentVoided (the undo came first) or StepKeyReused.
+    TooManyRefusals (nobody is asked, the first time), PaymentVoided (the undo came first) or StepKeyReused.
     """
     cents = rules.exact_amount(amount)
     card = vault.find(card_token, owner_id=card_owner_id)
@@ -101,6 +101,7 @@ def authorise(
     }
     payment, created = Payment.objects.get_or_create(step_key=step_key, defaults=values)
     if created:
+        card_testing.check(card, account_id=account_id, now=now)
         publish_change(payment)
         ask(payment, Kind.AUTHORISE, step_key=step_key, amount=cents, reply_to=reply_to, now=now)
     else:
@@ -283,7 +284,13 @@ def ask_overdue(*, now: datetime) -> int:
 
 def card_values(card: CardToken) -> dict[str, Any]:
     """What a payment keeps of its card."""
-    return {"card": card, "card_bin": card.bin6, "card_last4": card.last4, "card_brand": card.brand}
+    return {
+        "card": card,
+        "card_fingerprint": bytes(card.fingerprint),
+        "card_bin": card.bin6,
+        "card_last4": card.last4,
+        "card_brand": card.brand,
+    }
 
 
 def locked(payment_id: UUID) -> Payment:

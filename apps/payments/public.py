@@ -1,5 +1,6 @@
 """The door of payments."""
 
+from apps.payments.card_testing import LimitedAccount, TooManyRefusals, limited_accounts
 from apps.payments.operations import (
     PaymentCaptured,
     PaymentNotAuthorised,
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidAmount",
     "InvalidCardNumber",
     "InvalidCvv",
+    "LimitedAccount",
     "OperationView",
     "PaymentCaptured",
     "PaymentNotAuthorised",
@@ -43,12 +45,14 @@ __all__ = [
     "PaymentVoided",
     "RefundTooLarge",
     "StepKeyReused",
+    "TooManyRefusals",
     "UnknownCard",
     "UnknownPayment",
     "UnsupportedBrand",
     "authorise",
     "capture",
     "card",
+    "limited_accounts",
     "payment",
     "payments_of",
     "refund",

@@ -138,6 +138,7 @@ class OrdersView(APIView):
 
 
 def _command(request: Request) -> PlaceOrder:
+    mine = account_id(request, "orders:write")  # first: what is wrong with a body is told to whoever may send one
     if not isinstance(request.data, dict):
         raise InvalidRequest("The body is not an object.")
     serializer = OrderRequestSerializer(data=request.data)
@@ -145,7 +146,7 @@ def _command(request: Request) -> PlaceOrder:
     values: dict[str, Any] = serializer.validated_data
     payment = values.get("payment", {})
     return PlaceOrder(
-        account_id=account_id(request, "orders:write"),
+        account_id=mine,
         customer_id=values["customerId"],
         amount=values["amount"],
         method=payment.get("method"),

@@ -98,6 +98,7 @@ class PaymentsView(APIView):
             **PROBLEMS,
             404: _problem("The card token is unknown (R207)."),
             409: _problem("The first request with this Idempotency-Key still runs (R012)."),
+            429: _problem("Too many card payments were refused (R217), or logins failed (R008): see Retry-After."),
         },
     )
     def post(self, request: Request) -> Response:

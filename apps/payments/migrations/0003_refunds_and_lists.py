@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """Why a merchant refunds a payment; and the lists of a merchant, each with an index that begins as one before did."""
 
-    dependencies = [("payments", "0001_initial")]
+    dependencies = [("payments", "0002_card_testing")]
 
     operations = [
         migrations.AddField(

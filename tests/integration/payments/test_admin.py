@@ -36,7 +36,13 @@ def shop() -> str:
     pump_messages()
     with transaction.atomic():
         customers.create_customer(
-            name="Ana", cpf="52998224725", email="a@example.com", default_method="card", card_token=token, now=world.NOW
+            account_id=account,
+            name="Ana",
+            cpf="52998224725",
+            email="a@example.com",
+            default_method="card",
+            card_token=token,
+            now=world.NOW,
         )
     return token
 
