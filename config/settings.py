@@ -211,6 +211,10 @@ METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 LEDGER_BRANCH = env.text("LEDGER_BRANCH", "0001")
 # Days before today that a posting's dateref may lie. It bounds the day rows that one posting can shift.
 LEDGER_BACKDATE_DAYS_MAX = env.whole("LEDGER_BACKDATE_DAYS_MAX", 7)
+# Days after which the key of a batch is forgotten; 0: never. Tracekeys are kept for ever, so nothing is posted twice after
+# it, but what was refused may then be posted. As long as a refusal of the queue is kept; a client that repeats after a week
+# (Idempotency-Key) has given up long before.
+LEDGER_BATCH_KEYS_DAYS = env.whole("LEDGER_BATCH_KEYS_DAYS", 30)
 # Is an account opened, without money and with the floor zero, by the first posting that names it in a known branch?
 LEDGER_OPEN_ON_FIRST_USE = env.flag("LEDGER_OPEN_ON_FIRST_USE", False)
 # Whole months behind the present one whose lines stay in the table: older ones are exported to Parquet files in this
@@ -223,6 +227,9 @@ LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "on
 LEDGER_FOUR_EYES = env.amount("LEDGER_FOUR_EYES", "0.00") if env.text("LEDGER_FOUR_EYES") else None
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
+# What we owe the merchants for their own payments, credited by captures and debited by refunds. Empty: they are not
+# posted. Open the account and the events 103 and 104 before (docs/merchants.md); the embedded mode does.
+LEDGER_MERCHANTS_ACCOUNT = env.text("LEDGER_MERCHANTS_ACCOUNT", "merchants" if EMBEDDED else "")
 
 # --- Fiscal authority -----------------------------------------------------------------------------------------------
 # "sandbox": the local sandbox authority, on a loopback port of its own. It has no fiscal value, so only the embedded mode

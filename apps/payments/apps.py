@@ -6,6 +6,7 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from apps.payments import metrics
+        from apps.payments import metrics, metrics_answers
 
         metrics.register()
+        metrics_answers.register()

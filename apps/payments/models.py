@@ -113,8 +113,10 @@ class Payment(models.Model):
             models.CheckConstraint(condition=~Q(state="REJECTED") | ~Q(error_code=""), name="payments_payment_reason"),
         ]
         indexes = [
-            models.Index(fields=["account_id", "-id"], name="payments_payment_account"),
-            models.Index(fields=["order_ref"], name="payments_payment_ref"),
+            # The lists of a merchant: all, those in a state, those under a reference. The last one finds an order's, too.
+            models.Index(fields=["account_id", "-created_at", "-id"], name="payments_payment_list"),
+            models.Index(fields=["state", "account_id", "-created_at", "-id"], name="payments_payment_list_state"),
+            models.Index(fields=["order_ref", "account_id", "-created_at", "-id"], name="payments_payment_list_ref"),
             # For apps/payments/card_testing.py. No column of them changes, so an answer changes no index.
             models.Index(
                 fields=["card_fingerprint", "created_at"],
@@ -153,6 +155,8 @@ class PaymentOperation(models.Model):
     processor_reference = models.CharField(max_length=64, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.CharField(max_length=300, blank=True)
+    # With the database's own default: a process of the release before, which does not know it, goes on writing.
+    reason = models.CharField(max_length=200, blank=True, db_default="", help_text="Why a merchant gives it back.")
     times_asked = models.SmallIntegerField(default=1, help_text="More than once: an answer was late or lost.")
     late_answers = models.IntegerField(default=0, help_text="Answers that came after the first, or too late to matter.")
     requested_at = models.DateTimeField()

@@ -198,7 +198,9 @@ def _first_void(payment: Payment, *, reply_to: str, now: datetime) -> PaymentVie
 
 
 @transaction_required
-def refund(*, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, now: datetime) -> PaymentView:
+def refund(
+    *, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, now: datetime, reason: str = ""
+) -> PaymentView:
     """Ask to give back a part or all of what was captured; several refunds may follow each other.
 
     Repeated, it asks again. Raises InvalidAmount, UnknownPayment, PaymentNotCaptured, RefundTooLarge or StepKeyReused.
@@ -212,18 +214,23 @@ def refund(*, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, n
         ask_again(known, payment, now=now)
     else:
         _check_refundable(payment, cents)
-        ask(payment, Kind.REFUND, step_key=step_key, amount=cents, reply_to=reply_to, now=now)
+        ask(payment, Kind.REFUND, step_key=step_key, amount=cents, reply_to=reply_to, now=now, reason=reason)
     return view_of(payment, waits_for_answer=bool(reply_to))
 
 
 def _check_refundable(payment: Payment, amount: Decimal) -> None:
     if not payment.captured_amount:
         raise PaymentNotCaptured
+    if amount > refundable(payment):
+        raise RefundTooLarge(field="amount")
+
+
+def refundable(payment: Payment) -> Decimal:
+    """What can still be given back of a payment whose lock the caller holds."""
     # What is on its way counts too, or two refunds at once would both fit.
     promised = payment.operations.filter(kind=Kind.REFUND, status__in=[Status.REQUESTED, Status.APPROVED])
-    total = promised.aggregate(total=Sum("amount"))["total"] or Decimal(0)
-    if total + amount > payment.captured_amount:
-        raise RefundTooLarge(field="amount")
+    total: Decimal = promised.aggregate(total=Sum("amount", default=Decimal(0)))["total"]
+    return payment.captured_amount - total
 
 
 @transaction_required

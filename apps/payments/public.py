@@ -14,7 +14,7 @@ from apps.payments.operations import (
     refund,
     void,
 )
-from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of
+from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of, taken_ids
 from apps.payments.rules import AmountOutOfRange, CardExpired, InvalidAmount
 from apps.payments.vault import (
     CardInput,
@@ -57,5 +57,6 @@ __all__ = [
     "payments_of",
     "refund",
     "save_card",
+    "taken_ids",
     "void",
 ]

@@ -221,7 +221,24 @@ def _ledger_needs(care: ledger.CareNow) -> list[Need]:
         found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
     if care.suspensions:
         found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
+    if care.unchecked_since:
+        found.append(_unchecked(care))
     return found
+
+
+def _unchecked(care: ledger.CareNow) -> Need:
+    running, where = care.running, "No full check has come to its end"
+    if running:
+        where += f"; one is at {running.percent} %" if running.percent is not None else "; one is running"
+    return Need(
+        title="The whole ledger was not proven for days",
+        where=where,
+        since=care.unchecked_since,
+        amount=None,
+        who="",
+        href=rows("ledger_check"),
+        door="Open checks",
+    )
 
 
 def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:
