@@ -23,6 +23,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
             "CANCELLED",
             "STUCK",
             "RETURNED",
+            "HANDLED",
         ],
         "PaymentStatus": ["approved", "rejected", "pending"],
         "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],

@@ -19,6 +19,7 @@ class OrderStatus(models.TextChoices):
     CANCELLED = "CANCELLED", "Cancelled"
     STUCK = "STUCK", "Stuck: needs a person"
     RETURNED = "RETURNED", "Returned: the money is given back"
+    HANDLED = "HANDLED", "Closed by hand: a person settled it"
 
 
 # The outcome is known: the pivot is passed, or the order has ended.
@@ -29,6 +30,7 @@ DECIDED = (
     OrderStatus.PAYMENT_NOT_COMPLETED,
     OrderStatus.CANCELLED,
     OrderStatus.RETURNED,
+    OrderStatus.HANDLED,
 )
 
 
@@ -141,6 +143,7 @@ class ReturnStatus(models.TextChoices):
     COMPLETED = "COMPLETED", "Completed"
     REFUSED = "REFUSED", "Refused"
     STUCK = "STUCK", "Stuck: needs a person"
+    HANDLED = "HANDLED", "Closed by hand: a person settled it"
 
 
 class OrderReturn(models.Model):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from apps.common import prepared
 from apps.common.pagination import Page, Slice, newest_first
-from apps.orders.models import DECIDED, Order
+from apps.orders.models import DECIDED, Order, Reservation, ReservationStatus
 
 POLL_S = 0.01  # how often a waiting request looks; one read by primary key
 
@@ -106,6 +106,11 @@ def orders_page(
 
 
 _LINE = [column.name for column in fields(ListedOrder)]
+
+
+def reserved(order_id: UUID) -> bool:
+    """Are tickets out of stock for this order that are not sold yet?"""
+    return Reservation.objects.filter(order_id=order_id, status=ReservationStatus.RESERVED).exists()
 
 
 def wait_until_decided(order_id: UUID, *, timeout_s: float) -> bool:

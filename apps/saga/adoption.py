@@ -25,6 +25,7 @@ from apps.saga.beginnings import new_run
 from apps.saga.definition import Definition
 from apps.saga.models import Audit, Run, StepStatus
 from apps.saga.pauses import UnknownStep
+from apps.saga.reading import lacking
 from apps.saga.session import Session
 from apps.saga.usecases import definition_for
 from apps.saga.values import InvalidValues, as_values
@@ -106,6 +107,8 @@ def adopt(
         # Its services go by the messages that they were sent, and the steps before would all be asked for.
         raise InvalidValues("Its steps are done in other services: it is taken over at its first one.", field="at_step")
     given = _outputs(names[:at], outputs)
+    if lacks := lacking({name: given.get(name, {}) for name in names[:at]}, definition.steps[at:]):
+        raise InvalidValues(f"{lacks}: give it among the outputs.", field="outputs")
     try:
         check(definition.attributes, values)
     except InvalidAttribute as error:

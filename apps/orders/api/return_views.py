@@ -44,7 +44,7 @@ class ReturnSerializer(serializers.Serializer[dict[str, Any]]):
 
     id = serializers.UUIDField()
     orderId = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=["REQUESTED", "ACCEPTED", "COMPLETED", "REFUSED", "STUCK"])
+    status = serializers.ChoiceField(choices=["REQUESTED", "ACCEPTED", "COMPLETED", "REFUSED", "STUCK", "HANDLED"])
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     reason = serializers.CharField()
     error = ErrorSerializer(allow_null=True)

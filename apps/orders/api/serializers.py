@@ -129,6 +129,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
             "CANCELLED",
             "STUCK",
             "RETURNED",
+            "HANDLED",
         ]
     )
     customerId = serializers.UUIDField()

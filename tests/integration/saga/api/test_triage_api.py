@@ -202,7 +202,14 @@ class TestActions:
             "needs_approval": False,
             "sums": [{"code": "", "detail": "tries e again", "runs": 1, "amount": "10.00"}],
             "outcomes": [
-                {"run_id": str(one), "business_key": "toy 0", "amount": "10.00", "code": "", "detail": "tries e again"}
+                {
+                    "run_id": str(one),
+                    "business_key": "toy 0",
+                    "amount": "10.00",
+                    "code": "",
+                    "detail": "tries e again",
+                    "left": [],
+                }
             ],
         }
         assert not BulkAction.objects.exists()

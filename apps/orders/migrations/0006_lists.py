@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """The lists of a merchant, each with an index. Two of them begin as the indexes did that they replace."""
 
-    dependencies = [("orders", "0003_whose_customers")]
+    dependencies = [("orders", "0005_end_what_was_closed")]
 
     operations = [
         migrations.AddIndex(
