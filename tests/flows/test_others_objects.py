@@ -22,7 +22,7 @@ from apps.payments.models import CardToken, Payment
 from config import demo
 from tests import shop
 from tests.contracts import snapshots
-from tests.saga_driver import finish
+from tests.saga_driver import finish, pump_messages
 
 # What merchants are given. The others see and move everything: they are for programs of our own.
 MERCHANTS = ["fiscal:read", "orders:read", "orders:write", "payments:read", "payments:write"]
@@ -82,10 +82,17 @@ def world(opened: demo.Demo, settings: Settings) -> World:
     card = {"number": "5555555555554444", "exp_month": 12, "exp_year": timezone.now().year + 1, "cvv": "123"}
     saved = client.post("/payments/cards", json.dumps(card), content_type="application/json", headers=merchant).json()
     assert shop.post_return(client, order["id"], **merchant).status_code == 202
+    own = World(client, order, {}, [], [])
+    paid = own.ask("post", "/payments", merchant, content={"amount": "10.50", "card_token": saved["token"]}).json()["id"]
+    pump_messages()
+    refund = own.ask("post", f"/payments/{paid}/refunds", merchant, content={"amount": "1.00"})
+    assert refund.status_code == 202, refund.content
     ids = {
         "order_id": order["id"],
         "return_id": str(OrderReturn.objects.get().pk),
-        "payment_id": str(Payment.objects.get().pk),
+        "payment_id": paid,
+        "refund_id": refund.json()["id"],
+        "order_payment_id": str(Payment.objects.exclude(pk=paid).get().pk),
         "document_id": str(Document.objects.get().pk),
         "run_id": str(run.pk),
         "key": next(step.output["tracekey"] for step in run.steps.all() if "tracekey" in step.output),
