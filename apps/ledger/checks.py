@@ -17,6 +17,7 @@ from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.transactions import transaction, transaction_required
 from apps.ledger import care_models as tables
 from apps.ledger import increments, reconciliation, suspensions
+from apps.ledger.chain_models import Patrol
 from apps.ledger.increments import Scope
 from apps.ledger.reconciliation import DIFFERENCES_MAX
 from apps.ledger.reconciliation import Difference as Found
@@ -255,10 +256,13 @@ class CareNow:
     since: datetime | None  # the oldest of them
     suspensions: int
     suspended_since: datetime | None
+    damage: str  # of the chain of hashes, in words; empty when its patrol has found none
 
 
 def care_now(*, now: datetime) -> CareNow:
-    """Open differences, and suspensions that hold now."""
+    """Open differences, suspensions that hold now, and whether somebody changed what was posted."""
+    patrol = Patrol.objects.filter(id=1).first()
+    damaged = patrol is not None and bool(patrol.damages or patrol.damages_before)
     open_ = tables.Difference.objects.filter(state=tables.Difference.State.OPEN)
     active = suspensions.suspended(now=now)
     return CareNow(
@@ -266,6 +270,7 @@ def care_now(*, now: datetime) -> CareNow:
         since=open_.order_by("first_seen").values_list("first_seen", flat=True).first(),
         suspensions=len(active),
         suspended_since=active[0].since if active else None,
+        damage=(patrol.damage or "a block is not what was hashed") if patrol is not None and damaged else "",
     )
 
 

@@ -245,11 +245,25 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
 
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     found = []
+    if care.damage:
+        found.append(_chain_need(care.damage))
     if care.differences:
         found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
     if care.suspensions:
         found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
     return found
+
+
+def _chain_need(damage: str) -> Need:
+    return Need(
+        title="The chain of the ledger is damaged",
+        where=f"{damage} · manage.py verify_chain says more",
+        since=None,
+        amount=None,
+        who="",
+        href=rows("ledger_block"),
+        door="Open the chain",
+    )
 
 
 def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:

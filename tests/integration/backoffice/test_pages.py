@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference
+from apps.ledger.chain_models import Patrol
 from apps.orders.models import Order, OrderReturn
 from apps.saga.models import Run
 from tests import factories
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 24  # the last ones ask whether anything waits for a decision or a second person
+HOME_QUERIES_MAX = 25  # the last ones ask whether anything waits for a decision or a second person
 LIST_QUERIES_MAX = 12
 
 
@@ -122,6 +123,14 @@ class TestRun:
 
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
+
+    def test_names_a_chain_of_the_ledger_that_is_damaged(self, chief: Client) -> None:
+        Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert "1 thing needs you." in html
+        assert "The chain of the ledger is damaged" in html
+        assert "block 7: line 41 is not what was hashed" in html
+        assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
 
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
