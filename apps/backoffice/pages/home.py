@@ -118,9 +118,11 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
-    if may("ledger.view_difference"):
-        needs += _ledger_needs(ledger.care_now(now=now))
+    care = ledger.care_now(now=now) if may("ledger.view_difference") else None
+    needs += _ledger_needs(care) if care is not None else []
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
+    if care is not None and care.damage:
+        needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
     return Home(
@@ -245,8 +247,6 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
 
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     found = []
-    if care.damage:
-        found.append(_chain_need(care.damage))
     if care.differences:
         found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
     if care.suspensions:

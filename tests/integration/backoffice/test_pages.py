@@ -124,11 +124,11 @@ class TestRun:
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
 
-    def test_names_a_chain_of_the_ledger_that_is_damaged(self, chief: Client) -> None:
+    def test_names_a_chain_of_the_ledger_that_is_damaged_first(self, chief: Client, runs: list[Run]) -> None:
         Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
         html = chief.get(reverse("admin:index")).content.decode()
-        assert "1 thing needs you." in html
-        assert "The chain of the ledger is damaged" in html
+        assert "2 things need you." in html
+        assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
         assert "block 7: line 41 is not what was hashed" in html
         assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
 
