@@ -17,6 +17,7 @@ from apps.orders.models import Order, OrderStatus, Reservation, ReservationStatu
 # A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
 ITEMS_MAX = 50
 QUANTITY_MAX = 1000
+ENDED = (OrderStatus.REJECTED, OrderStatus.PAYMENT_NOT_COMPLETED, OrderStatus.CANCELLED)  # without a sale
 
 
 class UnknownItem(DomainError):
@@ -260,8 +261,7 @@ def end_unsold(*, order_id: UUID, status: OrderStatus, code: str, detail: str, n
 @transaction_required
 def reopen(*, order_id: UUID) -> bool:
     """An order that ended without a sale begins again. Did it end so? Safe to repeat."""
-    ended = (OrderStatus.REJECTED, OrderStatus.PAYMENT_NOT_COMPLETED, OrderStatus.CANCELLED)
-    again = Order.objects.filter(pk=order_id, status__in=ended).update(
+    again = Order.objects.filter(pk=order_id, status__in=ENDED).update(
         status=OrderStatus.PENDING, error_code="", error_detail="", finished_at=None
     )
     return again == 1
@@ -273,9 +273,16 @@ def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
     Order.objects.filter(pk=order_id).update(status=OrderStatus.STUCK, error_code=code, error_detail=detail)
 
 
+@transaction_required
+def close_by_hand(*, order_id: UUID, code: str, detail: str, now: datetime) -> None:
+    """A person has closed the order's run as it was, and says why. What had ended before stays as it ended."""
+    before = Order.objects.exclude(status__in=[*ENDED, OrderStatus.COMPLETED, OrderStatus.RETURNED])
+    before.filter(pk=order_id).update(status=OrderStatus.HANDLED, error_code=code, error_detail=detail, finished_at=now)
+
+
 _MARK = """
-UPDATE orders_order SET status = %(status)s, paid_at = coalesce(%(paid_at)s, paid_at),
-    finished_at = coalesce(%(finished_at)s, finished_at), error_code = '', error_detail = ''
+UPDATE orders_order SET status = %(status)s, error_code = '', error_detail = '', paid_at = coalesce(%(paid_at)s, paid_at),
+    finished_at = coalesce(%(finished_at)s, finished_at)
 WHERE id = %(id)s AND status = ANY(%(frm)s)
 """
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 25  # the last ones ask whether anything waits for a decision or a second person
+HOME_QUERIES_MAX = 26  # the last ones ask for decisions, second persons, when the whole ledger was proven, its chain
 LIST_QUERIES_MAX = 12
 
 
@@ -131,6 +131,18 @@ class TestRun:
         assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
         assert "block 7: line 41 is not what was hashed" in html
         assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
+
+    def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
+        title, now = "The whole ledger was not proven for days", timezone.now()
+        row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
+        Check.objects.filter(pk=row.pk).update(began_at=now - timedelta(days=2, minutes=1))
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert title in html
+        assert "one is at 43 %" in html
+        assert "43 % proven" in chief.get(reverse("admin:ledger_check_changelist")).content.decode()
+        Check.objects.create(kind="FULL", began_at=now, snapshot_at=now, ended_at=now)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
 
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
