@@ -26,7 +26,9 @@ class TestDenied:
 
 
 class TestUnknown:
-    @pytest.mark.parametrize("path", ["/admin/nowhere/", f"/admin/runs/{uuid4()}/", f"/admin/entries/{uuid4()}/"])
+    @pytest.mark.parametrize(
+        "path", ["/admin/nowhere/", f"/admin/runs/{uuid4()}/", f"/admin/entries/{uuid4()}/", "/admin/saga/run/4711/change/"]
+    )
     def test_is_a_page_of_the_back_office(self, chief: Client, path: str) -> None:
         answered = chief.get(path)
         page = answered.content.decode()
