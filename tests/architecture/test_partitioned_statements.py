@@ -34,7 +34,7 @@ def statements(path: Path) -> set[str]:
     for node in ast.parse(source).body:
         for part in ast.walk(node):
             if isinstance(part, ast.JoinedStr):
-                text = "\n".join(lines[part.lineno - 1 : part.end_lineno])  # whole lines: ast would split the file each time
+                text = "\n".join(lines[part.lineno - 1 : part.end_lineno])  # whole lines: ast would split the file for each
             elif isinstance(part, ast.Constant) and isinstance(part.value, str):
                 text = part.value
             else:

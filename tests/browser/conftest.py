@@ -113,7 +113,9 @@ class Profile:
         return page
 
     def forget(self) -> None:
-        """Close the pages, and forget who was logged in and what was remembered."""
+        """Close the pages, and forget who was logged in and what was remembered. Nothing, when nobody opened one."""
+        if self.is_free:
+            return
         for page in self.context.pages:
             if self.script and page.url.startswith(self.base_url):
                 page.evaluate("localStorage.clear(); sessionStorage.clear()")
