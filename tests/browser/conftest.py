@@ -36,6 +36,8 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 TIMEOUT_MS = 15_000
+# The theme is a class of the page: who changes it sees the same page in the other colours, without loading it anew.
+DARKEN = "(dark) => { document.documentElement.classList.toggle('dark', dark) }"
 SIZES = {"desktop": (1280, 900), "wide": (1440, 900), "phone": (390, 844)}
 PASSWORD = "a long one"
 # Where a page waits for its next test: it asks for nothing, and is ours, so that the browser keeps its process.
@@ -180,6 +182,20 @@ def each_size(page: Page, *sizes: str) -> Iterator[str]:
         width, height = SIZES[size]
         page.set_viewport_size({"width": width, "height": height})
         yield size
+
+
+def each_theme(page: Page) -> Iterator[str]:
+    """The page in one theme after the other. That a dark screen gets the dark one is a test of its own (test_pages)."""
+    for theme in ("dark", "light"):
+        page.evaluate(DARKEN, theme == "dark")
+        yield theme
+
+
+def each_look(page: Page, *sizes: str) -> Iterator[str]:
+    """In each size and theme; how a picture of it is called."""
+    for size in each_size(page, *sizes):
+        for theme in each_theme(page):
+            yield f"{size}_{theme}"
 
 
 def log_in(page: Page, name: str = "chief") -> None:
