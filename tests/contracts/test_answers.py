@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from django.test import Client
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -23,7 +22,7 @@ class Caller:
     """A merchant who believes the document: each request and each answer is held against it."""
 
     def __init__(self, opened: demo.Demo) -> None:
-        self.document: dict[str, Any] = yaml.safe_load(snapshots.openapi())
+        self.document = snapshots.document()
         secret = base64.b64encode(f"{opened.account}:{opened.secret}".encode()).decode()
         self.client = Client(headers={"Authorization": f"Basic {secret}"})
 
