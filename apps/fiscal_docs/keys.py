@@ -64,13 +64,18 @@ class AccessKey:
         return base + check_digit(base)
 
 
+def year_month_of(issued_at: datetime) -> str:
+    """The month of emission as a key has it."""
+    return f"{issued_at.astimezone(BUSINESS_ZONE):%y%m}"
+
+
 def new_key(
     *, uf_code: str, issued_at: datetime, cnpj: str, kind: str, series: int, number: int, emission_type: str = "1"
 ) -> AccessKey:
     """Draw a key for a number that nobody has used. Its random part is drawn once: another draw is another document."""
     return AccessKey(
         uf_code=uf_code,
-        year_month=f"{issued_at.astimezone(BUSINESS_ZONE):%y%m}",
+        year_month=year_month_of(issued_at),
         cnpj=cnpj,
         kind=kind,
         series=series,

@@ -2,8 +2,9 @@
 
     DRAFT -> NUMBERED -> SIGNED -> SENT -> AUTHORISED -> CANCELLED
                            ^        |-> UNKNOWN (no answer: ask by key, never send another number)
-                           |        |-> REJECTED (fix, same number) ----> NUMBER_VOIDED
-                           '-- NOT_DELIVERED: the authority does not know the key: the same bytes may go again
+                           |        |-> REJECTED -----------------------> NUMBER_VOIDED
+                           |<- NOT_DELIVERED: the authority does not know the key: the same bytes may go again
+                           '-- SIGNED_AGAIN: refused, or signed too long ago: other bytes under the same number
     nothing numbered, and already undone: ABANDONED (a do that comes later is refused)
 
 Facts arrive twice and out of order (an answer may overtake the note that the document was sent), so the fold looks at
@@ -25,6 +26,7 @@ class Fact(StrEnum):
     UNKNOWN = "UNKNOWN"
     NOT_DELIVERED = "NOT_DELIVERED"
     REJECTED = "REJECTED"
+    SIGNED_AGAIN = "SIGNED_AGAIN"
     AUTHORISED = "AUTHORISED"
     UNDO_ASKED = "UNDO_ASKED"
     CANCEL_SIGNED = "CANCEL_SIGNED"
@@ -64,6 +66,7 @@ _OF_AN_ATTEMPT = {
     Fact.UNKNOWN: (2, State.UNKNOWN),
     Fact.NOT_DELIVERED: (3, State.SIGNED),
     Fact.REJECTED: (4, State.REJECTED),
+    Fact.SIGNED_AGAIN: (5, State.SIGNED),  # after whatever came of that attempt; 0: before the first
 }
 LATE = frozenset({"150", "151", "155"})  # authorised or cancelled out of time, and still valid
 
@@ -77,6 +80,7 @@ class Event:
     status: str = ""
     reason: str = ""
     protocol: str = ""
+    actor: str = ""  # the person who wanted it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,9 @@ _OUTCOMES = {
 }
 # Asked by key: its number is used, and what it was used for is no valid document. Sent: a refusal like others.
 DENIED = frozenset({"110", "205", "301", "302", "303"})
+# Sent, and refused because the number is not free any more: denied for good, voided, cancelled, another document's (539).
+# No correction under this number helps. 301 to 303 are rejections like others since NT 2024.001.
+NUMBER_TAKEN = frozenset({"110", "205", "206", "218", "539"})
 EVENT_REGISTERED = frozenset({"135", "136", "155"})
 EVENT_ALREADY_THERE = frozenset({"573", "218"})  # after asking by key these are a success
 NUMBER_VOIDED = frozenset({"102", "563", "256"})  # voided now, asked before with the same range, voided before

@@ -35,6 +35,7 @@ __all__ = [
 
 # TStat, TProt and TMotivo of the layout. The tax reform's rejections (1026, 1115) have four digits.
 STATUS_MAX, PROTOCOL_MAX, REASON_MAX = 4, 17, 255
+ACTOR_MAX = 200  # as wide as the saga's audit, which names the same people
 
 
 class DocumentKind(models.TextChoices):
@@ -205,6 +206,8 @@ class DocumentEvent(models.Model):
     status = models.CharField("cStat", max_length=STATUS_MAX, blank=True)
     reason = models.CharField(max_length=REASON_MAX, blank=True)
     protocol = models.CharField(max_length=PROTOCOL_MAX, blank=True)
+    # The default stands in the database, too: processes of the version before write rows without it.
+    actor = models.CharField(max_length=ACTOR_MAX, blank=True, default="", db_default="", help_text="Who wanted it.")
     happened_at = models.DateTimeField()
 
     class Meta:

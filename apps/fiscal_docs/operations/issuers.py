@@ -55,7 +55,7 @@ ORDER BY i.id LIMIT 1
 """  # noqa: S608  # names of columns
 
 
-def ready(cnpj: str, kind: str, now: datetime) -> Ready:
+def ready(cnpj: str, kind: str, now: datetime, *, number_needed: bool = True) -> Ready:
     """Who issues this kind of document, ready to. Raises NoIssuer, CertificateUnusable, NoNumberLeft."""
     found = prepared.execute(_READY, {"cnpj": cnpj, "kind": kind, "number_max": NUMBER_MAX}).fetchone()
     if found is None:
@@ -66,7 +66,7 @@ def ready(cnpj: str, kind: str, now: datetime) -> Ready:
         raise CertificateUnusable(f"{printed.name} has no certificate.")
     if not not_before <= now < not_after:
         raise CertificateUnusable(f"The certificate of {printed.name} is valid from {not_before:%F} to {not_after:%F}.")
-    if series is None:
+    if series is None and number_needed:
         raise NoNumberLeft(f"{printed.name} has no numbers left for model {kind}.")
     return Ready(issuer_id, environment, printed, certificate_id)
 

@@ -23,6 +23,8 @@ TEST_BUYER = "NF-E EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 # The rule of most states; some allow more, which a table would say.
 CANCEL_WITHIN = {"65": timedelta(minutes=30), "55": timedelta(hours=24)}
 CLOCKS_DIFFER = timedelta(minutes=5)  # how far ahead of the authority's clock an issuer's may be
+# How old an emission may be, and what it is refused with.
+EMITTED_WITHIN = {"65": (timedelta(minutes=5), "704"), "55": (timedelta(days=7), "228")}
 NCM_CHAPTERS = {f"{chapter:02d}" for chapter in range(1, 98)} - {
     "77"
 }  # 77 is kept for the future, 98 and 99 are not used here
@@ -49,6 +51,7 @@ TEXTS = {
     "222": "Protocolo de Autorização de Uso difere do cadastrado",
     "225": "Falha no Schema XML do lote de NFe",
     "237": "CPF do destinatário inválido",
+    "228": "Data de Emissão muito atrasada",
     "241": "Um número da faixa já foi utilizado",
     "252": "Ambiente informado diverge do Ambiente de recebimento",
     "253": "Digito Verificador da chave de acesso composta inválida",
@@ -75,6 +78,8 @@ TEXTS = {
     "604": "Total do vOutro difere do somatório dos itens",
     "610": "Total da NF difere do somatório dos Valores compõe o valor Total da NF",
     "629": "Valor do Produto difere do produto Valor Unitário de Comercialização e Quantidade Comercial",
+    "703": "Data-Hora de Emissão posterior ao horário de recebimento",
+    "704": "NFC-e com Data-Hora de emissão atrasada",
     "778": "Informado NCM inexistente",
     "865": "Total dos pagamentos menor que o total da nota",
     "866": "Ausência de troco quando o valor dos pagamentos informados for maior que o total da nota",
@@ -127,9 +132,12 @@ def check_signature(xml: bytes, *, tag: str, cnpj: str, authority: x509.Certific
     return None if cnpj_of(certificate)[:CNPJ_BASE] == cnpj[:CNPJ_BASE] else Refusal("213")
 
 
-def check_document(xml: bytes, nfe: etree._Element) -> Refusal | None:
+def check_document(xml: bytes, nfe: etree._Element, *, now: datetime) -> Refusal | None:
     """The content of one NF-e or NFC-e whose schema is right."""
     (inf,) = findall(nfe, "infNFe")
+    late = _emitted(inf, now)
+    if late:
+        return late
     checks = (_environment, _key, _people, _items, _totals, _payment, _test_words, _qr_code)
     if re.search(rb">\s+<", xml):
         return Refusal("588")
@@ -153,6 +161,14 @@ def key_of(inf: etree._Element) -> AccessKey:
         emission_type=find(inf, "ide/tpEmis"),
         code=find(inf, "ide/cNF"),
     )
+
+
+def _emitted(inf: etree._Element, now: datetime) -> Refusal | None:
+    emitted = datetime.fromisoformat(find(inf, "ide/dhEmi"))
+    longest, status = EMITTED_WITHIN[find(inf, "ide/mod")]
+    if emitted > now + CLOCKS_DIFFER:
+        return Refusal("703")
+    return Refusal(status) if now - emitted > longest else None
 
 
 def _environment(_nfe: etree._Element, inf: etree._Element) -> Refusal | None:

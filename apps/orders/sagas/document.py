@@ -1,10 +1,12 @@
 """The fiscal document of an order: one call step when it is issued before the pivot, three steps when after it."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 
+from apps.common.errors import DomainError
 from apps.fiscal_docs import public as fiscal
 from apps.orders.models import PaymentMethod
 from apps.orders.sagas.subject import customer_of, order_of
@@ -16,6 +18,12 @@ AUTHORITY = "tax authority"
 SENDING = "sending"  # in Run.known: the attempt that is noted and to be made
 # So many failures in a row are no accident: no single run can try as often by itself.
 AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
+
+
+class DocumentUnknown(DomainError):
+    """Nobody says which fiscal document is to be sent."""
+
+    code = "R309"
 
 
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
@@ -38,10 +46,25 @@ def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
     )
 
 
+def _correction(run: saga.Run) -> fiscal.Correction:
+    """What a refused document shall say: the order as it is known now. Whoever had the run tried again has said why."""
+    retried = next((each for each in saga.interventions(run_id=run.id) if each.action == saga.Action.RETRY), None)
+    return fiscal.Correction(
+        sale=sale_of(run), actor=retried.actor if retried else "", reason=retried.reason if retried else ""
+    )
+
+
 def _begin_sending(run: saga.Run, step_key: str) -> None:
     """Note the first attempt in the commit that hands the call to its owner. A later one first asks what came of it."""
     if run.attempt == 1:
-        run.known[SENDING] = fiscal.begin_sending(step_key=step_key, now=run.now)
+        again = partial(_correction, run)
+        run.known[SENDING] = fiscal.begin_sending(step_key=step_key, now=run.now, again=again)
+
+
+def _transmit(run: saga.Run, step_key: str) -> dict[str, Any]:
+    """Send it. What the authority has refused, and an operator has tried again, is signed anew under its own number."""
+    sending = run.known.get(SENDING)
+    return fiscal.transmit(step_key=step_key, now=run.now, sending=sending, again=partial(_correction, run))
 
 
 class IssueDocument(saga.CallStep):
@@ -57,7 +80,7 @@ class IssueDocument(saga.CallStep):
         _begin_sending(run, run.step_key)
 
     def call(self, run: saga.Run) -> dict[str, Any]:
-        return fiscal.transmit(step_key=run.step_key, now=run.now, sending=run.known.get(SENDING))
+        return _transmit(run, run.step_key)
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         return fiscal.ask_authority(step_key=run.step_key, now=run.now)
@@ -110,13 +133,17 @@ class TransmitDocument(saga.CallStep):
     undo_attempts_max = 1  # after the pivot nothing is undone
 
     def _key(self, run: saga.Run) -> str:
-        return str(run.outputs[SignDocument.name]["document_key"])
+        """An operator may have passed over the step that signs, and given no output, or another one."""
+        key = run.outputs.get(SignDocument.name, {}).get("document_key")
+        if not key:
+            raise DocumentUnknown(f"{SignDocument.name} has no document_key in its output: there is nothing to send.")
+        return str(key)
 
     def prepare(self, run: saga.Run) -> None:
         _begin_sending(run, self._key(run))
 
     def call(self, run: saga.Run) -> dict[str, Any]:
-        return fiscal.transmit(step_key=self._key(run), now=run.now, sending=run.known.get(SENDING))
+        return _transmit(run, self._key(run))
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         return fiscal.ask_authority(step_key=self._key(run), now=run.now)

@@ -55,6 +55,11 @@ class TestFold:
             ((Fact.SENT, Fact.REJECTED, (Fact.SENT, 2)), State.SENT),
             ((Fact.SENT, (Fact.SENT, 2), Fact.REJECTED), State.SENT),
             ((Fact.SENT, (Fact.SENT, 2), (Fact.UNKNOWN, 2), Fact.REJECTED), State.UNKNOWN),
+            ((Fact.SENT, Fact.REJECTED, Fact.SIGNED_AGAIN), State.SIGNED),
+            ((Fact.SIGNED_AGAIN, Fact.REJECTED, Fact.UNKNOWN), State.SIGNED),  # what is told late about that attempt
+            ((Fact.SENT, Fact.REJECTED, Fact.SIGNED_AGAIN, (Fact.SENT, 2)), State.SENT),
+            ((Fact.REJECTED, Fact.SIGNED_AGAIN, (Fact.REJECTED, 2)), State.REJECTED),
+            ((Fact.SIGNED, (Fact.SIGNED_AGAIN, 0)), State.SIGNED),
             ((Fact.AUTHORISED,), State.AUTHORISED),
             ((Fact.AUTHORISED, Fact.CANCEL_SIGNED, Fact.CANCEL_DENIED), State.AUTHORISED),
             ((Fact.CANCELLED,), State.CANCELLED),

@@ -1,0 +1,210 @@
+"""Sign a document again under its own number: the authority refused it, or its hour of emission is too long ago.
+
+Note [One number, several files]
+A refusal leaves the number free, so the corrected document takes the same one. Its key stays the same, too, unless the
+month of emission is another one: the random part is kept. So whatever was sent before, and arrives late, meets the new
+file at the authority: under one key it answers 204, under another key of the number 539, and it never has both. Which of
+our files it has is told by the digest in its answer. That is why no earlier file is ever thrown away, why a document of
+which nobody knows anything is asked for under all its keys, and why what is recorded is the file that the answer is about.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from lxml import etree
+
+from apps.common.errors import DomainError
+from apps.fiscal_docs import keys
+from apps.fiscal_docs.documents import draft, sale
+from apps.fiscal_docs.documents.archive import NAMESPACE
+from apps.fiscal_docs.documents.consumer_urls import urls_of
+from apps.fiscal_docs.documents.sale import SaleToDocument
+from apps.fiscal_docs.lifecycle import NUMBER_TAKEN, Event, Fact, Life, State
+from apps.fiscal_docs.models import BlobKind, Document, DocumentKind
+from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.operations.issuers import Ready, ready
+from apps.fiscal_docs.operations.signing import signed
+from apps.fiscal_docs.signature import digest_value, read_xml
+
+# The authority shuts an issuer out for an hour who has the same document refused thirty times.
+CORRECTIONS_MAX = 20
+# Past this an authority refuses the hour of emission (704: five minutes, 228: seven days). With some air for the way.
+FRESH = {DocumentKind.NFCE: timedelta(minutes=4), DocumentKind.NFE: timedelta(days=6)}
+LATE = "Signed again before it was sent: its hour of emission was too long ago."
+
+
+class NotCorrectable(DomainError):
+    """This document cannot be signed again under its number."""
+
+    code = "R416"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What the document shall say now, and who had it corrected, and why."""
+
+    sale: SaleToDocument
+    actor: str = ""
+    reason: str = ""
+
+
+Correct = Callable[[], Correction]  # asked only when there is something to correct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One field of the layout, by its path: as it was signed, and as it would be. Empty: it is not there."""
+
+    field: str
+    before: str
+    after: str
+
+
+def is_needed(document: Document, current: Life, now: datetime) -> bool:
+    """Would it be in vain to send the bytes that we have? Never for those that may be at the authority already."""
+    if current.state is State.REJECTED:
+        return current.refusal_code not in NUMBER_TAKEN
+    return current.state is State.SIGNED and _is_late(document, now)
+
+
+def _is_late(document: Document, now: datetime) -> bool:
+    return document.issued_at is not None and now - document.issued_at > FRESH[DocumentKind(document.kind)]
+
+
+def sign_again(document: Document, known: Sequence[Event], current: Life, correct: Correct, now: datetime) -> bytes:
+    """Build and sign it anew, keep the bytes and the fact; the bytes. The row must be locked, and ``is_needed`` asked.
+
+    Raises NotCorrectable, SaleNotDocumentable, NoIssuer, CertificateUnusable, StateNotSupported, DocumentInvalid.
+    """
+    if sum(event.fact is Fact.SIGNED_AGAIN for event in known) >= CORRECTIONS_MAX:
+        raise NotCorrectable(f"It was signed again {CORRECTIONS_MAX} times: find the cause first.")
+    correction = correct()
+    planned, issuer = _planned(document, correction.sale, now)
+    content = signed(planned, certificate_id=issuer.certificate_id)
+    refused = current.state is State.REJECTED
+    event = Event(
+        fact=Fact.SIGNED_AGAIN,
+        seq=current.attempts,
+        reason=correction.reason if refused else LATE,
+        actor=correction.actor if refused else "",
+    )
+    document.certificate_id, document.schema_version = issuer.certificate_id, draft.schema_version()
+    show_as(document, content)
+    journal.append(document, event, now=now, keep=[(BlobKind.SIGNED, content)], known=known)
+    if journal.content(document, BlobKind.SIGNED) != content:
+        raise RuntimeError(f"document {document.id}: a file signed before counts as newer; do the clocks agree?")
+    return content
+
+
+def _planned(document: Document, sold: SaleToDocument, now: datetime) -> tuple[draft.Draft, Ready]:
+    """The same number, in the words of today."""
+    if (sold.order_id, sold.kind) != (document.order_id, document.kind):
+        raise NotCorrectable("A correction is about the same order, and of the same kind.")
+    sale.check(sold)
+    issuer = ready(document.issuer_cnpj, document.kind, now, number_needed=False)
+    if issuer.environment != document.environment:
+        raise NotCorrectable("Its number belongs to another environment than the issuer's of today.")
+    if document.kind == DocumentKind.NFCE:
+        urls_of(issuer.printed.uf_code, issuer.environment)
+    first = keys.parse(document.access_key or "")
+    key = replace(first, uf_code=issuer.printed.uf_code, year_month=keys.year_month_of(now))
+    sold = replace(sold, issuer_cnpj=document.issuer_cnpj)
+    planned = draft.Draft(issuer=issuer.printed, sale=sold, key=key, issued_at=now, environment=issuer.environment)
+    return planned, issuer
+
+
+# --- Several files --------------------------------------------------------------------------------------------------------
+_NS = f"{{{NAMESPACE}}}"
+_ID = re.compile(rb'<infNFe[^>]* Id="NFe([0-9A-Z]{44})"')
+
+
+def key_in(content: bytes) -> str:
+    """The key that a signed file of ours carries."""
+    found = _ID.search(content)
+    if found is None:
+        raise ValueError("this is no file of ours")
+    return found[1].decode()
+
+
+def _inf(content: bytes) -> etree._Element:
+    (found,) = read_xml(content).iter(f"{_NS}infNFe")
+    return found
+
+
+def keys_of(document: Document) -> list[str]:
+    """All keys under which it may be at the authority, the latest first; usually one. See the note above."""
+    if document.state in (State.AUTHORISED, State.CANCELLED):
+        return [document.access_key or ""]
+    return list(dict.fromkeys(key_in(content) for content in journal.contents(document, BlobKind.SIGNED)))
+
+
+def file_of(document: Document, *, access_key: str, digest: str) -> bytes | None:
+    """The signed file that an answer is about, the latest first; None when we never signed it."""
+    for content in journal.contents(document, BlobKind.SIGNED):
+        if digest_value(content) == digest and key_in(content) == access_key:
+            return content
+    return None
+
+
+def show_as(document: Document, content: bytes) -> None:
+    """Let the document's row say what this file of it says."""
+    inf = _inf(content)
+    document.access_key = key_in(content)
+    document.issued_at = datetime.fromisoformat(inf.findtext(f"{_NS}ide/{_NS}dhEmi") or "")
+    buyer = inf.find(f"{_NS}dest")
+    names = ("CPF", "CNPJ")
+    said = [] if buyer is None else [buyer.findtext(f"{_NS}{name}") for name in names]
+    document.recipient = next(filter(None, said), "")
+    document.total = Decimal(inf.findtext(f"{_NS}total/{_NS}ICMSTot/{_NS}vNF") or 0)
+    shown = ("access_key", "issued_at", "recipient", "total", "certificate_id", "schema_version")
+    Document.objects.filter(pk=document.pk).update(**{name: getattr(document, name) for name in shown})
+
+
+# --- To look at -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would be signed in place of a refused file. ``closed`` tells why it would not; empty: it would."""
+
+    document_id: str
+    refusal_code: str
+    refusal_reason: str
+    changes: tuple[Change, ...] = ()
+    closed: str = ""
+
+
+def preview(*, step_key: str, sale: SaleToDocument, now: datetime) -> Preview | None:
+    """What a retry would sign in place of a file that the authority refused; None when it refused none. Looks only."""
+    document = journal.find(step_key)
+    if document is None or document.state != State.REJECTED:
+        return None
+    told = Preview(document_id=str(document.id), refusal_code=document.refusal_code, refusal_reason=document.refusal_reason)
+    if document.refusal_code in NUMBER_TAKEN:
+        return replace(told, closed="Its number is taken at the authority: the same file would be sent again.")
+    before = journal.content(document, BlobKind.SIGNED)
+    try:
+        planned, issuer = _planned(document, sale, now)
+        after = signed(planned, certificate_id=issuer.certificate_id)
+    except DomainError as refusal:
+        return replace(told, closed=refusal.detail)
+    return replace(told, changes=tuple(changes(before or b"", after)))
+
+
+def changes(before: bytes, after: bytes) -> Iterator[Change]:
+    """The fields in which two signed files differ, in the layout's order."""
+    old, new = dict(_fields(_inf(before))), dict(_fields(_inf(after)))
+    for field in {**new, **old}:
+        if old.get(field, "") != new.get(field, ""):
+            yield Change(field=field, before=old.get(field, ""), after=new.get(field, ""))
+
+
+def _fields(element: etree._Element, path: str = "") -> Iterator[tuple[str, str]]:
+    for child in element:
+        place = child.get("nItem")
+        name = f"{path}{etree.QName(child).localname}{f'[{place}]' if place else ''}"
+        if len(child):
+            yield from _fields(child, f"{name}/")
+        else:
+            yield name, child.text or ""
