@@ -3,6 +3,7 @@
 from apps.orders.operations import stock_tickets
 from apps.orders.overview import AtStake, OrdersSince, at_stake, orders_since
 from apps.orders.queries import ItemView, OrderView, order
+from apps.orders.sagas.document import preview_retry
 
 __all__ = [
     "AtStake",
@@ -12,5 +13,6 @@ __all__ = [
     "at_stake",
     "order",
     "orders_since",
+    "preview_retry",
     "stock_tickets",
 ]

@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -21,6 +21,8 @@ from apps.backoffice.components.formats import plural, short_id, words
 from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
+from apps.fiscal_docs import public as fiscal
+from apps.orders import public as orders
 from apps.saga import public as saga
 
 JSON_CHARACTERS_MAX = 20_000
@@ -211,8 +213,16 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "data": json.dumps(saga.run_input(target.run.run_id), indent=2, ensure_ascii=False) if target.run else "",
         "now": now,
         "edits": request.GET.get("edit") == "1",
+        "correction": _correction(target, now),
     }
     return render(request, "backoffice/act.html", context, status=status)
+
+
+def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | None:
+    """What else the retry of a run would do: sign its document anew that the authority refused."""
+    if target.run is None or target.action is not saga.Action.RETRY:
+        return None
+    return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)
 
 
 def _persists(target: Target) -> int:

@@ -17,7 +17,6 @@ class Migration(migrations.Migration):
     dependencies = [("fiscal_docs", "0003_widths_of_answers")]
 
     operations = [
-        migrations.RunSQL("SET LOCAL lock_timeout = '3s'", migrations.RunSQL.noop),
         migrations.RemoveConstraint(model_name="documentevent", name="fiscal_event_fact"),
         AddConstraintNotValid(
             model_name="documentevent",

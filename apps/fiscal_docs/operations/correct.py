@@ -163,6 +163,9 @@ def show_as(document: Document, content: bytes) -> None:
     Document.objects.filter(pk=document.pk).update(**{name: getattr(document, name) for name in shown})
 
 
+TIME = frozenset({"ide/dhEmi", "ide/cDV"})  # the check digit of the key follows the month of emission
+
+
 # --- To look at -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
@@ -173,6 +176,11 @@ class Preview:
     refusal_reason: str
     changes: tuple[Change, ...] = ()
     closed: str = ""
+
+    @property
+    def only_time(self) -> bool:
+        """Would nothing else be said than that it is later now?"""
+        return {change.field for change in self.changes} <= TIME
 
 
 def preview(*, step_key: str, sale: SaleToDocument, now: datetime) -> Preview | None:

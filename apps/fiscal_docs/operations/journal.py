@@ -14,7 +14,7 @@ from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
-from apps.fiscal_docs.models import ACTOR_MAX, REASON_MAX, BlobKind, Document, DocumentEvent, Issuer
+from apps.fiscal_docs.models import ACTOR_MAX, REASON_MAX, BlobKind, Document, DocumentBlob, DocumentEvent, Issuer
 
 Kept = tuple[BlobKind, bytes]
 
@@ -233,7 +233,13 @@ def contents(document: Document, kind: BlobKind, *, rows_max: int = FILES_MAX) -
     return [_unpacked(document, *row) for row in prepared.execute(_CONTENT, values).fetchall()]
 
 
-def _unpacked(document: Document, blob_id: UUID, sha256: str, packed: bytes) -> bytes:
+def content_of(document: Document, blob_id: UUID) -> bytes | None:
+    """The stored bytes with this id, their hash checked. Raises ArchiveDamaged."""
+    rows = DocumentBlob.objects.filter(document=document, pk=blob_id).values_list("id", "sha256", "gzip_bytes")
+    return next((_unpacked(document, *row) for row in rows), None)
+
+
+def _unpacked(document: Document, blob_id: UUID, sha256: str, packed: bytes | memoryview) -> bytes:
     unpacked = gzip.decompress(packed)
     if hashlib.sha256(unpacked).hexdigest() != sha256:
         raise ArchiveDamaged(f"blob {blob_id} of document {document.id}")

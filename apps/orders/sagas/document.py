@@ -1,13 +1,16 @@
 """The fiscal document of an order: one call step when it is issued before the pivot, three steps when after it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
 from apps.common.errors import DomainError
+from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal
+from apps.orders import queries
 from apps.orders.models import PaymentMethod
 from apps.orders.sagas.subject import customer_of, order_of
 from apps.saga import public as saga
@@ -15,6 +18,7 @@ from apps.saga import public as saga
 # Two questions to the authority (was it authorised? please authorise) with their timeouts, and some air.
 LEASE = timedelta(seconds=30)
 AUTHORITY = "tax authority"
+BEGINS_AGAIN = ("retry", "reset")  # interventions after which the step is tried again
 SENDING = "sending"  # in Run.known: the attempt that is noted and to be made
 # So many failures in a row are no accident: no single run can try as often by itself.
 AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
@@ -29,7 +33,20 @@ class DocumentUnknown(DomainError):
 def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
     """The order in the words of a fiscal document."""
     order = order_of(run)
-    customer = customer_of(run, order.customer_id)
+    return _sale(order, customer_of(run, order.customer_id))
+
+
+def preview_retry(*, order_id: UUID, run_id: UUID, now: datetime) -> fiscal.CorrectionPreview | None:
+    """What a retry of this run would sign in place of its refused document; None when it has none. Looks only."""
+    key = fiscal.unsettled_of_order(order_id)
+    order = queries.order(order_id)
+    if order is None or key is None or not key.startswith(f"{run_id}:"):
+        return None
+    sale = _sale(order, customers.customer(order.customer_id))
+    return fiscal.preview_correction(step_key=key, sale=sale, now=now)
+
+
+def _sale(order: queries.OrderView, customer: customers.CustomerView) -> fiscal.SaleToDocument:
     by_card = order.payment_method == PaymentMethod.CARD
     return fiscal.SaleToDocument(
         order_id=order.id,
@@ -48,7 +65,7 @@ def sale_of(run: saga.Run) -> fiscal.SaleToDocument:
 
 def _correction(run: saga.Run) -> fiscal.Correction:
     """What a refused document shall say: the order as it is known now. Whoever had the run tried again has said why."""
-    retried = next((each for each in saga.interventions(run_id=run.id) if each.action == saga.Action.RETRY), None)
+    retried = next((each for each in saga.interventions(run_id=run.id) if each.action in BEGINS_AGAIN), None)
     return fiscal.Correction(
         sale=sale_of(run), actor=retried.actor if retried else "", reason=retried.reason if retried else ""
     )
