@@ -203,7 +203,8 @@ class DocumentAdmin(ReadOnlyAdmin):
             "run_href": address("backoffice_run", run) if run and row.order_id else "",
             "links": links,
             "archive": self._archive(row, links),
-            "retry_href": address("backoffice_run_retry", run) if run and row.state == State.REJECTED else "",
+            # Leads on to the run, while that is not over.
+            "settle_href": address("backoffice_order_document", row.order_id) if row.state in queries.UNSETTLED else "",
             "files": self._files(row),
             "events": [
                 {"event": event, "look": FACTS[event.fact]}

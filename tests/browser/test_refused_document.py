@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.fiscal_docs.models import Document, Issuer
 from apps.fiscal_docs.public import RunningSandbox
+from apps.saga import triage
 from apps.saga.models import Run
 from tests import shop
 from tests.browser.conftest import SIZES, OpenPage
@@ -75,6 +77,28 @@ class TestCorrect:
         expect(page.get_by_text("Only its hour of emission.")).to_be_visible()
         shoot(page, "refused_document_only_time_phone")
         assert_no_sideways_scroll(page)
+
+
+class TestSettle:
+    def test_is_asked_for_with_a_choice_and_a_reason(self, open_page: OpenPage, refused: Run) -> None:
+        """An operator passed the step over, so its run is over."""
+        with transaction.atomic():
+            skip = triage.wanted(triage.Action.SKIP)
+            triage.apply(refused.pk, skip, reason="they wait", by="user:ana", now=timezone.now(), seen="")
+        assert finish(refused.pk).status == "COMPLETED"
+        page = open_page()
+        page.route("**/danfe", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
+        page.goto(f"/admin/fiscal_docs/document/{Document.objects.get().pk}/change/")
+        page.get_by_role("link", name="Correct and send again…").click()
+        expect(page.get_by_role("heading", name="Settle the fiscal document of an order", level=2)).to_be_visible()
+        expect(page.get_by_role("radio", name="Sent")).to_be_checked()
+        looked_at(page, "settle_document")
+        page.get_by_label("Reason, kept with the document").fill("It was passed over at night.")
+        page.get_by_role("button", name="Settle it").click()
+        settling = Run.objects.get(use_case="orders.document")
+        page.wait_for_url(f"**/admin/runs/{settling.pk}/")
+        assert finish(settling.pk).status == "COMPLETED"
+        assert Document.objects.get().state == "AUTHORISED"
 
 
 def demo_name() -> str:

@@ -149,17 +149,18 @@ def record_cancel(*, step_key: str, outcome: Mapping[str, Any], now: datetime) -
 
 
 @transaction_required
-def undo_prepare(*, step_key: str, now: datetime, order_id: UUID | None = None) -> str:
+def undo_prepare(*, step_key: str, now: datetime, order_id: UUID | None = None, actor: str = "", reason: str = "") -> str:
     """Begin to undo an issue, and say what is left: "nothing", "cancel", "void" or "ask". Safe to repeat.
 
     From here on nothing more is sent for this step. What was never prepared leaves a tombstone, so that a late prepare is
     refused; what is authorised gets its cancellation signed; what was signed and never sent gets the voiding of its number
-    signed; what was sent and is not known to be authorised is asked about first, over the network.
+    signed; what was sent and is not known to be authorised is asked about first, over the network. ``actor``, ``reason``:
+    the person who wants it, if one does.
     """
     if journal.find_alone(step_key) is None:
         return _tombstone(step_key, order_id, now)
     document = journal.locked(step_key)
-    journal.append(document, Event(fact=Fact.UNDO_ASKED), now=now)
+    journal.append(document, Event(fact=Fact.UNDO_ASKED, actor=actor, reason=reason), now=now)
     left = what_is_left(document)
     if left is Undo.CANCEL:
         _sign_cancellation(document, CANCEL_REASON, now)

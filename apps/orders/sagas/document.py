@@ -42,8 +42,13 @@ def preview_retry(*, order_id: UUID, run_id: UUID, now: datetime) -> fiscal.Corr
     order = queries.order(order_id)
     if order is None or key is None or not key.startswith(f"{run_id}:"):
         return None
+    return preview_document(order=order, step_key=key, now=now)
+
+
+def preview_document(*, order: queries.OrderView, step_key: str, now: datetime) -> fiscal.CorrectionPreview | None:
+    """The same, of any document of the order."""
     sale = _sale(order, customers.customer(order.customer_id))
-    return fiscal.preview_correction(step_key=key, sale=sale, now=now)
+    return fiscal.preview_correction(step_key=step_key, sale=sale, now=now)
 
 
 def _sale(order: queries.OrderView, customer: customers.CustomerView) -> fiscal.SaleToDocument:
