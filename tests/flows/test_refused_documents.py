@@ -43,10 +43,10 @@ def refused() -> Run:
     return run
 
 
-def retry(*runs: Run) -> None:
+def retry(*runs: Run, patch: dict[str, object] | None = None) -> None:
     action_id = request_action(
         Selection(run_ids=tuple(run.pk for run in runs)),
-        wanted(triage.Action.RETRY),
+        wanted(triage.Action.RETRY, patch=patch),
         reason=REASON,
         by="user:ana",
         now=timezone.now(),
@@ -119,6 +119,23 @@ class TestARetry:
         assert finish(run.pk).status == "COMPLETED"
         shop.assert_books_agree()
 
+    def test_takes_the_next_number_when_the_input_says_that_another_document_has_its_own(
+        self, opened: demo.Demo, client: Client, admin_client: Client
+    ) -> None:
+        """A restored backup: the authority knows number 1, our books have forgotten it."""
+        finish(shop.run_of(shop.post_order(client, shop.by_balance()).json()["id"]).pk)
+        Document.objects.update(series=889)
+        NumberRange.objects.update(next_number=1)
+        order_id = shop.post_order(client, shop.by_balance()).json()["id"]
+        run = work(shop.run_of(order_id).pk)
+        assert (run.status, run.error_code) == ("STUCK", "R408")
+        page = f"/admin/triage/act/?action=retry&run={run.pk}"
+        assert "{&quot;instead_of_number&quot;: 1}" in admin_client.get(page).content.decode().replace('"', "&quot;")
+        retry(run, patch={"instead_of_number": 1})
+        assert finish(run.pk).status == "COMPLETED"
+        assert Document.objects.get(order_id=order_id).number == 2
+        assert sorted(SandboxDocument.objects.values_list("number", flat=True)) == [1, 2]
+
 
 class TestAnAuthorityThatWasAwayForLong:
     @pytest.mark.parametrize("pay", [shop.by_balance(), shop.body()], ids=["balance", "card"])
@@ -138,13 +155,13 @@ class TestAnAuthorityThatWasAwayForLong:
 
 class TestAStepThatWasPassedOver:
     def test_tells_what_is_missing_when_the_document_was_never_signed(self, opened: demo.Demo) -> None:
-        """An operator skipped the step that signs, and gave no output."""
+        """An operator skipped the step that signs, and gave nothing that the next one could send."""
         order_id = shop.post_order(Client(), shop.by_balance(), Prefer="wait=5").json()["id"]
         Issuer.objects.update(certificate=None)
         run_id = shop.run_of(order_id).pk
         assert (work(run_id).at_step, shop.run_of(order_id).error_code) == ("sign_fiscal_doc", "R402")
         with transaction.atomic():
-            skip = wanted(triage.Action.SKIP)
+            skip = wanted(triage.Action.SKIP, output={"document_key": ""})
             triage.apply(run_id, skip, reason="issued on paper", by="user:ana", now=timezone.now(), seen="")
         run = work(run_id)
         assert (run.status, run.at_step, run.error_code) == ("STUCK", "transmit_fiscal_doc", "R309")

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.common.clock import uuid7
 from apps.common.errors import NotFound
 from apps.fiscal_docs import public as fiscal
-from apps.fiscal_docs.models import Document, DocumentEvent
+from apps.fiscal_docs.models import Document, DocumentEvent, NumberRange
 from apps.fiscal_docs.operations import journal
 from apps.fiscal_docs.public import RunningSandbox
 from apps.fiscal_docs.sandbox.faults import Action, Fault
@@ -87,6 +87,24 @@ class TestSend:
             settle(order_id, orders.Settle.SEND)
         assert settle(order_id, orders.Settle.VOID).status == "COMPLETED"
         assert Document.objects.get().state == "NUMBER_VOIDED"
+
+
+class TestRenumber:
+    def test_sends_it_under_the_next_number_when_its_own_is_another_documents(
+        self, opened: demo.Demo, running_sandbox: RunningSandbox
+    ) -> None:
+        """A restored backup: the authority knows number 1, our books have forgotten it."""
+        shop.post_order(Client(), shop.by_balance())
+        finish(Run.objects.get().pk)
+        Document.objects.update(series=889)
+        NumberRange.objects.update(next_number=1)
+        order_id = skipped(shop.post_order(Client(), shop.by_balance()).json()["id"])
+        left = orders.left_behind(order_id=order_id, now=timezone.now())
+        assert left.preview is not None
+        assert (left.document.refusal_code, left.preview.taken_number) == ("539", 1)
+        assert settle(order_id, orders.Settle.RENUMBER).status == "COMPLETED"
+        assert sorted(SandboxDocument.objects.values_list("number", flat=True)) == [1, 2]
+        assert Document.objects.get(order_id=order_id).number == 2
 
 
 class TestVoid:

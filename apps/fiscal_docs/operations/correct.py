@@ -22,10 +22,11 @@ from apps.fiscal_docs.documents import draft, sale
 from apps.fiscal_docs.documents.archive import NAMESPACE
 from apps.fiscal_docs.documents.consumer_urls import urls_of
 from apps.fiscal_docs.documents.sale import SaleToDocument
+from apps.fiscal_docs.keys import AccessKey
 from apps.fiscal_docs.lifecycle import NUMBER_TAKEN, Event, Fact, Life, State
 from apps.fiscal_docs.models import BlobKind, Document, DocumentKind
 from apps.fiscal_docs.operations import journal
-from apps.fiscal_docs.operations.issuers import Ready, ready
+from apps.fiscal_docs.operations.issuers import Ready, ready, take_number
 from apps.fiscal_docs.operations.signing import signed
 from apps.fiscal_docs.signature import digest_value, read_xml
 
@@ -44,11 +45,16 @@ class NotCorrectable(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """What the document shall say now, and who had it corrected, and why."""
+    """What the document shall say now, and who had it corrected, and why.
+
+    ``instead_of``: its number, when the authority says that another document has it (539 …) and a person has made sure
+    that this is no document of the same order: it gets the next number then.
+    """
 
     sale: SaleToDocument
     actor: str = ""
     reason: str = ""
+    instead_of: int | None = None
 
 
 Correct = Callable[[], Correction]  # asked only when there is something to correct
@@ -63,57 +69,81 @@ class Change:
     after: str
 
 
-def is_needed(document: Document, current: Life, now: datetime) -> bool:
-    """Would it be in vain to send the bytes that we have? Never for those that may be at the authority already."""
-    if current.state is State.REJECTED:
-        return current.refusal_code not in NUMBER_TAKEN
-    return current.state is State.SIGNED and _is_late(document, now)
+def sign_again(document: Document, known: Sequence[Event], current: Life, correct: Correct, now: datetime) -> bytes | None:
+    """Build and sign it anew, keep the bytes and the fact; None when the bytes that we have are good. The row is locked.
+
+    Raises NotCorrectable, SaleNotDocumentable, NoIssuer, CertificateUnusable, StateNotSupported, DocumentInvalid, and
+    NoNumberLeft when it needs another number.
+    """
+    refused = current.state is State.REJECTED
+    if not refused and not (current.state is State.SIGNED and _is_late(document, now)):
+        return None  # what may be at the authority already goes as it is
+    correction, taken = correct(), refused and current.refusal_code in NUMBER_TAKEN
+    if taken and correction.instead_of != document.number:
+        return None  # a correction under this number is in vain
+    if sum(event.fact is Fact.SIGNED_AGAIN for event in known) >= CORRECTIONS_MAX:
+        raise NotCorrectable(f"It was signed again {CORRECTIONS_MAX} times: find the cause first.")
+    planned, issuer = _planned(document, correction.sale, now, other_number=taken)
+    content = signed(planned, certificate_id=issuer.certificate_id)
+    was = f"It was number {document.number} of series {document.series}, which is taken. " if taken else ""
+    event = Event(
+        fact=Fact.SIGNED_AGAIN,
+        seq=current.attempts,
+        reason=f"{was}{correction.reason}" if refused else LATE,
+        actor=correction.actor if refused else "",
+    )
+    _keep(document, content, event, known=known, issuer=issuer, now=now)
+    return content
 
 
 def _is_late(document: Document, now: datetime) -> bool:
     return document.issued_at is not None and now - document.issued_at > FRESH[DocumentKind(document.kind)]
 
 
-def sign_again(document: Document, known: Sequence[Event], current: Life, correct: Correct, now: datetime) -> bytes:
-    """Build and sign it anew, keep the bytes and the fact; the bytes. The row must be locked, and ``is_needed`` asked.
-
-    Raises NotCorrectable, SaleNotDocumentable, NoIssuer, CertificateUnusable, StateNotSupported, DocumentInvalid.
-    """
-    if sum(event.fact is Fact.SIGNED_AGAIN for event in known) >= CORRECTIONS_MAX:
-        raise NotCorrectable(f"It was signed again {CORRECTIONS_MAX} times: find the cause first.")
-    correction = correct()
-    planned, issuer = _planned(document, correction.sale, now)
-    content = signed(planned, certificate_id=issuer.certificate_id)
-    refused = current.state is State.REJECTED
-    event = Event(
-        fact=Fact.SIGNED_AGAIN,
-        seq=current.attempts,
-        reason=correction.reason if refused else LATE,
-        actor=correction.actor if refused else "",
-    )
+def _keep(
+    document: Document, content: bytes, event: Event, *, known: Sequence[Event], issuer: Ready, now: datetime
+) -> None:
     document.certificate_id, document.schema_version = issuer.certificate_id, draft.schema_version()
     show_as(document, content)
     journal.append(document, event, now=now, keep=[(BlobKind.SIGNED, content)], known=known)
     if journal.content(document, BlobKind.SIGNED) != content:
         raise RuntimeError(f"document {document.id}: a file signed before counts as newer; do the clocks agree?")
-    return content
 
 
-def _planned(document: Document, sold: SaleToDocument, now: datetime) -> tuple[draft.Draft, Ready]:
+def _planned(
+    document: Document, sold: SaleToDocument, now: datetime, *, other_number: bool = False
+) -> tuple[draft.Draft, Ready]:
     """The same number, in the words of today."""
     if (sold.order_id, sold.kind) != (document.order_id, document.kind):
         raise NotCorrectable("A correction is about the same order, and of the same kind.")
     sale.check(sold)
-    issuer = ready(document.issuer_cnpj, document.kind, now, number_needed=False)
+    issuer = ready(document.issuer_cnpj, document.kind, now, number_needed=other_number)
     if issuer.environment != document.environment:
         raise NotCorrectable("Its number belongs to another environment than the issuer's of today.")
     if document.kind == DocumentKind.NFCE:
         urls_of(issuer.printed.uf_code, issuer.environment)
-    first = keys.parse(document.access_key or "")
-    key = replace(first, uf_code=issuer.printed.uf_code, year_month=keys.year_month_of(now))
-    sold = replace(sold, issuer_cnpj=document.issuer_cnpj)
-    planned = draft.Draft(issuer=issuer.printed, sale=sold, key=key, issued_at=now, environment=issuer.environment)
+    draft.warm_up()  # before a number's row is locked
+    planned = draft.Draft(
+        issuer=issuer.printed,
+        sale=replace(sold, issuer_cnpj=document.issuer_cnpj),
+        key=_another_key(issuer, document, now) if other_number else _same_number(issuer, document, now),
+        issued_at=now,
+        environment=issuer.environment,
+    )
     return planned, issuer
+
+
+def _same_number(issuer: Ready, document: Document, now: datetime) -> AccessKey:
+    first = keys.parse(document.access_key or "")
+    return replace(first, uf_code=issuer.printed.uf_code, year_month=keys.year_month_of(now))
+
+
+def _another_key(issuer: Ready, document: Document, now: datetime) -> AccessKey:
+    series, number = take_number(issuer, document.kind)
+    printed = issuer.printed
+    return keys.new_key(
+        uf_code=printed.uf_code, issued_at=now, cnpj=printed.cnpj, kind=document.kind, series=series, number=number
+    )
 
 
 # --- Several files --------------------------------------------------------------------------------------------------------
@@ -159,7 +189,9 @@ def show_as(document: Document, content: bytes) -> None:
     said = [] if buyer is None else [buyer.findtext(f"{_NS}{name}") for name in names]
     document.recipient = next(filter(None, said), "")
     document.total = Decimal(inf.findtext(f"{_NS}total/{_NS}ICMSTot/{_NS}vNF") or 0)
-    shown = ("access_key", "issued_at", "recipient", "total", "certificate_id", "schema_version")
+    key = keys.parse(document.access_key)
+    document.series, document.number = key.series, key.number
+    shown = ("access_key", "series", "number", "issued_at", "recipient", "total", "certificate_id", "schema_version")
     Document.objects.filter(pk=document.pk).update(**{name: getattr(document, name) for name in shown})
 
 
@@ -176,6 +208,7 @@ class Preview:
     refusal_reason: str
     changes: tuple[Change, ...] = ()
     closed: str = ""
+    taken_number: int | None = None  # another document has it: ``Correction.instead_of`` takes the next one
 
     @property
     def only_time(self) -> bool:
@@ -190,7 +223,8 @@ def preview(*, step_key: str, sale: SaleToDocument, now: datetime) -> Preview | 
         return None
     told = Preview(document_id=str(document.id), refusal_code=document.refusal_code, refusal_reason=document.refusal_reason)
     if document.refusal_code in NUMBER_TAKEN:
-        return replace(told, closed="Its number is taken at the authority: the same file would be sent again.")
+        closed = "Its number is taken at the authority: the same file would be sent again."
+        return replace(told, closed=closed, taken_number=document.number)
     before = journal.content(document, BlobKind.SIGNED)
     try:
         planned, issuer = _planned(document, sale, now)

@@ -157,8 +157,9 @@ def begin_sending(*, step_key: str, now: datetime, again: Correct | None = None)
     content = journal.content(document, BlobKind.SIGNED)
     if content is None:
         raise journal.NothingPrepared(f"Document {document.id} has no signed document.")
-    if again is not None and correct.is_needed(document, current, now):
-        content, known = correct.sign_again(document, known, current, again, now), journal.facts(document)
+    anew = correct.sign_again(document, known, current, again, now) if again is not None else None
+    if anew is not None:
+        content, known = anew, journal.facts(document)
     attempt = current.attempts + 1
     journal.append(document, Event(fact=Fact.SENT, seq=attempt), now=now, known=known)
     return Sending(document, attempt, content)

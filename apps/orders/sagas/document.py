@@ -19,6 +19,7 @@ from apps.saga import public as saga
 LEASE = timedelta(seconds=30)
 AUTHORITY = "tax authority"
 BEGINS_AGAIN = ("retry", "reset")  # interventions after which the step is tried again
+INSTEAD_OF = "instead_of_number"  # in an edited input: the document's number, which another document has
 SENDING = "sending"  # in Run.known: the attempt that is noted and to be made
 # So many failures in a row are no accident: no single run can try as often by itself.
 AUTHORITY_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
@@ -72,7 +73,10 @@ def _correction(run: saga.Run) -> fiscal.Correction:
     """What a refused document shall say: the order as it is known now. Whoever had the run tried again has said why."""
     retried = next((each for each in saga.interventions(run_id=run.id) if each.action in BEGINS_AGAIN), None)
     return fiscal.Correction(
-        sale=sale_of(run), actor=retried.actor if retried else "", reason=retried.reason if retried else ""
+        sale=sale_of(run),
+        actor=retried.actor if retried else "",
+        reason=retried.reason if retried else "",
+        instead_of=run.data.get(INSTEAD_OF),
     )
 
 

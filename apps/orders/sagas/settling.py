@@ -17,7 +17,7 @@ from apps.common.transactions import transaction
 from apps.fiscal_docs import public as fiscal
 from apps.orders import queries
 from apps.orders.models import OrderStatus
-from apps.orders.sagas.document import AUTHORITY, AUTHORITY_BREAKER, LEASE, preview_document, sale_of
+from apps.orders.sagas.document import AUTHORITY, AUTHORITY_BREAKER, INSTEAD_OF, LEASE, preview_document, sale_of
 from apps.orders.sagas.purchase import OWNER, SEARCHED
 from apps.saga import public as saga
 
@@ -30,6 +30,7 @@ class Settle(StrEnum):
     """What shall become of it."""
 
     SEND = "send"
+    RENUMBER = "renumber"
     VOID = "void"
 
 
@@ -90,7 +91,8 @@ def _voids(run: saga.Run) -> bool:
 
 
 def _correction(run: saga.Run) -> fiscal.Correction:
-    return fiscal.Correction(sale=sale_of(run), actor=run.data["by"], reason=run.data["reason"])
+    data = run.data
+    return fiscal.Correction(sale=sale_of(run), actor=data["by"], reason=data["reason"], instead_of=data[INSTEAD_OF])
 
 
 def _keys(data: Mapping[str, Any]) -> Iterable[str]:
@@ -116,9 +118,12 @@ SETTLE = saga.register(
 def settle_document(*, order_id: UUID, settle: Settle, reason: str, by: str, now: datetime) -> UUID:
     """Have the document of an order settled that its run left behind; workers do it. The id of the run that does.
 
-    ``settle``: SEND has it signed anew where that is needed, and sent; VOID has its number voided, because the sale was
-    documented in another way (should the authority have authorised it after all, it is cancelled). ``reason``, ``by``: kept
-    with the document. Raises NotFound, NothingToSettle, OrderNotSold, KeyHeld while a return of the order goes on.
+    ``settle``: SEND has it signed anew where that is needed, and sent; RENUMBER the same, under the next number if another
+    document has its own (539) and a person has made sure that this is not the same order's; VOID has its number voided,
+    because the sale was documented in another way (should the authority have authorised it after all, it is cancelled).
+    ``reason``, ``by``: kept with the document.
+
+    Raises NotFound, NothingToSettle, OrderNotSold, KeyHeld while a return of the order goes on.
     """
     order = queries.order(order_id)
     if order is None:
@@ -128,7 +133,7 @@ def settle_document(*, order_id: UUID, settle: Settle, reason: str, by: str, now
         raise NothingToSettle
     if _runs_still(key) is not None:
         raise NothingToSettle("The run of this document is not over: retry that one.")
-    if settle is Settle.SEND and order.status in UNSOLD:
+    if settle is not Settle.VOID and order.status in UNSOLD:
         raise OrderNotSold
     data = {
         "order_id": str(order.id),
@@ -136,6 +141,7 @@ def settle_document(*, order_id: UUID, settle: Settle, reason: str, by: str, now
         "account_id": order.account_id or None,
         "amount": str(order.amount),
         "document_key": key,
+        INSTEAD_OF: _number_of(key) if settle is Settle.RENUMBER else None,
         "settle": str(settle),
         "reason": reason,
         "by": by,
@@ -172,6 +178,11 @@ def left_behind(*, order_id: UUID, now: datetime) -> LeftBehind:
         preview=preview_document(order=order, step_key=key, now=now),
         may_send=order.status not in UNSOLD,
     )
+
+
+def _number_of(step_key: str) -> int | None:
+    document = fiscal.document_of(step_key=step_key)
+    return document.number if document else None
 
 
 def _runs_still(step_key: str) -> UUID | None:

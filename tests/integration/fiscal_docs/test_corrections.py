@@ -263,6 +263,54 @@ class TestADocumentThatWaitedTooLong:
         assert len(signed_files("a")) == 1
 
 
+class TestANumberThatAnotherDocumentHas:
+    @pytest.fixture
+    def taken(self, company: Company, sandbox: fiscal.RunningSandbox) -> int:
+        """The number of document b, which the authority knows as another one's."""
+        from tests.integration.fiscal_docs.test_transmission import with_number_again
+
+        company.issue("a")
+        with_number_again(company)
+        company.prepare("b")
+        with pytest.raises(fiscal.NumberConflict, match="539"):
+            company.transmit("b")
+        return journal.read("b").number or 0
+
+    def test_is_left_to_it_for_the_next_one_when_a_person_says_so(self, company: Company, taken: int) -> None:
+        done = company.retry("b", instead_of=taken)
+        assert (done["state"], done["number"]) == ("AUTHORISED", taken + 1)
+        assert key_in(journal.content(journal.read("b"), BlobKind.PROC) or b"") == done["access_key"]
+        assert DocumentEvent.objects.get(fact="SIGNED_AGAIN").reason.startswith(f"It was number {taken} of series 1")
+        assert NumberRange.objects.get(kind="65").next_number == taken + 2
+        assert SandboxDocument.objects.count() == 2
+
+    @pytest.mark.parametrize("said", [None, 7])
+    def test_is_kept_otherwise(self, company: Company, taken: int, said: int | None) -> None:
+        with pytest.raises(fiscal.NumberConflict, match="539"):
+            company.retry("b", instead_of=said)
+        assert journal.read("b").number == taken
+        assert NumberRange.objects.get(kind="65").next_number == taken + 1
+
+    def test_is_taken_once_when_the_answer_is_lost(
+        self, company: Company, sandbox: fiscal.RunningSandbox, taken: int
+    ) -> None:
+        sandbox.faults.add(Fault(action=Action.LOSE_REQUEST, service=AUTHORISE))
+        with pytest.raises(UnknownOutcome):
+            company.retry("b", instead_of=taken)
+        assert company.retry("b", instead_of=taken)["number"] == taken + 1
+        assert NumberRange.objects.get(kind="65").next_number == taken + 2
+
+    def test_is_not_left_for_a_number_that_is_free(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        before = rejected(company)
+        assert company.retry("a", items=(RIGHT,), instead_of=before.number)["number"] == before.number
+
+    def test_says_so_in_the_preview(self, company: Company, taken: int) -> None:
+        sale = ticket_sale(issuer_cnpj=company.cnpj, order_id=journal.read("b").order_id)
+        told = fiscal.preview_correction(step_key="b", sale=sale, now=company.now)
+        assert told is not None
+        assert (told.taken_number, bool(told.closed), told.changes) == (taken, True, ())
+
+
 class TestWhatCannotBeCorrected:
     def test_is_a_number_that_another_document_has(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
         from tests.integration.fiscal_docs.test_transmission import with_number_again
