@@ -21,6 +21,7 @@ from apps.orders.models import Order, OrderReturn
 from apps.payments import public as payments
 from apps.saga import public as saga
 from apps.saga import triage
+from apps.saga.models import Run
 from config import demo
 from tests import shop
 from tests.saga_driver import finish, work
@@ -150,6 +151,14 @@ def leave_behind() -> UUID:
     return order_id
 
 
+def _deliver() -> UUID:
+    """An order of a contingency that is over; its delivery has not begun."""
+    orders.enter_contingency(reason="Sem comunicacao com a SEFAZ.", by="user:ana", now=timezone.now())
+    order_id = _bought(shop.by_balance())
+    orders.leave_contingency(reason="It is back.", by="user:ana", now=timezone.now())
+    return Run.objects.get(use_case="orders.document.delivery", subject_id=order_id).pk
+
+
 def _settle() -> UUID:
     return orders.settle_document(
         order_id=leave_behind(), settle=orders.Settle.SEND, reason="a trial", by="user:ana", now=timezone.now()
@@ -170,6 +179,7 @@ TRIALS = {
         begin=lambda: _buy(shop.by_balance()), assert_undone=shop.assert_clean_slate, assert_done=_assert_sold_by_balance
     ),
     "orders.document": Trial(begin=_settle, assert_undone=_assert_settled, assert_done=_assert_settled),  # never undone
+    "orders.document.delivery": Trial(begin=_deliver, assert_undone=_assert_settled, assert_done=_assert_settled),
     "orders.return": Trial(begin=_return, assert_undone=_assert_kept, assert_done=_assert_returned, people=_approve),
     **{
         # Nothing of these is ever undone: they begin after the pivot.

@@ -55,6 +55,7 @@ FACTS = {
     "NOT_DELIVERED": Look("warn", "warn", "Not delivered"),
     "REJECTED": Look("bad", "bad", "Refused"),
     "SIGNED_AGAIN": Look("warn", "edit", "Signed again"),
+    "OFFLINE": Look("warn", "out", "Handed out offline"),
     "AUTHORISED": Look("ok", "ok", "Authorised"),
     "UNDO_ASKED": Look("undo", "undo", "Undo asked"),
     "CANCEL_SIGNED": Look("undo", "undo", "Cancellation signed"),

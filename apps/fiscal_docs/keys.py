@@ -13,6 +13,8 @@ from apps.common.clock import BUSINESS_ZONE
 KEY_PATTERN = re.compile(r"[0-9]{6}[0-9A-Z]{12}[0-9]{26}")
 CNPJ_PATTERN = re.compile(r"[0-9A-Z]{12}[0-9]{2}")
 NUMBER_MAX = 999_999_999  # nNF has nine digits
+# tpEmis: as usual; handed out before the authority has it (NFC-e only)
+NORMAL, OFFLINE = "1", "9"
 SERIES_MAX = 889  # 890 and above are kept for notes issued by the authority itself and for individuals
 ZERO = ord("0")
 # Random parts that the authority refuses (897): eight times one digit, and eight that follow each other.

@@ -5,6 +5,7 @@
                            |        |-> REJECTED -----------------------> NUMBER_VOIDED
                            |<- NOT_DELIVERED: the authority does not know the key: the same bytes may go again
                            '-- SIGNED_AGAIN: refused, or signed too long ago: other bytes under the same number
+    SIGNED -> OFFLINE: handed out in contingency, valid before the authority has it; it is delivered later, by attempts
     nothing numbered, and already undone: ABANDONED (a do that comes later is refused)
 
 Facts arrive twice and out of order (an answer may overtake the note that the document was sent), so the fold looks at
@@ -27,6 +28,7 @@ class Fact(StrEnum):
     NOT_DELIVERED = "NOT_DELIVERED"
     REJECTED = "REJECTED"
     SIGNED_AGAIN = "SIGNED_AGAIN"
+    OFFLINE = "OFFLINE"
     AUTHORISED = "AUTHORISED"
     UNDO_ASKED = "UNDO_ASKED"
     CANCEL_SIGNED = "CANCEL_SIGNED"
@@ -44,6 +46,7 @@ class State(StrEnum):
     DRAFT = "DRAFT"
     NUMBERED = "NUMBERED"
     SIGNED = "SIGNED"
+    OFFLINE = "OFFLINE"
     SENT = "SENT"
     UNKNOWN = "UNKNOWN"
     REJECTED = "REJECTED"
@@ -133,10 +136,11 @@ def _state(facts: list[Event], by_fact: dict[Fact, Event]) -> State:
         if fact in by_fact:
             return state
     latest = _latest_attempt(facts)
+    signed = State.OFFLINE if Fact.OFFLINE in by_fact else State.SIGNED
     if latest is not None:
-        return _OF_AN_ATTEMPT[latest.fact][1]
-    if Fact.SIGNED in by_fact:
-        return State.SIGNED
+        return signed if _OF_AN_ATTEMPT[latest.fact][1] is State.SIGNED else _OF_AN_ATTEMPT[latest.fact][1]
+    if Fact.OFFLINE in by_fact or Fact.SIGNED in by_fact:
+        return signed
     return State.NUMBERED if Fact.NUMBERED in by_fact else State.DRAFT
 
 

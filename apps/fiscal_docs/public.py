@@ -35,10 +35,21 @@ from apps.fiscal_docs.operations.cancel import (
     undo_prepare,
     undo_record,
 )
+from apps.fiscal_docs.operations.contingency import (
+    AlreadyInContingency,
+    ContingencyPeriod,
+    NotInContingency,
+    contingencies,
+    contingency,
+    enter_contingency,
+    handed_out,
+    leave_contingency,
+)
 from apps.fiscal_docs.operations.correct import Change, Correction, NotCorrectable
 from apps.fiscal_docs.operations.correct import Preview as CorrectionPreview
 from apps.fiscal_docs.operations.correct import preview as preview_correction
 from apps.fiscal_docs.operations.issue import (
+    HANDED_OUT,
     DocumentRejected,
     IssueUndone,
     NumberConflict,
@@ -77,8 +88,10 @@ from apps.fiscal_docs.transmission import (
 )
 
 __all__ = [
+    "HANDED_OUT",
     "PAYMENT_ACCOUNT_BALANCE",
     "PAYMENT_CARD",
+    "AlreadyInContingency",
     "AuthorityUnavailable",
     "AuthorityUnreachable",
     "BuyerAddress",
@@ -86,6 +99,7 @@ __all__ = [
     "CertificateUnreadable",
     "CertificateUnusable",
     "Change",
+    "ContingencyPeriod",
     "Correction",
     "CorrectionPreview",
     "DocumentInvalid",
@@ -96,6 +110,7 @@ __all__ = [
     "NoNumberLeft",
     "NotAuthorised",
     "NotCorrectable",
+    "NotInContingency",
     "NothingPrepared",
     "NumberConflict",
     "ReasonUnfit",
@@ -112,11 +127,16 @@ __all__ = [
     "begin_sending",
     "cancel",
     "check_can_issue",
+    "contingencies",
+    "contingency",
     "create_issuer_with_test_certificate",
     "document_of",
     "document_of_order",
     "documents_of_order",
+    "enter_contingency",
+    "handed_out",
     "import_certificate",
+    "leave_contingency",
     "prepare_cancel",
     "prepare_issue",
     "preview_correction",

@@ -17,7 +17,7 @@ from apps.fiscal_docs.models import BlobKind, Document, DocumentBlob
 from apps.fiscal_docs.operations import journal
 from apps.fiscal_docs.operations.correct import Change, changes
 
-UNSETTLED = (State.SIGNED, State.SENT, State.UNKNOWN, State.REJECTED)
+UNSETTLED = (State.SIGNED, State.OFFLINE, State.SENT, State.UNKNOWN, State.REJECTED)
 FILES_MAX = 200  # a document has about four; one that is signed and refused again and again must not fill the page
 ORDER_DOCUMENTS_MAX = 20  # an order has one document, and a few more when it was retried under new steps
 

@@ -121,21 +121,37 @@ def _already(document: Document) -> dict[str, Any]:
     }
 
 
+def _handed_out(document: Document) -> dict[str, Any]:
+    """The outcome of an issue in contingency: nothing was sent."""
+    return {
+        "status": issue.HANDED_OUT,
+        "reason": "handed out before the authority has it",
+        "access_key": document.access_key or "",
+        "protocol": "",
+    }
+
+
 @durable
 def transmit(
-    *, step_key: str, now: datetime, sending: Sending | None = None, again: Correct | None = None
+    *,
+    step_key: str,
+    now: datetime,
+    sending: Sending | None = None,
+    again: Correct | None = None,
+    deliver: bool = False,
 ) -> dict[str, Any]:
     """Send the stored bytes and give the outcome to record. Safe to repeat: the authority knows the key.
 
     ``sending``: what ``begin_sending`` gave in an earlier commit of the caller's; without it the attempt is noted here,
     and ``again`` tells how a document that was refused is signed again for it. Ask the authority first (ask_authority).
+    A document that was signed in contingency is handed out only, until somebody wants it delivered (``deliver``).
     Raises DocumentRejected or NumberConflict (kept before they are raised), IssueUndone, UnknownOutcome when no answer
     came, ConnectionError when nothing was sent or the authority decides nothing now.
     """
-    begun = sending or _commit(issue.begin_sending, step_key=step_key, now=now, again=again)
+    begun = sending or _commit(issue.begin_sending, step_key=step_key, now=now, again=again, deliver=deliver)
     document = begun.document
     if not begun.attempt:
-        return _already(document)
+        return _already(document) if document.state == State.AUTHORISED else _handed_out(document)
     noted = _noter(step_key, begun.attempt, now)
     try:
         answer = authority.authorise(signed=begun.signed, certificate_id=_connects(document, now))

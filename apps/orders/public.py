@@ -3,6 +3,7 @@
 from apps.orders.operations import stock_tickets
 from apps.orders.overview import AtStake, OrdersSince, at_stake, orders_since
 from apps.orders.queries import ItemView, OrderView, order
+from apps.orders.sagas.delivering import enter_contingency, leave_contingency
 from apps.orders.sagas.document import preview_retry
 from apps.orders.sagas.settling import LeftBehind, NothingToSettle, OrderNotSold, Settle, left_behind, settle_document
 
@@ -16,6 +17,8 @@ __all__ = [
     "OrdersSince",
     "Settle",
     "at_stake",
+    "enter_contingency",
+    "leave_contingency",
     "left_behind",
     "order",
     "orders_since",

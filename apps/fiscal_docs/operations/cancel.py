@@ -45,7 +45,7 @@ class CancelRefused(DomainError):
 
 
 class ReasonUnfit(DomainError):
-    """A reason for a cancellation has 15 to 255 characters."""
+    """A reason that a document carries has 15 to 255 characters."""
 
     code, status = "R415", 422
 
@@ -63,7 +63,8 @@ def _identity(document: Document) -> certificates.Identity:
     return certificates.identity(journal.acting_certificate(document))
 
 
-def _reason(text: str) -> str:
+def fit_reason(text: str) -> str:
+    """A reason as the layout takes it (xJust). Raises ReasonUnfit."""
     reason = printable(text, REASON_LENGTH.stop - 1)
     if len(reason) not in REASON_LENGTH:
         raise ReasonUnfit(field="reason")
@@ -90,7 +91,7 @@ def _sign_cancellation(document: Document, reason: str, now: datetime) -> None:
     xml, reference = requests.cancellation(
         key=keys.parse(document.access_key or ""),
         protocol=current.protocol,
-        reason=_reason(reason),
+        reason=fit_reason(reason),
         environment=document.environment,
         at=max(now, document.authorised_at or now),  # an event from before the authorisation is refused (579)
     )

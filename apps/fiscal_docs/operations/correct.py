@@ -77,7 +77,7 @@ def sign_again(document: Document, known: Sequence[Event], current: Life, correc
     """
     refused = current.state is State.REJECTED
     if not refused and not (current.state is State.SIGNED and _is_late(document, now)):
-        return None  # what may be at the authority already goes as it is
+        return None  # what may be at the authority already goes as it is; what was handed out stays as it was
     correction, taken = correct(), refused and current.refusal_code in NUMBER_TAKEN
     if taken and correction.instead_of != document.number:
         return None  # a correction under this number is in vain
@@ -123,26 +123,46 @@ def _planned(
     if document.kind == DocumentKind.NFCE:
         urls_of(issuer.printed.uf_code, issuer.environment)
     draft.warm_up()  # before a number's row is locked
+    offline = _offline(document)
+    issued_at = document.issued_at if offline and document.issued_at else now  # a customer has it with that hour
     planned = draft.Draft(
         issuer=issuer.printed,
         sale=replace(sold, issuer_cnpj=document.issuer_cnpj),
-        key=_another_key(issuer, document, now) if other_number else _same_number(issuer, document, now),
-        issued_at=now,
+        key=(_another_key if other_number else _same_number)(issuer, document, issued_at),
+        issued_at=issued_at,
         environment=issuer.environment,
+        offline=offline,
     )
     return planned, issuer
 
 
-def _same_number(issuer: Ready, document: Document, now: datetime) -> AccessKey:
+def _offline(document: Document) -> draft.Offline | None:
+    """Why it was handed out before the authority had it: as its first file says."""
+    content = journal.content(document, BlobKind.SIGNED) if document.emission_type == keys.OFFLINE else None
+    if content is None:
+        return None
+    ide = _inf(content).find(f"{_NS}ide")
+    assert ide is not None  # noqa: S101  # the schema was checked
+    since, reason = ide.findtext(f"{_NS}dhCont") or "", ide.findtext(f"{_NS}xJust") or ""
+    return draft.Offline(since=datetime.fromisoformat(since), reason=reason)
+
+
+def _same_number(issuer: Ready, document: Document, issued_at: datetime) -> AccessKey:
     first = keys.parse(document.access_key or "")
-    return replace(first, uf_code=issuer.printed.uf_code, year_month=keys.year_month_of(now))
+    return replace(first, uf_code=issuer.printed.uf_code, year_month=keys.year_month_of(issued_at))
 
 
-def _another_key(issuer: Ready, document: Document, now: datetime) -> AccessKey:
+def _another_key(issuer: Ready, document: Document, issued_at: datetime) -> AccessKey:
     series, number = take_number(issuer, document.kind)
     printed = issuer.printed
     return keys.new_key(
-        uf_code=printed.uf_code, issued_at=now, cnpj=printed.cnpj, kind=document.kind, series=series, number=number
+        uf_code=printed.uf_code,
+        issued_at=issued_at,
+        cnpj=printed.cnpj,
+        kind=document.kind,
+        series=series,
+        number=number,
+        emission_type=document.emission_type,
     )
 
 

@@ -14,7 +14,7 @@ from apps.fiscal_docs import certificates
 from apps.fiscal_docs.documents import archive, draft, sale
 from apps.fiscal_docs.documents.consumer_urls import urls_of
 from apps.fiscal_docs.documents.sale import SaleToDocument
-from apps.fiscal_docs.keys import AccessKey, new_key
+from apps.fiscal_docs.keys import NORMAL, OFFLINE, AccessKey, new_key
 from apps.fiscal_docs.lifecycle import Event, Fact, Outcome, State, fold, outcome_of
 from apps.fiscal_docs.models import BlobKind, Document, DocumentKind
 from apps.fiscal_docs.operations import correct, journal
@@ -41,6 +41,9 @@ class NumberConflict(DomainError):
     """The authority knows another document under this number: a person must look."""
 
     code = "R408"
+
+
+HANDED_OUT = "offline"  # in place of a cStat: the authority was not asked
 
 
 class AnswerForOtherBytes(Exception):
@@ -84,8 +87,18 @@ def _number_and_sign(step_key: str, sold: SaleToDocument, now: datetime) -> Docu
     certificates.identity(issuer.certificate_id)  # and so is the key unsealed
     printed = issuer.printed
     series, number = take_number(issuer, sold.kind)
-    key = new_key(uf_code=printed.uf_code, issued_at=now, cnpj=printed.cnpj, kind=sold.kind, series=series, number=number)
-    planned = draft.Draft(issuer=printed, sale=sold, key=key, issued_at=now, environment=issuer.environment)
+    key = new_key(
+        uf_code=printed.uf_code,
+        issued_at=now,
+        cnpj=printed.cnpj,
+        kind=sold.kind,
+        series=series,
+        number=number,
+        emission_type=OFFLINE if issuer.offline else NORMAL,
+    )
+    planned = draft.Draft(
+        issuer=printed, sale=sold, key=key, issued_at=now, environment=issuer.environment, offline=issuer.offline
+    )
     content = signed(planned, certificate_id=issuer.certificate_id)
     document = _document(step_key, planned, issuer, now)
     facts = Event(fact=Fact.NUMBERED), Event(fact=Fact.SIGNED)
@@ -141,10 +154,11 @@ class Sending:
 
 
 @transaction_required
-def begin_sending(*, step_key: str, now: datetime, again: Correct | None = None) -> Sending:
+def begin_sending(*, step_key: str, now: datetime, again: Correct | None = None, deliver: bool = False) -> Sending:
     """Note an attempt before it is made, so that a crash in the middle is seen as one. Raises IssueUndone, NothingPrepared.
 
-    A document that is already authorised gets no attempt (0). An undo that was asked for fences later sends off.
+    A document that is already authorised gets no attempt (0), and so does one that was signed in contingency, unless it is
+    to be delivered now (``deliver``). An undo that was asked for fences later sends off.
     ``again``: how a document that was refused, or that was signed too long ago, is signed again for this attempt, in the
     same commit; without it the bytes that we have are sent. Raises NotCorrectable then, and what prepare_issue raises.
     """
@@ -154,6 +168,8 @@ def begin_sending(*, step_key: str, now: datetime, again: Correct | None = None)
         return Sending(document, 0)
     if current.undo_asked or document.access_key is None or current.state in (State.CANCELLED, State.NUMBER_VOIDED):
         raise IssueUndone
+    if document.emission_type == OFFLINE and not deliver:
+        return Sending(document, 0)
     content = journal.content(document, BlobKind.SIGNED)
     if content is None:
         raise journal.NothingPrepared(f"Document {document.id} has no signed document.")
@@ -174,7 +190,8 @@ def note(*, step_key: str, event: Event, now: datetime, answer: bytes = b"") -> 
 
 @transaction_required
 def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Record an authorisation and archive the document with its protocol. Safe to repeat.
+    """Record an authorisation and archive the document with its protocol; or that it was handed out in contingency (its
+    state is OFFLINE then, and it has to be delivered). Safe to repeat.
 
     Raises DocumentRejected for an outcome that is no authorisation, AnswerForOtherBytes when the answer is not ours.
     """
@@ -182,6 +199,9 @@ def record_issue(*, step_key: str, outcome: Mapping[str, Any], now: datetime) ->
     if document.state in ISSUED:
         return summary(document)
     status = str(outcome["status"])
+    if status == HANDED_OUT:
+        journal.append(document, Event(fact=Fact.OFFLINE), now=now, known=known)
+        return summary(document)
     if outcome_of(status) is not Outcome.AUTHORISED:
         raise DocumentRejected(f"{status} {outcome['reason']}")
     content = correct.file_of(document, access_key=str(outcome["access_key"]), digest=str(outcome["digest"]))

@@ -1,11 +1,12 @@
 """A numbered sale becomes signed bytes that satisfy the official schema."""
 
+from functools import partial
 from uuid import UUID
 
 from apps.common.errors import DomainError
 from apps.fiscal_docs import certificates, schemas
 from apps.fiscal_docs.documents import draft
-from apps.fiscal_docs.signature import sign
+from apps.fiscal_docs.signature import sign, sign_text
 
 
 class DocumentInvalid(DomainError):
@@ -17,7 +18,7 @@ class DocumentInvalid(DomainError):
 def signed(planned: draft.Draft, *, certificate_id: UUID) -> bytes:
     """The exact bytes to keep and to send. Raises DocumentInvalid."""
     identity = certificates.identity(certificate_id)
-    unsigned = draft.build(planned).encode()
+    unsigned = draft.build(planned, partial(sign_text, key=identity.key)).encode()
     found = sign(unsigned, reference=f"NFe{planned.key}", key=identity.key, certificate=identity.certificate)
     wrong = schemas.errors(found, schemas.NFE)
     if wrong:

@@ -1,5 +1,6 @@
 """What the sandbox authority checks in a message by itself, without its books. Pure: a document in, a cStat out."""
 
+import base64
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,13 +8,15 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from lxml import etree
 from stdnum.br import cpf
 from stdnum.exceptions import ValidationError
 
-from apps.fiscal_docs.keys import FORBIDDEN_CODES, AccessKey, check_digit, cnpj_is_valid
+from apps.fiscal_docs.keys import FORBIDDEN_CODES, NORMAL, OFFLINE, AccessKey, check_digit, cnpj_is_valid
 from apps.fiscal_docs.schemas import errors
-from apps.fiscal_docs.signature import cnpj_of, verify
+from apps.fiscal_docs.signature import DS, cnpj_of, verify
 
 NAMESPACE = "http://www.portalfiscal.inf.br/nfe"
 CNPJ_BASE = 8
@@ -68,6 +71,8 @@ TEXTS = {
     "502": "Campo Id não corresponde à concatenação dos campos correspondentes",
     "537": "Total do Desconto difere do somatório dos itens",
     "539": "Duplicidade de NF-e, com diferença na Chave de Acesso",
+    "556": "Justificativa de entrada em contingência não deve ser informada para tipo de emissão normal",
+    "557": "A justificativa de entrada em contingência deve ser informada",
     "563": "Já existe pedido de Inutilização com a mesma faixa de inutilização",
     "564": "Total do Produto / Serviço difere do somatório dos itens",
     "573": "Duplicidade de Evento",
@@ -138,7 +143,7 @@ def check_document(xml: bytes, nfe: etree._Element, *, now: datetime) -> Refusal
     late = _emitted(inf, now)
     if late:
         return late
-    checks = (_environment, _key, _people, _items, _totals, _payment, _test_words, _qr_code)
+    checks = (_environment, _key, _contingency, _people, _items, _totals, _payment, _test_words, _qr_code)
     if re.search(rb">\s+<", xml):
         return Refusal("588")
     for check in checks:
@@ -168,6 +173,8 @@ def _emitted(inf: etree._Element, now: datetime) -> Refusal | None:
     longest, status = EMITTED_WITHIN[find(inf, "ide/mod")]
     if emitted > now + CLOCKS_DIFFER:
         return Refusal("703")
+    if find(inf, "ide/tpEmis") == OFFLINE:
+        return None  # handed out already: it is delivered when it can be
     return Refusal(status) if now - emitted > longest else None
 
 
@@ -249,5 +256,32 @@ def _qr_code(nfe: etree._Element, inf: etree._Element) -> Refusal | None:
     code = find(nfe, "infNFeSupl/qrCode")
     if not code:
         return Refusal("394")
-    key = (inf.get("Id") or "")[3:]
-    return None if code.partition("?p=")[2].split("|")[:3] == [key, "3", "2"] else Refusal("397")
+    told = code.partition("?p=")[2]
+    parts = [(inf.get("Id") or "")[3:], "3", "2"]
+    if find(inf, "ide/tpEmis") != OFFLINE:
+        return None if told.split("|") == parts else Refusal("397")
+    day, amount = find(inf, "ide/dhEmi")[8:10], find(inf, "total/ICMSTot/vNF")
+    person, company = find(inf, "dest/CPF"), find(inf, "dest/CNPJ")
+    parts += [day, amount, "2" if person else "1" if company else "", person or company]
+    text, _, signature = told.rpartition("|")
+    return None if text == "|".join(parts) and _signed_by_issuer(nfe, text, signature) else Refusal("397")
+
+
+def _signed_by_issuer(nfe: etree._Element, text: str, signature: str) -> bool:
+    """By the certificate of the document itself."""
+    found = nfe.findtext(f".//{{{DS}}}X509Certificate") or ""
+    key = x509.load_der_x509_certificate(base64.b64decode(found)).public_key()
+    assert isinstance(key, rsa.RSAPublicKey)  # noqa: S101  # the document's own signature holds
+    try:
+        key.verify(base64.b64decode(signature), text.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _contingency(_nfe: etree._Element, inf: etree._Element) -> Refusal | None:
+    """A reason, and since when, stand on documents of a contingency and on no others."""
+    told = bool(find(inf, "ide/dhCont")) and bool(find(inf, "ide/xJust"))
+    if find(inf, "ide/tpEmis") == NORMAL:
+        return Refusal("556") if told else None
+    return None if told else Refusal("557")

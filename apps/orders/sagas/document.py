@@ -69,7 +69,7 @@ def _sale(order: queries.OrderView, customer: customers.CustomerView) -> fiscal.
     )
 
 
-def _correction(run: saga.Run) -> fiscal.Correction:
+def correction_of(run: saga.Run) -> fiscal.Correction:
     """What a refused document shall say: the order as it is known now. Whoever had the run tried again has said why."""
     retried = next((each for each in saga.interventions(run_id=run.id) if each.action in BEGINS_AGAIN), None)
     return fiscal.Correction(
@@ -83,14 +83,25 @@ def _correction(run: saga.Run) -> fiscal.Correction:
 def _begin_sending(run: saga.Run, step_key: str) -> None:
     """Note the first attempt in the commit that hands the call to its owner. A later one first asks what came of it."""
     if run.attempt == 1:
-        again = partial(_correction, run)
+        again = partial(correction_of, run)
         run.known[SENDING] = fiscal.begin_sending(step_key=step_key, now=run.now, again=again)
+
+
+def _record(run: saga.Run, step_key: str, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Write down what came of it. What was handed out in contingency is delivered later, by a run of its own."""
+    from apps.orders.sagas import delivering  # it is made of what stands here
+
+    known = fiscal.document_of(step_key=step_key) if outcome["status"] == fiscal.HANDED_OUT else None
+    done = fiscal.record_issue(step_key=step_key, outcome=outcome, now=run.now)
+    if known is not None and done["state"] != known.state:  # else it was recorded before
+        delivering.begin(order_of(run), document_key=step_key, now=run.now)
+    return done
 
 
 def _transmit(run: saga.Run, step_key: str) -> dict[str, Any]:
     """Send it. What the authority has refused, and an operator has tried again, is signed anew under its own number."""
     sending = run.known.get(SENDING)
-    return fiscal.transmit(step_key=step_key, now=run.now, sending=sending, again=partial(_correction, run))
+    return fiscal.transmit(step_key=step_key, now=run.now, sending=sending, again=partial(correction_of, run))
 
 
 class IssueDocument(saga.CallStep):
@@ -112,7 +123,7 @@ class IssueDocument(saga.CallStep):
         return fiscal.ask_authority(step_key=run.step_key, now=run.now)
 
     def record(self, run: saga.Run, outcome: dict[str, Any]) -> dict[str, Any]:
-        return fiscal.record_issue(step_key=run.step_key, outcome=outcome, now=run.now)
+        return _record(run, run.step_key, outcome)
 
     def undo_prepare(self, run: saga.Run) -> bool:
         return fiscal.undo_prepare(step_key=run.step_key, now=run.now, order_id=run.subject_id) != "nothing"
@@ -175,4 +186,4 @@ class TransmitDocument(saga.CallStep):
         return fiscal.ask_authority(step_key=self._key(run), now=run.now)
 
     def record(self, run: saga.Run, outcome: dict[str, Any]) -> dict[str, Any]:
-        return fiscal.record_issue(step_key=self._key(run), outcome=outcome, now=run.now)
+        return _record(run, self._key(run), outcome)

@@ -71,7 +71,8 @@ class SettleDocument(saga.CallStep):
             return fiscal.undo_call(step_key=_key(run), now=run.now)
         # Its own run may have sent it, so even the first attempt asks.
         found = fiscal.ask_authority(step_key=_key(run), now=run.now)
-        return found or fiscal.transmit(step_key=_key(run), now=run.now, again=partial(_correction, run))
+        again = partial(_correction, run)
+        return found or fiscal.transmit(step_key=_key(run), now=run.now, again=again, deliver=True)
 
     def did_it_happen(self, run: saga.Run) -> dict[str, Any] | None:
         ask = fiscal.undo_did_it_happen if _voids(run) else fiscal.ask_authority
