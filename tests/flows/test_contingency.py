@@ -6,8 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client
 from django.test.utils import override_settings
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.fiscal_docs import public as fiscal
@@ -16,6 +19,7 @@ from apps.fiscal_docs.public import RunningSandbox
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxVoidedRange
 from apps.orders import public as orders
 from apps.saga import public as saga
+from apps.saga import triage
 from apps.saga.models import Run, Step
 from config import demo
 from tests import shop
@@ -132,6 +136,36 @@ class TestTheSwitch:
         assert fiscal.contingency() is None
 
 
+class TestThePage:
+    def test_switches_it_with_a_reason_and_says_so_everywhere(self, opened: demo.Demo, admin_client: Client) -> None:
+        page = reverse("admin:backoffice_contingency")
+        assert "Contingency is off." in admin_client.get(page).content.decode()
+        for reason in ("", "too short"):
+            assert admin_client.post(page, {"switch": "on", "reason": reason}).status_code == 422
+        assert fiscal.contingency() is None
+        assert admin_client.post(page, {"switch": "on", "reason": REASON}).status_code == 302
+        for shown in (page, reverse("admin:index"), reverse("admin:orders_order_changelist")):
+            assert "Contingency since" in admin_client.get(shown).content.decode(), shown
+        assert "Contingency is on" in admin_client.get(reverse("admin:index")).content.decode()
+        assert admin_client.post(page, {"switch": "on", "reason": REASON}).status_code == 302
+        assert len(fiscal.contingencies()) == 1
+        assert admin_client.post(page, {"switch": "off", "reason": "It is back."}).status_code == 302
+        assert "Contingency since" not in admin_client.get(page).content.decode()
+
+    def test_is_for_those_who_may(self, opened: demo.Demo, client: Client) -> None:
+        page = reverse("admin:backoffice_contingency")
+        clerk = User.objects.create_user("clerk", password="x", is_staff=True)
+        client.force_login(clerk)
+        assert client.get(page).status_code == 403
+        clerk.user_permissions.add(Permission.objects.get(codename="view_document"))
+        assert "you lack the permission" in client.get(page).content.decode()
+        assert client.post(page, {"switch": "on", "reason": REASON}).status_code == 403
+        assert fiscal.contingency() is None
+        clerk.user_permissions.add(Permission.objects.get(codename="change_contingency"))
+        assert client.post(page, {"switch": "on", "reason": REASON}).status_code == 302
+        assert fiscal.contingency() is not None
+
+
 class TestAWaitingOrder:
     def test_that_was_sent_before_is_not_handed_out_but_asked_about(
         self, opened: demo.Demo, running_sandbox: RunningSandbox
@@ -146,6 +180,28 @@ class TestAWaitingOrder:
         assert finish(run.pk).status == "COMPLETED"
         assert (Document.objects.get().state, Document.objects.get().emission_type) == ("AUTHORISED", "1")
         assert SandboxDocument.objects.count() == 1
+
+
+class TestADeliveryThatWasClosed:
+    def test_leaves_its_document_to_be_settled(self, opened: demo.Demo) -> None:
+        enter()
+        order_id = bought(shop.by_balance())
+        run = delivery(order_id)
+        assert orders.left_behind(order_id=order_id, now=timezone.now()).run_id == run.pk
+        leave()
+        with override_settings(FISCAL_AUTHORITY_URL=NOWHERE):
+            run = work(run.pk)
+        with transaction.atomic():
+            skip = saga.wanted(saga.Action.SKIP)
+            triage.apply(run.pk, skip, reason="by hand", by="user:ana", now=timezone.now(), seen="")
+        assert finish(run.pk).status == "COMPLETED"
+        assert Document.objects.get().state == "OFFLINE"
+        assert orders.left_behind(order_id=order_id, now=timezone.now()).run_id is None
+        settling = orders.settle_document(
+            order_id=order_id, settle=orders.Settle.SEND, reason="It was closed.", by="user:ana", now=timezone.now()
+        )
+        assert finish(settling).status == "COMPLETED"
+        assert (Document.objects.get().state, Document.objects.get().emission_type) == ("AUTHORISED", "9")
 
 
 class TestADeliveryThatIsRefused:

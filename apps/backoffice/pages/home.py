@@ -17,6 +17,7 @@ from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
@@ -113,6 +114,8 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         tiles.insert(4, _message_tile(messages, now=now))
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
+    if may("fiscal_docs.view_document"):
+        needs += _contingency_needs()
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
@@ -219,6 +222,26 @@ def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> N
         href=rows(f"ledger_{name}", **state),
         door=f"Open {name}s",
     )
+
+
+def _contingency_needs() -> list[Need]:
+    period = fiscal.contingency()
+    if period is None:
+        return []
+    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
+    return [
+        Need(
+            title="Contingency is on",
+            where=f"{waiting} handed out and not delivered",
+            since=period.began_at,
+            amount=None,
+            who="",
+            href=reverse("admin:backoffice_contingency"),
+            door="Open contingency",
+            icon="warn",
+            tone="warn",
+        )
+    ]
 
 
 def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:

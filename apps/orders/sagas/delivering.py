@@ -14,7 +14,7 @@ from django.db import transaction
 from apps.common.transactions import durable
 from apps.fiscal_docs import public as fiscal
 from apps.orders import queries
-from apps.orders.sagas.document import AUTHORITY, AUTHORITY_BREAKER, LEASE, correction_of
+from apps.orders.sagas.document import AUTHORITY, LEASE, correction_of
 from apps.saga import public as saga
 
 SLA = saga.Sla(target=timedelta(hours=12), deadline=timedelta(hours=24))
@@ -27,7 +27,7 @@ class DeliverDocument(saga.CallStep):
     name = "deliver_fiscal_doc"
     kind = saga.RETRIABLE
     lease = LEASE
-    partner, breaker = AUTHORITY, AUTHORITY_BREAKER
+    partner = AUTHORITY  # and no breaker: one run alone tries oftener than it takes to open it
     attempts_max = 160  # with these delays more than the day that the law gives
     retry_delay_max = timedelta(minutes=10)
     undo_attempts_max = 1  # nothing is undone
@@ -64,7 +64,7 @@ DELIVER = saga.register(
 def begin(order: queries.OrderView, *, document_key: str, now: datetime) -> None:
     """Have a document delivered that was handed out; in the commit that records it."""
     data = {"order_id": str(order.id), "document_key": document_key}
-    saga.start(DELIVER, subject_id=order.id, business_key=str(order.id), data=data, now=now)
+    saga.start(DELIVER, subject_id=order.id, business_key=document_key, data=data, now=now)
 
 
 @durable

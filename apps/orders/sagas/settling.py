@@ -187,7 +187,8 @@ def _number_of(step_key: str) -> int | None:
 
 
 def _runs_still(step_key: str) -> UUID | None:
-    """The run that issues the document, unless it is over."""
-    run_id = UUID(step_key.partition(":")[0])
-    owner = saga.run_state(run_id)
-    return run_id if owner is not None and owner.finished_at is None else None
+    """The run that issues the document, or that delivers it, unless they are over."""
+    for run in (saga.run_state(UUID(step_key.partition(":")[0])), saga.run_state_by_key(step_key)):
+        if run is not None and run.finished_at is None:
+            return run.run_id
+    return None
