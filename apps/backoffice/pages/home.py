@@ -17,6 +17,7 @@ from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.shell import contingency_of
 from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
@@ -90,10 +91,17 @@ def home_live(request: HttpRequest) -> HttpResponse:
 def _home_of(request: HttpRequest) -> Home:
     user = request.user
     assert isinstance(user, User)  # noqa: S101  # the admin's own door
-    return home(may=user.has_perm, decides=lambda: decider(user), now=timezone.now())
+    contingency = contingency_of(request) if user.has_perm("fiscal_docs.view_document") else None
+    return home(may=user.has_perm, decides=lambda: decider(user), contingency=contingency, now=timezone.now())
 
 
-def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now: datetime) -> Home:
+def home(
+    *,
+    may: Callable[[str], bool],
+    decides: Callable[[], saga.Decider],
+    contingency: fiscal.ContingencyPeriod | None = None,
+    now: datetime,
+) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs = _approval_needs(decides)
     tiles: list[Tile] = []
@@ -114,8 +122,8 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         tiles.insert(4, _message_tile(messages, now=now))
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
-    if may("fiscal_docs.view_document"):
-        needs += _contingency_needs()
+    if contingency is not None:
+        needs.append(_contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
@@ -224,24 +232,19 @@ def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> N
     )
 
 
-def _contingency_needs() -> list[Need]:
-    period = fiscal.contingency()
-    if period is None:
-        return []
+def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
     waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
-    return [
-        Need(
-            title="Contingency is on",
-            where=f"{waiting} handed out and not delivered",
-            since=period.began_at,
-            amount=None,
-            who="",
-            href=reverse("admin:backoffice_contingency"),
-            door="Open contingency",
-            icon="warn",
-            tone="warn",
-        )
-    ]
+    return Need(
+        title="Contingency is on",
+        where=f"{waiting} handed out and not delivered",
+        since=period.began_at,
+        amount=None,
+        who="",
+        href=reverse("admin:backoffice_contingency"),
+        door="Open contingency",
+        icon="warn",
+        tone="warn",
+    )
 
 
 def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:
