@@ -144,6 +144,20 @@ def _state(facts: list[Event], by_fact: dict[Fact, Event]) -> State:
     return State.NUMBERED if Fact.NUMBERED in by_fact else State.DRAFT
 
 
+# An attempt that was noted as not delivered for another reason than that a question by key said so: no connection was
+# made, or the authority said that it decides nothing now.
+_NEVER_ARRIVED = frozenset({"", "108", "109"})
+
+
+def never_sent(events: Iterable[Event]) -> bool:
+    """Is it certain, without asking, that the authority has got nothing of a document?"""
+    attempts = [event for event in events if event.fact in _OF_AN_ATTEMPT and event.fact is not Fact.SIGNED_AGAIN]
+    known = {event.seq for event in attempts if event.fact is Fact.NOT_DELIVERED and event.status in _NEVER_ARRIVED}
+    told = {event.seq for event in attempts if event.fact in (Fact.UNKNOWN, Fact.REJECTED)}
+    asked = {event.seq for event in attempts if event.fact is Fact.NOT_DELIVERED and event.status not in _NEVER_ARRIVED}
+    return {event.seq for event in attempts} == known - told - asked
+
+
 class Outcome(StrEnum):
     """What a cStat of the authority asks us to do."""
 

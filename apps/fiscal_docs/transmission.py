@@ -29,6 +29,8 @@ from apps.fiscal_docs.lifecycle import (
     Fact,
     Outcome,
     State,
+    fold,
+    never_sent,
     outcome_of,
 )
 from apps.fiscal_docs.models import BlobKind, Document
@@ -226,13 +228,14 @@ def ask_authority(*, step_key: str, now: datetime) -> dict[str, Any] | None:
     Raises IssueUndone when it was cancelled meanwhile, ConnectionError when the authority cannot be asked.
     """
     document = journal.read(step_key)
-    life = journal.life(document)
+    known = journal.facts(document)
+    life = fold(known)
     if life.state is State.AUTHORISED:
         return _already(document)
     if life.state is State.CANCELLED:
         raise issue.IssueUndone
-    if not life.attempts:
-        return None  # every attempt is noted before it is made, so nothing was ever sent
+    if never_sent(known):
+        return None  # every attempt is noted before it is made, and what came of it after
     answer = _consult(document)
     kind = outcome_of(answer.status)
     if kind is Outcome.AUTHORISED:

@@ -18,8 +18,9 @@ from apps.fiscal_docs.models import Document
 from apps.fiscal_docs.public import RunningSandbox
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxVoidedRange
 from apps.orders import public as orders
+from apps.saga import pauses, triage
 from apps.saga import public as saga
-from apps.saga import triage
+from apps.saga.control_models import Pause
 from apps.saga.models import Run, Step
 from config import demo
 from tests import shop
@@ -74,6 +75,29 @@ class TestWhileTheAuthorityIsAway:
         document = Document.objects.get()
         assert (document.state, document.emission_type) == ("AUTHORISED", "9")
         assert SandboxDocument.objects.get().access_key == document.access_key
+
+    @PAID
+    def test_an_order_that_could_not_be_sent_goes_on_when_it_is_switched_on(
+        self, opened: demo.Demo, pay: dict[str, Any]
+    ) -> None:
+        """The breaker holds it back; the switch lets it go, and nobody has to be asked about it."""
+        with override_settings(FISCAL_AUTHORITY_URL=NOWHERE):
+            order_id = shop.post_order(Client(), pay).json()["id"]
+            run = work(shop.run_of(order_id).pk)
+            number = Document.objects.get().number
+            with transaction.atomic():
+                kind = Pause.Kind.BREAKER
+                pauses.insert(run.use_case, run.at_step, kind, reason="away", by="breaker", now=timezone.now())
+            pauses.forget()
+            let_time_pass(run.pk)
+            assert work(run.pk).held_by is not None
+            enter()
+            run = finish(run.pk)
+        assert run.status == "COMPLETED"
+        assert (Document.objects.get().state, Document.objects.get().number) == ("OFFLINE", number)
+        leave()
+        assert finish(delivery(UUID(order_id)).pk).status == "COMPLETED"
+        assert (SandboxDocument.objects.get().number, Document.objects.get().state) == (number, "AUTHORISED")
 
     def test_without_the_switch_an_order_by_card_is_undone(self, opened: demo.Demo) -> None:
         """What happens by itself: a document is not handed out before somebody says so."""

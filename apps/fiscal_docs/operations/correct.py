@@ -23,17 +23,22 @@ from apps.fiscal_docs.documents.archive import NAMESPACE
 from apps.fiscal_docs.documents.consumer_urls import urls_of
 from apps.fiscal_docs.documents.sale import SaleToDocument
 from apps.fiscal_docs.keys import AccessKey
-from apps.fiscal_docs.lifecycle import NUMBER_TAKEN, Event, Fact, Life, State
-from apps.fiscal_docs.models import BlobKind, Document, DocumentKind
+from apps.fiscal_docs.lifecycle import NUMBER_TAKEN, Event, Fact, Life, State, never_sent
+from apps.fiscal_docs.models import BlobKind, Contingency, Document, DocumentKind
 from apps.fiscal_docs.operations import journal
 from apps.fiscal_docs.operations.issuers import Ready, ready, take_number
+from apps.fiscal_docs.operations.journal import FILES_MAX
 from apps.fiscal_docs.operations.signing import signed
 from apps.fiscal_docs.signature import digest_value, read_xml
 
 # The authority shuts an issuer out for an hour who has the same document refused thirty times.
-CORRECTIONS_MAX = 20
+REFUSALS_MAX = 20
+# Tried every five minutes, late each time, for more than a day. All files are read when an answer comes.
+SIGNED_MAX = FILES_MAX - 1
+JUST_SIGNED = timedelta(minutes=1)  # so long nobody looks whether contingency was switched on since then
 # Past this an authority refuses the hour of emission (704: five minutes, 228: seven days). With some air for the way.
 FRESH = {DocumentKind.NFCE: timedelta(minutes=4), DocumentKind.NFE: timedelta(days=6)}
+HANDED_OUT = "Signed again to be handed out in contingency: it was never sent."
 LATE = "Signed again before it was sent: its hour of emission was too long ago."
 
 
@@ -75,43 +80,67 @@ def sign_again(document: Document, known: Sequence[Event], current: Life, correc
     Raises NotCorrectable, SaleNotDocumentable, NoIssuer, CertificateUnusable, StateNotSupported, DocumentInvalid, and
     NoNumberLeft when it needs another number.
     """
-    refused = current.state is State.REJECTED
-    if not refused and not (current.state is State.SIGNED and _is_late(document, now)):
+    if current.state is State.REJECTED:
+        return _corrected(document, known, current, correct(), now)
+    if current.state is not State.SIGNED or _signed(known) >= SIGNED_MAX:
         return None  # what may be at the authority already goes as it is; what was handed out stays as it was
-    correction, taken = correct(), refused and current.refusal_code in NUMBER_TAKEN
+    if _may_be_handed_out(document, known, current, now):
+        planned, issuer = _planned(document, correct().sale, now, contingency=True)
+        reason = HANDED_OUT
+    elif _is_late(document, now):
+        planned, issuer = _planned(document, correct().sale, now)
+        reason = LATE
+    else:
+        return None
+    event = Event(fact=Fact.SIGNED_AGAIN, seq=current.attempts, reason=reason)
+    return _kept(document, planned, event, known=known, issuer=issuer, now=now)
+
+
+def _corrected(
+    document: Document, known: Sequence[Event], current: Life, correction: Correction, now: datetime
+) -> bytes | None:
+    taken = current.refusal_code in NUMBER_TAKEN
     if taken and correction.instead_of != document.number:
         return None  # a correction under this number is in vain
-    if sum(event.fact is Fact.SIGNED_AGAIN for event in known) >= CORRECTIONS_MAX:
-        raise NotCorrectable(f"It was signed again {CORRECTIONS_MAX} times: find the cause first.")
+    if sum(event.fact is Fact.REJECTED for event in known) >= REFUSALS_MAX or _signed(known) >= SIGNED_MAX:
+        raise NotCorrectable("It was refused, or signed again, too often: find the cause first.")
     planned, issuer = _planned(document, correction.sale, now, other_number=taken)
-    content = signed(planned, certificate_id=issuer.certificate_id)
     was = f"It was number {document.number} of series {document.series}, which is taken. " if taken else ""
-    event = Event(
-        fact=Fact.SIGNED_AGAIN,
-        seq=current.attempts,
-        reason=f"{was}{correction.reason}" if refused else LATE,
-        actor=correction.actor if refused else "",
-    )
-    _keep(document, content, event, known=known, issuer=issuer, now=now)
-    return content
+    event = Event(fact=Fact.SIGNED_AGAIN, seq=current.attempts, reason=f"{was}{correction.reason}", actor=correction.actor)
+    return _kept(document, planned, event, known=known, issuer=issuer, now=now)
+
+
+def _signed(known: Sequence[Event]) -> int:
+    return sum(event.fact is Fact.SIGNED_AGAIN for event in known)
+
+
+def _may_be_handed_out(document: Document, known: Sequence[Event], current: Life, now: datetime) -> bool:
+    """Contingency was switched on since it was signed, and the authority has certainly got nothing of it."""
+    usual = document.kind == DocumentKind.NFCE and document.emission_type == keys.NORMAL
+    just_signed = document.issued_at is not None and now - document.issued_at < JUST_SIGNED
+    if not usual or (just_signed and not current.attempts) or not never_sent(known):
+        return False
+    return Contingency.objects.filter(kind=document.kind, ended_at=None).exists()
 
 
 def _is_late(document: Document, now: datetime) -> bool:
     return document.issued_at is not None and now - document.issued_at > FRESH[DocumentKind(document.kind)]
 
 
-def _keep(
-    document: Document, content: bytes, event: Event, *, known: Sequence[Event], issuer: Ready, now: datetime
-) -> None:
+def _kept(
+    document: Document, planned: draft.Draft, event: Event, *, known: Sequence[Event], issuer: Ready, now: datetime
+) -> bytes:
+    content = signed(planned, certificate_id=issuer.certificate_id)
     document.certificate_id, document.schema_version = issuer.certificate_id, draft.schema_version()
     show_as(document, content)
     journal.append(document, event, now=now, keep=[(BlobKind.SIGNED, content)], known=known)
     if journal.content(document, BlobKind.SIGNED) != content:
         raise RuntimeError(f"document {document.id}: a file signed before counts as newer; do the clocks agree?")
+    return content
 
 
 def _planned(
-    document: Document, sold: SaleToDocument, now: datetime, *, other_number: bool = False
+    document: Document, sold: SaleToDocument, now: datetime, *, other_number: bool = False, contingency: bool = False
 ) -> tuple[draft.Draft, Ready]:
     """The same number, in the words of today."""
     if (sold.order_id, sold.kind) != (document.order_id, document.kind):
@@ -123,12 +152,14 @@ def _planned(
     if document.kind == DocumentKind.NFCE:
         urls_of(issuer.printed.uf_code, issuer.environment)
     draft.warm_up()  # before a number's row is locked
-    offline = _offline(document)
-    issued_at = document.issued_at if offline and document.issued_at else now  # a customer has it with that hour
+    before = _offline(document)
+    offline = issuer.offline if contingency else before
+    issued_at = document.issued_at if before and document.issued_at else now  # a customer has it with that hour
+    key = (_another_key if other_number else _same_number)(issuer, document, issued_at)
     planned = draft.Draft(
         issuer=issuer.printed,
         sale=replace(sold, issuer_cnpj=document.issuer_cnpj),
-        key=(_another_key if other_number else _same_number)(issuer, document, issued_at),
+        key=replace(key, emission_type=keys.OFFLINE if offline else keys.NORMAL),
         issued_at=issued_at,
         environment=issuer.environment,
         offline=offline,
@@ -162,7 +193,6 @@ def _another_key(issuer: Ready, document: Document, issued_at: datetime) -> Acce
         kind=document.kind,
         series=series,
         number=number,
-        emission_type=document.emission_type,
     )
 
 
@@ -210,8 +240,11 @@ def show_as(document: Document, content: bytes) -> None:
     document.recipient = next(filter(None, said), "")
     document.total = Decimal(inf.findtext(f"{_NS}total/{_NS}ICMSTot/{_NS}vNF") or 0)
     key = keys.parse(document.access_key)
-    document.series, document.number = key.series, key.number
-    shown = ("access_key", "series", "number", "issued_at", "recipient", "total", "certificate_id", "schema_version")
+    document.series, document.number, document.emission_type = key.series, key.number, key.emission_type
+    shown = (
+        *("access_key", "series", "number", "emission_type", "issued_at", "recipient", "total"),
+        *("certificate_id", "schema_version"),
+    )
     Document.objects.filter(pk=document.pk).update(**{name: getattr(document, name) for name in shown})
 
 

@@ -176,6 +176,8 @@ def begin_sending(*, step_key: str, now: datetime, again: Correct | None = None,
     anew = correct.sign_again(document, known, current, again, now) if again is not None else None
     if anew is not None:
         content, known = anew, journal.facts(document)
+    if document.emission_type == OFFLINE and not deliver:
+        return Sending(document, 0)  # signed again for it just now
     attempt = current.attempts + 1
     journal.append(document, Event(fact=Fact.SENT, seq=attempt), now=now, known=known)
     return Sending(document, attempt, content)

@@ -219,7 +219,7 @@ _CONTENT = """
 SELECT id, sha256, gzip_bytes FROM fiscal_docs_documentblob WHERE document_id = %(id)s AND kind = %(kind)s
 ORDER BY id DESC LIMIT %(rows)s
 """
-FILES_MAX = 100  # of one kind: a document is signed again twenty times at most, and answered not much oftener
+FILES_MAX = 500  # of one kind: no document is signed again more often
 
 
 def content(document: Document, kind: BlobKind) -> bytes | None:

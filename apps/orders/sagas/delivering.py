@@ -14,10 +14,15 @@ from django.db import transaction
 from apps.common.transactions import durable
 from apps.fiscal_docs import public as fiscal
 from apps.orders import queries
-from apps.orders.sagas.document import AUTHORITY, LEASE, correction_of
+from apps.orders.sagas.document import AUTHORITY, LEASE, IssueDocument, TransmitDocument, correction_of
 from apps.saga import public as saga
 
 SLA = saga.Sla(target=timedelta(hours=12), deadline=timedelta(hours=24))
+# Where an order meets the authority.
+ISSUES = (
+    ("orders.purchase.card", IssueDocument.name),
+    ("orders.purchase.balance", TransmitDocument.name),
+)
 UNDONE = "undone"  # in an outcome: the order was taken back before its document was delivered
 
 
@@ -71,12 +76,23 @@ def begin(order: queries.OrderView, *, document_key: str, now: datetime) -> None
 def enter_contingency(*, reason: str, by: str, now: datetime) -> None:
     """Switch contingency on: orders no longer wait for the authority. Raises AlreadyInContingency, ReasonUnfit.
 
-    Two commits. Should the second fail, documents of the time are tried to be delivered at once, which does no harm.
+    Commits of their own. Should a later one fail, documents of the time are tried to be delivered at once, which does no
+    harm, or orders are held by a pause that somebody lifts.
     """
     with transaction.atomic():
         fiscal.enter_contingency(reason=reason, by=by, now=now)
     with suppress(saga.AlreadyPaused):
         saga.pause(DELIVER.use_case, reason=reason, by=by, now=now)
+    _let_go(reason=reason, by=by, now=now)
+
+
+def _let_go(*, reason: str, by: str, now: datetime) -> None:
+    """The breaker has held orders back from the authority. They need not wait for it any more."""
+    for use_case, step in ISSUES:
+        for pause in saga.pauses(use_case):
+            if pause.breaker and pause.step == step:
+                with suppress(saga.NotPaused):
+                    saga.lift_pause(use_case, step, reason=reason, by=by, now=now, pause_id=pause.id)
 
 
 @durable

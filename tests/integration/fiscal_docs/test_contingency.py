@@ -11,11 +11,12 @@ from apps.fiscal_docs import keys
 from apps.fiscal_docs import public as fiscal
 from apps.fiscal_docs.documents.archive import NAMESPACE
 from apps.fiscal_docs.models import Contingency, DocumentEvent
-from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.operations import correct, journal
+from apps.fiscal_docs.operations.correct import key_in
 from apps.fiscal_docs.sandbox.faults import Action, Fault
 from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxVoidedRange
 from tests.integration.fiscal_docs.conftest import Company, ticket_sale
-from tests.integration.fiscal_docs.test_corrections import AUTHORISE, LATE, RIGHT, WRONG, signed_files
+from tests.integration.fiscal_docs.test_corrections import AUTHORISE, LATE, RIGHT, WRONG, arrives_late, signed_files
 
 pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fiscal_docs"])  # what it empties afterwards
 
@@ -145,13 +146,66 @@ class TestWhatWasPendingAtTheSwitch:
         assert (journal.read("a").access_key, journal.read("a").emission_type) == (before.access_key, "1")
         assert SandboxDocument.objects.count() == 1
 
-    def test_is_signed_again_as_usual_when_it_is_late(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+    def test_is_handed_out_under_its_number_when_it_was_never_sent(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """Nobody could be connected with: no question is needed to know that the authority has nothing of it."""
         company.prepare("a")
+        for _ in range(2):
+            sandbox.faults.add(Fault(action=Action.REFUSE_CONNECTION))
+            with pytest.raises(fiscal.AuthorityUnreachable):
+                company.transmit("a")
+        sandbox.faults.add(Fault(action=Action.STATUS, service=AUTHORISE, status="108"))
+        with pytest.raises(fiscal.AuthorityUnavailable):
+            company.transmit("a")
+        before = journal.read("a")
+        enter(company)
+        sandbox.faults.add(Fault(action=Action.REFUSE_CONNECTION, times=9))
+        done = company.retry("a")
+        sandbox.faults.clear()
+        assert (done["state"], done["number"]) == ("OFFLINE", before.number)
+        assert done["access_key"] != before.access_key
+        assert DocumentEvent.objects.get(fact="SIGNED_AGAIN").reason == correct.HANDED_OUT
+        leave(company)
+        assert deliver(company)["access_key"] == done["access_key"]
+        assert (journal.read("a").emission_type, SandboxDocument.objects.get().number) == ("9", before.number)
+
+    def test_is_handed_out_when_it_waited_since_it_was_signed(self, company: Company) -> None:
+        company.prepare("a")
+        enter(company)
+        company.now += LATE
+        assert company.retry("a")["state"] == "OFFLINE"
+
+    def test_stays_as_it_is_when_the_authority_was_asked_and_knew_nothing(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """A request was sent and lost: it may arrive yet."""
+        company.prepare("a")
+        sandbox.faults.add(Fault(action=Action.LOSE_REQUEST, service=AUTHORISE))
+        with pytest.raises(UnknownOutcome):
+            company.transmit("a")
         enter(company)
         company.now += LATE
         sandbox.set_clock(lambda: company.now)
         assert company.retry("a")["state"] == "AUTHORISED"
         assert journal.read("a").emission_type == "1"
+
+    def test_is_adopted_when_it_was_at_the_authority_after_all(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """It cannot be; should it be, the authority has one number once, and tells which file."""
+        company.prepare("a")
+        (first,) = signed_files("a")
+        enter(company)
+        company.now += LATE
+        assert company.retry("a")["state"] == "OFFLINE"
+        arrives_late(company, first)
+        sandbox.set_clock(lambda: company.now)
+        leave(company)
+        done = deliver(company)  # 539, and asked for under the key of before
+        assert (done["state"], done["access_key"]) == ("AUTHORISED", key_in(first))
+        assert SandboxDocument.objects.count() == 1
+        assert company.cancel("a")["state"] == "CANCELLED"
 
 
 class TestADeliveryThatFails:

@@ -339,7 +339,7 @@ class TestWhatCannotBeCorrected:
     def test_is_what_was_signed_too_often(
         self, company: Company, sandbox: fiscal.RunningSandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(correct, "CORRECTIONS_MAX", 1)
+        monkeypatch.setattr(correct, "REFUSALS_MAX", 2)
         rejected(company)
         with pytest.raises(fiscal.DocumentRejected):
             company.retry("a", items=(WRONG,), total=Decimal("11.00"))
