@@ -218,16 +218,16 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
     return render(request, "backoffice/act.html", context, status=status)
 
 
-def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | None:
-    """What else the retry of a run would do: sign its document anew that the authority refused."""
-    if target.run is None or target.action is not saga.Action.RETRY:
-        return None
-    return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)
-
-
 def _persists(target: Target) -> int:
     """How often the error occurred in the last minutes, when the action would meet it again."""
     if target.incident is None or target.action is not saga.Action.RETRY:
         return 0
     counts = saga.trends([target.incident.id], buckets=2, now=timezone.now())[target.incident.id]
     return sum(counts) if timezone.now() - target.incident.last_seen < PERSISTS_WITHIN else 0
+
+
+def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | None:
+    """What else the retry of a run would do: sign its document anew that the authority refused."""
+    if target.run is None or target.action is not saga.Action.RETRY:
+        return None
+    return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)

@@ -3,8 +3,8 @@
 Note [Handed out offline]
 A person switches it on, with the reason that the law wants on every document, and off. A receipt of that time has its own
 number and key, as every document. One that was signed before is signed again for it, under its number, when it is certain
-that it was never sent; else it may be at the authority, is asked about, and sent when that is back. So no order ever has two
-numbers that are both on their way.
+that it was never sent; else it may be at the authority, is asked about, and sent when that is back. So no order ever has
+two numbers that are both on their way.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,12 @@
 """A refused document is signed again under its own number: over the wire, with everything that may come in between."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from threading import Barrier, Thread
 
 import pytest
+from django.db import connections
 
 from apps.common.errors import UnknownOutcome
 from apps.fiscal_docs import authority, keys, schemas
@@ -12,7 +15,7 @@ from apps.fiscal_docs.models import BlobKind, Document, DocumentEvent, Issuer, N
 from apps.fiscal_docs.operations import correct, journal
 from apps.fiscal_docs.operations.correct import key_in
 from apps.fiscal_docs.sandbox.faults import Action, Fault
-from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxVoidedRange
+from apps.fiscal_docs.sandbox.models import SandboxDocument, SandboxEvent, SandboxVoidedRange
 from apps.fiscal_docs.signature import digest_value, verify
 from tests.integration.fiscal_docs.conftest import Company, ticket_sale
 
@@ -232,6 +235,57 @@ def before_midnight(company: Company, sandbox: fiscal.RunningSandbox) -> tuple[d
         company.transmit("a")
     (first,) = signed_files("a")
     return company.now, first
+
+
+class TestTwoAtOnce:
+    def test_sign_one_file_and_agree_on_what_was_authorised(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
+        """An owner who stalled wakes beside the one who took over, and both send."""
+        before = rejected(company)
+        sale = ticket_sale(issuer_cnpj=company.cnpj, order_id=before.order_id, items=(RIGHT,))
+        correction = fiscal.Correction(sale=sale, actor="user:ana", reason="The catalogue was mended.")
+        ready, outcomes = Barrier(4), []
+
+        def send() -> None:
+            try:
+                ready.wait(30)
+                outcomes.append(fiscal.transmit(step_key="a", now=company.now, again=lambda: correction))
+            finally:
+                connections.close_all()
+
+        threads = [Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({outcome["protocol"] for outcome in outcomes}) == 1
+        assert len(outcomes) == 4
+        assert len(signed_files("a")) == 2
+        assert SandboxDocument.objects.count() == 1
+        assert {company.record("a", outcome)["state"] for outcome in outcomes} == {"AUTHORISED"}
+
+    def test_a_correction_and_an_undo_leave_no_valid_document(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        rejected(company)
+        ready = Barrier(2)
+
+        def correct_it() -> None:
+            try:
+                ready.wait(30)
+                with suppress(fiscal.IssueUndone):
+                    company.retry("a", items=(RIGHT,))
+            finally:
+                connections.close_all()
+
+        thread = Thread(target=correct_it)
+        thread.start()
+        ready.wait(30)
+        undone = company.undo("a")["undone"]
+        thread.join()
+        assert company.undo("a")["undone"] in ("nothing", "cancelled")
+        assert company.state("a") == ("NUMBER_VOIDED" if undone == "voided" else "CANCELLED")
+        valid = SandboxDocument.objects.exclude(access_key__in=SandboxEvent.objects.values("access_key"))
+        assert not valid.exists()
 
 
 class TestADocumentThatWaitedTooLong:
