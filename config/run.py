@@ -145,7 +145,9 @@ def _serve(port: int, ready: Callable[[], None]) -> None:
             if self.started:
                 ready()
 
-    config = uvicorn.Config("config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    config = uvicorn.Config(
+        "config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off", proxy_headers=False
+    )
     # The server stops in order at Ctrl-C and raises the signal again when it has: that is our normal end.
     with contextlib.suppress(KeyboardInterrupt):
         Server(config).run()

@@ -48,6 +48,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("backoffice/favicon.svg")},
     ],
+    "LOGIN": {"form": "apps.backoffice.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "apps.backoffice.shell.environment",

@@ -16,7 +16,6 @@ from apps.common import errors
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
-RETRY_AFTER_S = "1"
 
 
 def _member(path: str, name: str | int) -> str:
@@ -102,7 +101,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     if refusal.status == 401:
         response["WWW-Authenticate"] = 'Basic realm="Lastro", charset="UTF-8"'
     if refusal.retryable:
-        response["Retry-After"] = RETRY_AFTER_S
+        response["Retry-After"] = str(refusal.retry_after_s)
     return response
 
 
@@ -110,7 +109,7 @@ def response(error: errors.DomainError, request: HttpRequest) -> JsonResponse:
     """A problem document outside DRF: middleware and Django's own 404 and 500."""
     answer = JsonResponse(document(error, request_id=_request_id(request)), status=error.status, content_type=CONTENT_TYPE)
     if error.retryable:
-        answer["Retry-After"] = RETRY_AFTER_S
+        answer["Retry-After"] = str(error.retry_after_s)
     return answer
 
 

@@ -22,6 +22,7 @@ from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
+from apps.payments import public as payments
 from apps.saga import public as saga
 
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
@@ -120,6 +121,8 @@ def home(
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
+    if may("payments.view_payment"):
+        needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
     if contingency is not None:
@@ -210,13 +213,43 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
 
 
+def _card_testing_need(account: payments.LimitedAccount) -> Need:
+    whose = account.account_id or "nobody"
+    return Need(
+        title=f"{account.refused} card payments of {whose} were refused",
+        where="stolen cards are tried? Only cards that have paid before go on",
+        since=account.since,
+        amount=None,
+        who="",
+        href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
+        door="Open payments",
+    )
+
+
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     found = []
     if care.differences:
         found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
     if care.suspensions:
         found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
+    if care.unchecked_since:
+        found.append(_unchecked(care))
     return found
+
+
+def _unchecked(care: ledger.CareNow) -> Need:
+    running, where = care.running, "No full check has come to its end"
+    if running:
+        where += f"; one is at {running.percent} %" if running.percent is not None else "; one is running"
+    return Need(
+        title="The whole ledger was not proven for days",
+        where=where,
+        since=care.unchecked_since,
+        amount=None,
+        who="",
+        href=rows("ledger_check"),
+        door="Open checks",
+    )
 
 
 def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:

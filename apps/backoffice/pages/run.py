@@ -17,7 +17,6 @@ from django.utils import timezone
 from apps.backoffice.components.formats import short_id, words
 from apps.backoffice.components.gantt import LIVE, Gantt, gantt
 from apps.backoffice.components.links import change_link, list_link
-from apps.backoffice.components.masking import mask_cpf
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
 from apps.backoffice.live import fragment
@@ -26,6 +25,7 @@ from apps.backoffice.pages.run_money import Money, as_uuid, money_of, outputs_of
 from apps.customers import public as customers
 from apps.fiscal_docs import public as fiscal_docs
 from apps.messaging import public as messaging
+from apps.observability.masking import mask_cpf
 from apps.orders import public as orders
 from apps.payments import public as payments
 from apps.saga import public as saga

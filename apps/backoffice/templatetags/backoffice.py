@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from apps.backoffice.components import formats, masking
 from apps.backoffice.components.icons import icon as draw_icon
 from apps.backoffice.components.states import Look, look
+from apps.observability.masking import mask_text
 
 register = template.Library()
 
@@ -92,7 +93,7 @@ def masked_json(value: Any) -> str:
 @register.filter
 def masked(value: str) -> str:
     """A text without card numbers and CPFs."""
-    return masking.mask_text(value)
+    return mask_text(value)
 
 
 @register.simple_tag

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.common import parameters
 from apps.common.clock import business_date
 from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
@@ -62,19 +63,6 @@ def _period(request: Request) -> tuple[date, date]:
     return _day(request, "from") or date_to.replace(day=1), date_to
 
 
-def _moment(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{name} is a moment with its zone, such as 2025-01-31T15:04:05Z.", field=name) from None
-
-
 class BalanceView(APIView):
     """An account's balance."""
 
@@ -108,7 +96,7 @@ class BalanceView(APIView):
     def get(self, request: Request, branch: str, account: str) -> Response:
         """The balance now (posted, pending, available), at the end of a day, or as it was known at a moment."""
         require_scope(request, READ)
-        ref, day, moment = _account(request, branch, account), _day(request, "date"), _moment(request, "as_of")
+        ref, day, moment = _account(request, branch, account), _day(request, "date"), parameters.moment(request, "as_of")
         if moment is not None:
             now = timezone.now()
             known = ask_for(request, lambda: public.balance_as_of(ref, moment, day=day, now=now))
@@ -292,6 +280,9 @@ class BatchView(APIView):
 
         An entry that is malformed refuses the request as a whole, and nothing is posted. So does a key that was used for
         another batch.
+
+        A key is remembered for 30 days, or as the server is set (LEDGER_BATCH_KEYS_DAYS). A repeat after that posts nothing
+        twice, for tracekeys are remembered for ever; but what was refused may then be posted.
         """
         caller = require_scope(request, POST)
         entries = serializers.read_batch(request.data)

@@ -168,6 +168,7 @@ class TransmitDocument(saga.CallStep):
     partner, breaker = AUTHORITY, AUTHORITY_BREAKER
     attempts_max = 40  # an authority may be away for hours; with the delays below this is about three
     undo_attempts_max = 1  # after the pivot nothing is undone
+    reads = {SignDocument.name: {"document_key": str}}  # nobody changes it
 
     def _key(self, run: saga.Run) -> str:
         """An operator may have passed over the step that signs, and given no output, or another one."""

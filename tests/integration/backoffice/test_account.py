@@ -1,5 +1,6 @@
 """The page of an account and of an entry: who may see and act, what they tell, and that a reversal is posted once."""
 
+import re
 from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import uuid4
@@ -440,3 +441,13 @@ class TestFiles:
         assert self.file(chief, "csv", **{"from": "odd"}).status_code == 422
         page = chief.get(account_url()).content.decode()
         assert reverse("admin:backoffice_account_export", args=[*ANA, "ofx"]) in page
+
+    @pytest.mark.parametrize("kind", ["csv", "ofx"])
+    def test_hide_what_the_page_hides(self, chief: Client, kind: str, moved: ledger.PostResult) -> None:
+        told = "paid by 4111 1111 1111 1111, CPF 390.533.447-05"
+        post(line(ANA, "C", 1, description=told), now=timezone.now())
+        page, file = chief.get(account_url()).content.decode(), b"".join(self.file(chief, kind)).decode()
+        for shown in (page, file):
+            assert "****1111" in shown
+            assert ".447" in shown
+            assert not re.search(r"4111 1111 1111 1111|390.533.447-05", shown)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 21  # the last one asks whether anything waits for a decision
+HOME_QUERIES_MAX = 22  # the last ones ask whether anything waits for a decision, and when the whole ledger was proven
 LIST_QUERIES_MAX = 12
 
 
@@ -119,6 +119,18 @@ class TestRun:
 
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
+
+    def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
+        title, now = "The whole ledger was not proven for days", timezone.now()
+        row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
+        Check.objects.filter(pk=row.pk).update(began_at=now - timedelta(days=2, minutes=1))
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert title in html
+        assert "one is at 43 %" in html
+        assert "43 % proven" in chief.get(reverse("admin:ledger_check_changelist")).content.decode()
+        Check.objects.create(kind="FULL", began_at=now, snapshot_at=now, ended_at=now)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
 
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
