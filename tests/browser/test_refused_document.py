@@ -14,7 +14,8 @@ from apps.fiscal_docs.public import RunningSandbox
 from apps.saga import triage
 from apps.saga.models import Run
 from tests import shop
-from tests.browser.conftest import SIZES, OpenPage
+from tests.browser.conftest import OpenPage
+from tests.browser.test_accessibility import look
 from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 from tests.saga_driver import finish, work
 
@@ -35,10 +36,7 @@ def refused(transactional_db: None, running_sandbox: RunningSandbox) -> Iterator
 
 
 def looked_at(page: Page, name: str) -> None:
-    for size, (width, height) in SIZES.items():
-        page.set_viewport_size({"width": width, "height": height})
-        shoot(page, f"{name}_{size}")
-        assert_no_sideways_scroll(page)
+    assert look(page, name) == []
 
 
 class TestCorrect:
