@@ -151,6 +151,16 @@ class TestTheSwitch:
         with pytest.raises(fiscal.NotInContingency):
             leave()
 
+    def test_does_not_undo_an_order_because_its_delivery_is_refused(self, opened: demo.Demo) -> None:
+        """Somebody has new runs of the delivery refused: the receipt is left to be settled."""
+        enter()
+        saga.lift_pause(DELIVERY, reason="by hand", by="user:bob", now=timezone.now())
+        saga.pause(DELIVERY, reason="by hand", by="user:bob", now=timezone.now(), refuses=True)
+        order_id = bought(shop.body())
+        assert not Run.objects.filter(use_case=DELIVERY).exists()
+        assert Document.objects.get().state == "OFFLINE"
+        assert orders.left_behind(order_id=order_id, now=timezone.now()).run_id is None
+
     def test_does_what_is_left_when_it_was_done_in_half(self, opened: demo.Demo) -> None:
         """Whoever paused, or let go, the delivery by hand."""
         saga.pause(DELIVERY, reason="by hand", by="user:bob", now=timezone.now())

@@ -12,8 +12,8 @@ from apps.fiscal_docs.models import BlobKind, Document, DocumentBlob, DocumentEv
 from apps.fiscal_docs.public import RunningSandbox
 from apps.fiscal_docs.sandbox.faults import Action, Fault
 from apps.fiscal_docs.sandbox.models import SandboxDocument
-from apps.saga import triage
-from apps.saga.models import Run, Step
+from apps.saga import incidents, triage
+from apps.saga.models import Incident, Run, Step
 from apps.saga.public import Selection, action_state, request_action, wanted, work_on_action
 from config import demo
 from tests import shop
@@ -86,6 +86,16 @@ class TestARetry:
         assert sorted(SandboxDocument.objects.values_list("number", flat=True)) == [1, 2, 3]
         assert NumberRange.objects.get(kind="65").next_number == 4
         shop.assert_books_agree()
+
+    def test_of_a_group_says_what_it_does(
+        self, opened: demo.Demo, running_sandbox: RunningSandbox, admin_client: Client
+    ) -> None:
+        ahead(running_sandbox)
+        refused()
+        incidents.adopt()
+        page = f"/admin/triage/act/?incident={Incident.objects.get().pk}&action="
+        assert "Each document is signed anew." in admin_client.get(page + "retry").content.decode()
+        assert "Each document is signed anew." not in admin_client.get(page + "skip").content.decode()
 
     def test_finds_what_was_authorised_meanwhile_and_signs_nothing(
         self, opened: demo.Demo, running_sandbox: RunningSandbox

@@ -253,6 +253,7 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "now": now,
         "edits": request.GET.get("edit") == "1",
         "correction": _correction(target, now),
+        "signs_anew": _signs_anew(target),
     }
     return render(request, "backoffice/act.html", context, status=status)
 
@@ -288,3 +289,9 @@ def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | Non
     if target.run is None or target.action is not saga.Action.RETRY:
         return None
     return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)
+
+
+def _signs_anew(target: Target) -> bool:
+    """Is it about a group of documents that the authority refused?"""
+    refused = target.incident is not None and target.incident.error_code == fiscal.DocumentRejected.code
+    return refused and target.action is saga.Action.RETRY
