@@ -170,6 +170,7 @@ def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
             f'"items": [{{"id": "{TICKET_ID}", "name": "day-one", "amount": 200.00, "quantity": 1}}]}}'
         )
         refused = body[:-1] + f', "payment": {{"method": "card", "card_token": "{demo.refused_card_token}"}}}}'
+        undone = refused.replace(demo.refused_card_token, demo.capture_refused_card_token)
         balance = body[:-1] + ', "payment": {"method": "balance"}}'
         curl = f"curl -X POST -H 'Content-Type: application/json' {base}/orders -d"
         lines += [
@@ -183,6 +184,8 @@ def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
             f"  {curl} '{balance}'",
             "… with a card that the sandbox refuses:",
             f"  {curl} '{refused}'",
+            "… with a card whose capture is refused, so that everything is undone:",
+            f"  {curl} '{undone}'",
             "",
             "Look at it: the back office, the Location that you were given, or",
             "  .venv/bin/python manage.py saga_state <order id>",

@@ -248,6 +248,7 @@ FISCAL_AUTHORITY_TIMEOUT_S = env.whole("FISCAL_AUTHORITY_TIMEOUT_S", 10, least=1
 # --- Django ---------------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if EMBEDDED else "")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+CSRF_FAILURE_VIEW = "apps.backoffice.pages.errors.form_refused"
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 WSGI_APPLICATION = None

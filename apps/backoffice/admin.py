@@ -51,6 +51,10 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 class LogEntryAdmin(ModelAdmin):
     """Who did what, and why: written by every action, changed by none."""
 
+    change_list_template = "backoffice/list.html"
+    says = "What people did here, and why. What they did about runs stands under Interventions."
+    empty = "Nobody has done anything yet."
+
     list_display = ("at", "user", "object_repr", "content_type", "action_flag", "change_message")
     list_display_links = None
     list_filter = ("action_flag",)

@@ -6,7 +6,6 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
-from django.views import defaults
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -113,17 +112,13 @@ def response(error: errors.DomainError, request: HttpRequest) -> JsonResponse:
     return answer
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler404: people read pages, programs read problem documents."""
-    if request.path.startswith("/admin/"):
-        return defaults.page_not_found(request, exception)
+def page_not_found(request: HttpRequest) -> HttpResponseBase:
+    """Django's handler404, for programs; people read pages (apps/backoffice/pages/errors.py)."""
     return response(errors.NotFound(), request)
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler500."""
-    if request.path.startswith("/admin/"):
-        return defaults.server_error(request)
+    """Django's handler500, for programs."""
     return response(errors.InternalError(), request)
 
 

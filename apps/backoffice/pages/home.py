@@ -11,12 +11,14 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import duration, money, plural, words
+from apps.backoffice.components.formats import clock, duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.pages.entry import ACT as MAY_REVERSE
+from apps.backoffice.pages.triage import ACT as MAY_ACT
 from apps.backoffice.shell import contingency_of
 from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
@@ -28,6 +30,7 @@ from apps.saga import public as saga
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
 WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
+ACTIONS_MAX = 20  # of those that wait; more are told as so many
 RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
 
 
@@ -105,6 +108,10 @@ def home(
 ) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs = _approval_needs(decides)
+    if may(MAY_REVERSE):
+        needs += _reversal_needs(decides, now=now)
+    if may(MAY_ACT):
+        needs += _action_needs(decides)
     tiles: list[Tile] = []
     waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
@@ -170,6 +177,43 @@ def _approval_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
             tone="warn",
         )
     ]
+
+
+def _reversal_needs(decides: Callable[[], saga.Decider], *, now: datetime) -> list[Need]:
+    """Reversals that somebody else asked for: nobody is told elsewhere, and after a day they lapse."""
+    waiting = ledger.waiting_reversals(now=now)
+    mine = [row for row in waiting if row.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'reversal waits', 'reversals wait')} for a second person"
+    until = f"Ledger · until {clock(mine[0].until, now=now)}"
+    one = mine[0].amount if len(mine) == 1 and mine[0].currency == "BRL" else None
+    return [_second_person(title, until, mine[0].asked_at, reverse("admin:backoffice_approvals"), amount=one)]
+
+
+def _action_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
+    """Actions on runs that somebody else asked for."""
+    waiting = saga.latest_actions(limit=ACTIONS_MAX, waiting=True)
+    mine = [action for action in waiting if action.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'action waits', 'actions wait')} for a second person"
+    href = f"{reverse('admin:backoffice_triage')}?tab=approvals"
+    return [_second_person(title, mine[-1].told, mine[-1].asked_at, href)]
+
+
+def _second_person(title: str, where: str, since: datetime, href: str, amount: Decimal | None = None) -> Need:
+    return Need(
+        title=title,
+        where=where,
+        since=since,
+        amount=amount,
+        who="",
+        href=href,
+        door="Open approvals",
+        icon="eye",
+        tone="warn",
+    )
 
 
 def _run_need(group: saga.RunsInNeed) -> Need:

@@ -68,6 +68,7 @@ class BalanceView(APIView):
 
     @extend_schema(
         operation_id="ledger_balance",
+        summary="The balance of an account",
         parameters=[
             OpenApiParameter("date", date, description="At the end of this day. Absent: now, with what is held."),
             OpenApiParameter(
@@ -113,6 +114,7 @@ class TotalsView(APIView):
 
     @extend_schema(
         operation_id="ledger_totals",
+        summary="Totals by event",
         parameters=[
             OpenApiParameter("branch", str, description="Absent: all branches."),
             OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
@@ -141,6 +143,7 @@ class StatementView(APIView):
 
     @extend_schema(
         operation_id="ledger_statement",
+        summary="The statement of an account",
         parameters=[
             *_PERIOD,
             OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
@@ -203,6 +206,7 @@ class PostingView(APIView):
 
     @extend_schema(
         operation_id="ledger_outcomes",
+        summary="What became of tracekeys",
         parameters=[
             OpenApiParameter("tracekey", UUID, required=True, many=True, description=f"1 to {TRACEKEYS_MAX} of them.")
         ],
@@ -216,6 +220,7 @@ class PostingView(APIView):
 
     @extend_schema(
         operation_id="ledger_post",
+        summary="Post a line or an entry",
         request=serializers.either_entry(),
         parameters=[_PREFER, WRITE],
         responses={
@@ -265,6 +270,7 @@ class BatchView(APIView):
 
     @extend_schema(
         operation_id="ledger_post_batch",
+        summary="Post many entries",
         request=serializers.PostingBatchRequestSerializer,
         parameters=[_PREFER, WRITE],
         responses={
@@ -333,6 +339,7 @@ class TransactionView(APIView):
 
     @extend_schema(
         operation_id="ledger_transaction",
+        summary="One transaction",
         parameters=[*QUESTION],
         responses={200: serializers.TransactionsSerializer, 409: ProblemSerializer, **_REFUSED},
     )
