@@ -78,6 +78,13 @@ LEDGER_CHAIN_PROVED_AGE = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+WEBHOOK_ENDPOINTS = Gauge(
+    "lastro_webhook_endpoints", "Merchants' endpoints: well; failing since their last success; disabled.", ("state",)
+)
+WEBHOOKS_WAITING = Gauge(
+    "lastro_webhooks_waiting", "Deliveries that are due at endpoints that are well; counted up to 100,000."
+)
+WEBHOOKS_OLDEST = Gauge("lastro_webhooks_waiting_oldest_seconds", "How long the oldest of them is due; 0 without one.")
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 
