@@ -26,6 +26,8 @@ RESOLVING_MAX = 32  # lookups of one process that hang; a name beyond them waits
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}")
 # A visible ASCII text without what has a meaning to shells, logs and markup.
 URL = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
+# Python 3.11 takes them for public: protocol assignments (there a cloud keeps its metadata), relays of 6to4.
+_NOT_PUBLIC_4 = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24")))
 _PUBLIC_6 = ipaddress.ip_network("2000::/3")
 # Of that: protocol assignments with Teredo, documentation, 6to4 (an IPv4 address in disguise).
 _NOT_PUBLIC_6 = tuple(map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
@@ -94,7 +96,9 @@ def is_public(address: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         # Mapped and translated IPv4 addresses lie outside of what is public here.
         return found in _PUBLIC_6 and not any(found in network for network in _NOT_PUBLIC_6)
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    if found.is_multicast or found.is_reserved or any(found in network for network in _NOT_PUBLIC_4):
+        return False
+    return found.is_global
 
 
 def _look_up(host: str, port: int) -> list[str]:
@@ -117,7 +121,8 @@ def resolve(host: str, port: int, *, timeout_s: float = RESOLVE_S, look_up: Reso
 
 def _in_time(host: str, port: int, timeout_s: float, look_up: Resolve) -> Sequence[str]:
     """The system's resolver takes as long as it likes, so it is asked in a thread that may be left behind."""
-    if not _resolving.acquire(blocking=False):
+    room = _resolving
+    if not room.acquire(blocking=False):
         raise NotReachable("Too many names are being looked up.")
     answers: list[Any] = []
 
@@ -127,7 +132,7 @@ def _in_time(host: str, port: int, timeout_s: float, look_up: Resolve) -> Sequen
         except (OSError, UnicodeError) as error:
             answers.append(error)
         finally:
-            _resolving.release()
+            room.release()
 
     thread = threading.Thread(target=ask, name="webhooks-resolver", daemon=True)
     thread.start()

@@ -14,7 +14,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q
-from django.utils import timezone
 
 from apps.common.transactions import transaction
 from apps.identity.public import active_accounts
@@ -179,7 +178,7 @@ def send_next(endpoint_id: UUID, *, now: datetime) -> bool:
         return False
     with ids.bound(message_id=job.message_id, delivery_id=str(job.delivery_id), endpoint_id=str(job.endpoint_id)):
         outcome = post(job.url, body=job.body, headers=job.headers(now=now))
-        settle(job, outcome, now=timezone.now())  # the network took its time
+        settle(job, outcome, now=now + timedelta(milliseconds=outcome.took_ms))
         logger.info("webhook, attempt %d: %s", job.number, outcome.error or outcome.status)
     return True
 

@@ -104,7 +104,10 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], *, until: float) ->
         connection.sock = sock
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {**headers, "Connection": "close"})
-        return _answer(connection.getresponse())
+        response = connection.getresponse()
+        if time.monotonic() >= until:
+            raise TimeoutError  # the watchdog's end of the connection may look like the end of the headers
+        return _answer(response)
     finally:
         watchdog.cancel()
         sock.close()
