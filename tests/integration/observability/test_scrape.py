@@ -215,7 +215,7 @@ class TestASourceThatFails:
 
         monkeypatch.setitem(metrics._sources, "saga", (broken, True))
         found = scraped(client)
-        up = dict.fromkeys((("broker",), ("ledger",), ("ledger_chain",), ("messaging",), ("triage",)), 1)
+        up = dict.fromkeys((("broker",), ("ledger",), ("ledger_chain",), ("messaging",), ("triage",), ("webhooks",)), 1)
         assert found["lastro_metrics_source_up"] == {**up, ("saga",): 0}
         assert "lastro_saga_runs" not in found
         assert "lastro_messages_to_relay" in found
