@@ -1,6 +1,8 @@
 """Endpoints and deliveries, to look at; and the one thing that is done by hand: deliver again."""
 
+import json
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin, messages
@@ -23,11 +25,12 @@ from apps.common.admin import (
     as_uuid,
     chip,
     column,
+    component,
     id_begins,
     link,
+    moment,
     short,
 )
-from apps.common.admin import moment as shown_moment
 from apps.common.reasons import reason_field
 from apps.webhooks import redelivery
 from apps.webhooks.events import body_of
@@ -36,6 +39,7 @@ from apps.webhooks.models import Attempt, Delivery, Endpoint
 PERMISSION = "webhooks.redeliver_delivery"
 REDELIVERED_MAX = 100  # by one request: the page names each. The API takes a thousand
 ATTEMPTS_SHOWN = 100  # of one delivery, the last ones; ten come by themselves
+PLACE_CHARACTERS_MAX = 40  # of a URL in a table
 CONFIRMED = "confirmed"
 REASON_CHARACTERS_MAX = 500
 
@@ -56,7 +60,10 @@ def _endpoint_look(row: Endpoint) -> Look:
 
 
 def _delivery_look(row: Delivery) -> Look:
-    retrying = row.state == Delivery.State.PENDING and row.last_error
+    pending = row.state == Delivery.State.PENDING
+    if pending and _silent(row.endpoint):
+        return Look("idle", "lock", "Waits")
+    retrying = pending and row.last_error
     return LOOKS["RETRYING" if retrying else row.state]
 
 
@@ -71,8 +78,15 @@ def _merchant(account_id: str) -> str:
     return link(address("identity_account_change", account_id), account_id)
 
 
+def _place(row: Endpoint) -> str:
+    """Where it is, without what may be a secret of the merchant's; the whole URL stands on the endpoint's page."""
+    parts = urlsplit(row.url)
+    text = f"{parts.netloc}{parts.path}"
+    return f"{text[: PLACE_CHARACTERS_MAX - 1]}…" if len(text) > PLACE_CHARACTERS_MAX else text
+
+
 def _endpoint_link(row: Endpoint) -> str:
-    return link(address("webhooks_endpoint_change", row.pk), row.url, wraps=True)
+    return link(address("webhooks_endpoint_change", row.pk), _place(row))
 
 
 class EndpointStateFilter(admin.SimpleListFilter):
@@ -97,25 +111,26 @@ class EndpointStateFilter(admin.SimpleListFilter):
 class EndpointAdmin(KeyedAdmin):
     says = "Where merchants want to be told. One that fails for days is disabled, and says why; its owner enables it again."
     empty = "No merchant has registered an endpoint yet."
-    list_display = ("shown_state", "shown_url", "merchant", "why", "shown_failing", "deliveries", "made")
-    list_display_links = ("shown_url",)
+    list_display = ("shown_state", "place", "merchant", "why", "shown_failing", "deliveries", "made")
+    list_display_links = ("place",)
     list_filter = (EndpointStateFilter,)
     search_help_text = "An id or its beginning, or a whole merchant"
     fields = (
-        *("shown_state", "shown_url", "merchant", "description", "told_of", "why", "failures", "shown_failing", "paused"),
+        *("shown_state", "whole_url", "merchant", "description", "told_of", "why", "failures", "shown_failing", "paused"),
         *("deliveries", "overlap", "made", "deleted"),
     )
 
     shown_state = column("State", lambda row: chip(_endpoint_look(row)))
-    shown_url = column("URL", lambda row: row.url)
+    place = column("Where", _place)
+    whole_url = column("URL", lambda row: row.url)
     merchant = column("Merchant", lambda row: _merchant(row.account_id))
     told_of = column("Is told of", lambda row: ", ".join(row.event_types))
     why = column("Disabled because", lambda row: row.disabled_reason or "—")
-    shown_failing = column("Failing since", lambda row: shown_moment(row.failing_since))
-    paused = column("Left alone until", lambda row: shown_moment(row.paused_until))
-    overlap = column("The secret before signs until", lambda row: shown_moment(row.previous_until))
-    made = column("Registered", lambda row: shown_moment(row.created_at))
-    deleted = column("Deleted", lambda row: shown_moment(row.deleted_at))
+    shown_failing = column("Failing since", lambda row: moment(row.failing_since))
+    paused = column("Left alone until", lambda row: moment(row.paused_until))
+    overlap = column("The secret before signs until", lambda row: moment(row.previous_until))
+    made = column("Registered", lambda row: moment(row.created_at))
+    deleted = column("Deleted", lambda row: moment(row.deleted_at))
     deliveries = column(
         "Deliveries",
         lambda row: link(address("webhooks_delivery_changelist", query=f"?q={row.pk}"), "Its deliveries"),
@@ -160,11 +175,11 @@ class DeliveryAdmin(KeyedAdmin):
     endpoint_url = column("Endpoint", lambda row: _endpoint_link(row.endpoint))
     merchant = column("Merchant", lambda row: _merchant(row.endpoint.account_id))
     answer = column("Last answer", lambda row: row.last_error or row.last_status or "—")
-    made = column("Written", lambda row: shown_moment(row.created_at))
+    made = column("Written", lambda row: moment(row.created_at))
 
     @admin.display(description="Next attempt")
     def due(self, row: Delivery) -> SafeString:
-        return shown_moment(row.due_at if row.state == Delivery.State.PENDING else None)
+        return moment(row.due_at if row.state == Delivery.State.PENDING else None)
 
     def by_key(self, text: str) -> Q:
         key = as_uuid(text)
@@ -181,7 +196,7 @@ class DeliveryAdmin(KeyedAdmin):
             "endpoint_link": _endpoint_link(row.endpoint),
             "merchant_link": _merchant(row.endpoint.account_id),
             "silent": _silent(row.endpoint),
-            "sent": body_of(row.event).decode(),
+            "sent": component("json", value=json.loads(body_of(row.event))),
             "list": address("webhooks_delivery_changelist"),
             "checkbox": ACTION_CHECKBOX_NAME,
         }
@@ -214,7 +229,7 @@ class DeliveryAdmin(KeyedAdmin):
             **admin.site.each_context(request),
             "title": "Deliver again",
             "opts": self.opts,
-            "fit": [(row, _delivery_look(row)) for row in fit],
+            "fit": [(row, _delivery_look(row), _place(row.endpoint)) for row in fit],
             "others": len(chosen) - len(fit),
             "form": form,
             "checkbox": ACTION_CHECKBOX_NAME,

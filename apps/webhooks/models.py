@@ -55,7 +55,7 @@ class Endpoint(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.url
+        return str(self.pk)
 
 
 class Event(models.Model):
