@@ -14,6 +14,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.common.admin import (
@@ -170,7 +171,9 @@ class DeliveryAdmin(KeyedAdmin):
     list_disable_select_all = True  # what is sent again is what somebody saw
 
     shown_state = column("State", lambda row: chip(_delivery_look(row)))
-    shown_id = column("Delivery", lambda row: short(row.pk))
+    shown_id = column(
+        "Delivery", lambda row: format_html('<span class="bo-nw" title="{}">{}</span>', row.pk, short(row.pk))
+    )
     told = column("Event", lambda row: row.event.type)
     endpoint_url = column("Endpoint", lambda row: _endpoint_link(row.endpoint))
     merchant = column("Merchant", lambda row: _merchant(row.endpoint.account_id))
@@ -179,7 +182,8 @@ class DeliveryAdmin(KeyedAdmin):
 
     @admin.display(description="Next attempt")
     def due(self, row: Delivery) -> SafeString:
-        return moment(row.due_at if row.state == Delivery.State.PENDING else None)
+        waits = row.state == Delivery.State.PENDING and not _silent(row.endpoint)
+        return moment(row.due_at if waits else None)
 
     def by_key(self, text: str) -> Q:
         key = as_uuid(text)
@@ -192,7 +196,7 @@ class DeliveryAdmin(KeyedAdmin):
             "tone": _delivery_look(row).tone,
             "look": _delivery_look(row),
             "attempts": [(attempt, _attempt_look(attempt)) for attempt in attempts],
-            "waits": row.state == Delivery.State.PENDING,
+            "waits": row.state == Delivery.State.PENDING and not _silent(row.endpoint),
             "endpoint_link": _endpoint_link(row.endpoint),
             "merchant_link": _merchant(row.endpoint.account_id),
             "silent": _silent(row.endpoint),
