@@ -6,6 +6,7 @@ has run out: at least once, at most TRIES_MAX times before it is asked for again
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import SystemRandom
@@ -25,7 +26,7 @@ from apps.webhooks.sender import GONE, Outcome, post
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)  # three times what an attempt may take
-BLOCKED_PAUSE = timedelta(minutes=10)  # how often we look whether a blocked account is free again
+MENDING_PAUSE = timedelta(minutes=10)  # how often we look whether an account is free again, or a key is back
 SPENT = "The worker died under every attempt."
 SWEEP_ROWS_MAX = 200  # endpoints of one sweep; the next one comes a second later
 USER_AGENT = "Lastro-Webhooks/1"
@@ -67,7 +68,7 @@ def take(endpoint_id: UUID, *, now: datetime) -> Job | None:
     if row is None or row.disabled_at is not None or (row.paused_until is not None and row.paused_until > now):
         return None
     if not active_accounts([row.account_id]):
-        row.paused_until = now + BLOCKED_PAUSE
+        row.paused_until = now + MENDING_PAUSE
         row.save(update_fields=["paused_until"])
         return None
     limit = 1 if row.failures else settings.WEBHOOKS_IN_FLIGHT_MAX
@@ -88,8 +89,10 @@ def _take(row: Endpoint, now: datetime) -> Job | None:
     try:
         keys = _keys(row, now)
     except signatures.SecretUnreadable as error:
-        endpoints.disable(row, error.detail, now=now)
-        row.save(update_fields=["disabled_at", "disabled_reason"])
+        logger.error("endpoint %s is told nothing: its secret opens under no key of the site", row.pk)
+        row.paused_until, delivery.last_error = now + MENDING_PAUSE, error.detail
+        row.save(update_fields=["paused_until"])
+        delivery.save(update_fields=["last_error"])
         return None
     delivery.attempts, delivery.tries, delivery.lease_until = delivery.attempts + 1, delivery.tries + 1, now + LEASE
     delivery.save(update_fields=["attempts", "tries", "lease_until"])
@@ -106,10 +109,12 @@ def _take(row: Endpoint, now: datetime) -> Job | None:
 
 
 def _keys(row: Endpoint, now: datetime) -> tuple[bytes, ...]:
-    boxes = [bytes(row.sealed_secret)]
+    """The secrets that sign now. Raises SecretUnreadable for the present one; the one before it may be unreadable."""
+    keys = [signatures.unseal(bytes(row.sealed_secret), endpoint_id=row.pk)]
     if row.sealed_previous is not None and row.previous_until is not None and row.previous_until > now:
-        boxes.append(bytes(row.sealed_previous))
-    return tuple(signatures.unseal(box, endpoint_id=row.pk) for box in boxes)
+        with suppress(signatures.SecretUnreadable):
+            keys.append(signatures.unseal(bytes(row.sealed_previous), endpoint_id=row.pk))
+    return tuple(keys)
 
 
 # --- What came of it ----------------------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ def send_next(endpoint_id: UUID, *, now: datetime) -> bool:
 
 
 # Each endpoint looks through its own index for one delivery that is due, so a million that wait for one cost the others
-# nothing. The one that has waited longest is first.
+# nothing. The one that has waited longest is first; one that fails and is being tried is no work for anybody else.
 _WAITING = """
 SELECT e.id FROM webhooks_endpoint e CROSS JOIN LATERAL (
     SELECT d.due_at FROM webhooks_delivery d
@@ -193,6 +198,8 @@ SELECT e.id FROM webhooks_endpoint e CROSS JOIN LATERAL (
     ORDER BY d.due_at LIMIT 1
 ) AS next
 WHERE e.deleted_at IS NULL AND e.disabled_at IS NULL AND (e.paused_until IS NULL OR e.paused_until <= %(now)s)
+  AND (e.failures = 0 OR NOT EXISTS (
+      SELECT FROM webhooks_delivery f WHERE f.endpoint_id = e.id AND f.lease_until > %(now)s))
 ORDER BY next.due_at LIMIT %(most)s
 """
 

@@ -173,7 +173,8 @@ def rotate(*, account_id: str, endpoint_id: UUID, overlap: timedelta = OVERLAP, 
     row.sealed_previous = row.sealed_secret if overlaps else None
     row.previous_until = now + overlap if overlaps else None
     row.sealed_secret, row.updated_at = signatures.seal(secret, endpoint_id=row.pk), now
-    row.save(update_fields=["sealed_previous", "previous_until", "sealed_secret", "updated_at"])
+    row.paused_until = None  # it may have been unreadable
+    row.save(update_fields=["sealed_previous", "previous_until", "sealed_secret", "paused_until", "updated_at"])
     return WithSecret(endpoint=view_of(row, now=now), secret=signatures.shown(secret))
 
 

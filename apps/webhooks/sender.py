@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -104,10 +105,10 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], *, until: float) ->
         connection.sock = sock
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {**headers, "Connection": "close"})
-        response = connection.getresponse()
-        if time.monotonic() >= until:
-            raise TimeoutError  # the watchdog's end of the connection may look like the end of the headers
-        return _answer(response)
+        with closing(connection.getresponse()) as response:
+            if time.monotonic() >= until:
+                raise TimeoutError  # the watchdog's end of the connection may look like the end of the headers
+            return _answer(response)
     finally:
         watchdog.cancel()
         sock.close()

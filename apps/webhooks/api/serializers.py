@@ -59,7 +59,7 @@ def _types(**options: Any) -> serializers.ListField:
     )
 
 
-class EndpointRequest(KnownFields):
+class WebhookEndpointRequest(KnownFields):
     """A new endpoint."""
 
     url = TextField(max_length=URL_CHARACTERS_MAX, help_text="https, on port 443 or 8443, at a public address.")
@@ -69,7 +69,7 @@ class EndpointRequest(KnownFields):
     )
 
 
-class EndpointChange(KnownFields):
+class WebhookEndpointChange(KnownFields):
     """What is missing stays as it is."""
 
     url = TextField(max_length=URL_CHARACTERS_MAX, required=False)
@@ -80,7 +80,7 @@ class EndpointChange(KnownFields):
     )
 
 
-class SecretRequest(KnownFields):
+class WebhookSecretRequest(KnownFields):
     """How long the secret before goes on signing."""
 
     overlap_hours = serializers.IntegerField(
@@ -92,7 +92,7 @@ class SecretRequest(KnownFields):
     )
 
 
-class RedeliveryRequest(KnownFields):
+class WebhookRedeliveryRequest(KnownFields):
     """One delivery (delivery_id), or all that were given up since (failed_since): exactly one of them."""
 
     delivery_id = serializers.UUIDField(required=False)
@@ -104,7 +104,7 @@ class RedeliveryRequest(KnownFields):
         return attrs
 
 
-class EndpointResponse(serializers.Serializer[Any]):
+class WebhookEndpointResponse(serializers.Serializer[Any]):
     """An endpoint."""
 
     id = serializers.UUIDField()
@@ -121,19 +121,19 @@ class EndpointResponse(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class EndpointWithSecret(EndpointResponse):
+class WebhookEndpointWithSecret(WebhookEndpointResponse):
     """An endpoint with its new secret."""
 
     secret = serializers.CharField(help_text="whsec_ and base64. It is shown this once.")
 
 
-class EndpointsResponse(serializers.Serializer[Any]):
+class WebhookEndpointsResponse(serializers.Serializer[Any]):
     """Your endpoints."""
 
-    endpoints = EndpointResponse(many=True)
+    endpoints = WebhookEndpointResponse(many=True)
 
 
-class DeliveryResponse(serializers.Serializer[Any]):
+class WebhookDeliveryResponse(serializers.Serializer[Any]):
     """One event on its way to one endpoint."""
 
     id = serializers.UUIDField()
@@ -150,14 +150,14 @@ class DeliveryResponse(serializers.Serializer[Any]):
     finished_at = serializers.DateTimeField(allow_null=True)
 
 
-class DeliveryPage(serializers.Serializer[Any]):
+class WebhookDeliveryPage(serializers.Serializer[Any]):
     """A page of deliveries, newest first."""
 
-    deliveries = DeliveryResponse(many=True)
+    deliveries = WebhookDeliveryResponse(many=True)
     next_cursor = serializers.CharField(allow_null=True, help_text="Continue behind this page; null on the last one.")
 
 
-class EventType(serializers.Serializer[Any]):
+class WebhookEventType(serializers.Serializer[Any]):
     """What an endpoint may be told of."""
 
     type = serializers.CharField()
@@ -165,19 +165,19 @@ class EventType(serializers.Serializer[Any]):
     scope = serializers.CharField(help_text="Your account needs it to be told.")
 
 
-class EventTypesResponse(serializers.Serializer[Any]):
+class WebhookEventTypesResponse(serializers.Serializer[Any]):
     """All of them."""
 
-    event_types = EventType(many=True)
+    event_types = WebhookEventType(many=True)
 
 
-class PingResponse(serializers.Serializer[Any]):
+class WebhookPingResponse(serializers.Serializer[Any]):
     """A ping that is on its way."""
 
     delivery_id = serializers.UUIDField()
 
 
-class RedeliveryResponse(serializers.Serializer[Any]):
+class WebhookRedeliveryResponse(serializers.Serializer[Any]):
     """How many deliveries are on their way again."""
 
     count = serializers.IntegerField()

@@ -17,17 +17,17 @@ from apps.common.problems import ProblemSerializer
 from apps.identity.public import Caller, require_scope
 from apps.webhooks import endpoints, queries, redelivery
 from apps.webhooks.api.serializers import (
-    DeliveryPage,
-    EndpointChange,
-    EndpointRequest,
-    EndpointResponse,
-    EndpointsResponse,
-    EndpointWithSecret,
-    EventTypesResponse,
-    PingResponse,
-    RedeliveryRequest,
-    RedeliveryResponse,
-    SecretRequest,
+    WebhookDeliveryPage,
+    WebhookEndpointChange,
+    WebhookEndpointRequest,
+    WebhookEndpointResponse,
+    WebhookEndpointsResponse,
+    WebhookEndpointWithSecret,
+    WebhookEventTypesResponse,
+    WebhookPingResponse,
+    WebhookRedeliveryRequest,
+    WebhookRedeliveryResponse,
+    WebhookSecretRequest,
 )
 from apps.webhooks.catalogue import TYPES, scope_of
 from apps.webhooks.models import Delivery
@@ -74,7 +74,7 @@ class EventTypesView(APIView):
         operation_id="list_webhook_event_types",
         tags=["webhooks"],
         summary="What an endpoint may be told of.",
-        responses={200: EventTypesResponse, **REFUSED},
+        responses={200: WebhookEventTypesResponse, **REFUSED},
     )
     def get(self, request: Request) -> Response:
         require_scope(request, READ)
@@ -89,9 +89,9 @@ class EndpointsView(APIView):
         operation_id="create_webhook_endpoint",
         tags=["webhooks"],
         summary="Register an endpoint. The answer shows its signing secret, this once.",
-        request=EndpointRequest,
+        request=WebhookEndpointRequest,
         responses={
-            201: EndpointWithSecret,
+            201: WebhookEndpointWithSecret,
             **REFUSED,
             409: _problem("There are too many endpoints (R903), or there is one with this URL (R904)."),
             422: MALFORMED,
@@ -99,7 +99,7 @@ class EndpointsView(APIView):
     )
     def post(self, request: Request) -> Response:
         caller = require_scope(request, WRITE)
-        values = _values(EndpointRequest(data=request.data))
+        values = _values(WebhookEndpointRequest(data=request.data))
         _may_be_told(request, values["event_types"])
         made = endpoints.register(account_id=caller.account_id, **values, now=timezone.now())
         return _with_secret(made, status=201)
@@ -108,7 +108,7 @@ class EndpointsView(APIView):
         operation_id="list_webhook_endpoints",
         tags=["webhooks"],
         summary="Your endpoints, the oldest first.",
-        responses={200: EndpointsResponse, **REFUSED},
+        responses={200: WebhookEndpointsResponse, **REFUSED},
     )
     def get(self, request: Request) -> Response:
         caller = require_scope(request, READ)
@@ -123,7 +123,7 @@ class EndpointView(APIView):
         operation_id="get_webhook_endpoint",
         tags=["webhooks"],
         summary="An endpoint.",
-        responses={200: EndpointResponse, **REFUSED, 404: UNKNOWN},
+        responses={200: WebhookEndpointResponse, **REFUSED, 404: UNKNOWN},
     )
     def get(self, request: Request, endpoint_id: UUID) -> Response:
         caller = require_scope(request, READ)
@@ -134,9 +134,9 @@ class EndpointView(APIView):
         operation_id="change_webhook_endpoint",
         tags=["webhooks"],
         summary="Change, disable or enable an endpoint.",
-        request=EndpointChange,
+        request=WebhookEndpointChange,
         responses={
-            200: EndpointResponse,
+            200: WebhookEndpointResponse,
             **REFUSED,
             404: UNKNOWN,
             409: _problem("There is another endpoint with this URL (R904)."),
@@ -145,7 +145,7 @@ class EndpointView(APIView):
     )
     def patch(self, request: Request, endpoint_id: UUID) -> Response:
         caller = require_scope(request, WRITE)
-        values = _values(EndpointChange(data=request.data))
+        values = _values(WebhookEndpointChange(data=request.data))
         _may_be_told(request, values.get("event_types", ()))
         view = endpoints.change(account_id=caller.account_id, endpoint_id=endpoint_id, **values, now=timezone.now())
         return Response(view.to_json(), headers=NO_STORE)
@@ -169,12 +169,12 @@ class SecretView(APIView):
         operation_id="rotate_webhook_secret",
         tags=["webhooks"],
         summary="A new signing secret, shown this once. The one before signs beside it for 24 hours.",
-        request=SecretRequest,
-        responses={200: EndpointWithSecret, **REFUSED, 404: UNKNOWN, 422: MALFORMED},
+        request=WebhookSecretRequest,
+        responses={200: WebhookEndpointWithSecret, **REFUSED, 404: UNKNOWN, 422: MALFORMED},
     )
     def post(self, request: Request, endpoint_id: UUID) -> Response:
         caller = require_scope(request, WRITE)
-        values = _values(SecretRequest(data=request.data))
+        values = _values(WebhookSecretRequest(data=request.data))
         made = endpoints.rotate(
             account_id=caller.account_id,
             endpoint_id=endpoint_id,
@@ -192,7 +192,7 @@ class PingView(APIView):
         tags=["webhooks"],
         summary="Send an event of type ping; look for it among the deliveries.",
         request=None,
-        responses={202: PingResponse, **REFUSED, 404: UNKNOWN, 409: DISABLED},
+        responses={202: WebhookPingResponse, **REFUSED, 404: UNKNOWN, 409: DISABLED},
     )
     def post(self, request: Request, endpoint_id: UUID) -> Response:
         caller = require_scope(request, WRITE)
@@ -212,7 +212,7 @@ class DeliveriesView(APIView):
             OpenApiParameter("limit", int, description="1 to 500; 50 when missing."),
             OpenApiParameter("cursor", str, description="The next_cursor of the page before."),
         ],
-        responses={200: DeliveryPage, **REFUSED, 404: UNKNOWN, 422: _problem("A parameter is malformed (R001).")},
+        responses={200: WebhookDeliveryPage, **REFUSED, 404: UNKNOWN, 422: _problem("A parameter is malformed (R001).")},
     )
     def get(self, request: Request, endpoint_id: UUID) -> Response:
         caller, asked = require_scope(request, READ), request.query_params
@@ -237,9 +237,9 @@ class RedeliveriesView(APIView):
         operation_id="redeliver_webhooks",
         tags=["webhooks"],
         summary="Deliver again: one delivery, or those given up since a moment, at most 1,000 in one call.",
-        request=RedeliveryRequest,
+        request=WebhookRedeliveryRequest,
         responses={
-            202: RedeliveryResponse,
+            202: WebhookRedeliveryResponse,
             **REFUSED,
             404: _problem("There is no such endpoint (R901) or delivery (R906), or it is not yours."),
             409: DISABLED,
@@ -248,7 +248,7 @@ class RedeliveriesView(APIView):
     )
     def post(self, request: Request, endpoint_id: UUID) -> Response:
         caller = require_scope(request, WRITE)
-        values = _values(RedeliveryRequest(data=request.data))
+        values = _values(WebhookRedeliveryRequest(data=request.data))
         count = _redeliver(caller, endpoint_id, values)
         return Response({"count": count}, status=202, headers=NO_STORE)
 

@@ -290,14 +290,26 @@ class TestEndpoint:
         assert Delivery.objects.count() == 1, "nothing more is written for it"
         assert deliveries.waiting_endpoints(now=NOW) == []
         Account.objects.filter(code=world.ACCOUNT).update(active=True)
-        assert send_all(made.endpoint.id, now=NOW + deliveries.BLOCKED_PAUSE) == 1
+        assert send_all(made.endpoint.id, now=NOW + deliveries.MENDING_PAUSE) == 1
 
-    def test_whose_secret_cannot_be_read_says_so(self, settings: Any) -> None:
-        made = register()
+    def test_whose_secret_cannot_be_read_waits_until_the_key_is_back(self, receiver: Receiver, settings: Any) -> None:
+        made = register(receiver.url)
+        (event_id,) = happen()
+        old, settings.SECRET_KEY = settings.SECRET_KEY, "another one, without a fallback, and long enough to be one"
+        assert send_all(made.endpoint.id) == 0
+        assert "rotate" in delivery(event_id).last_error
+        assert deliveries.waiting_endpoints(now=NOW) == []
+        settings.SECRET_KEY_FALLBACKS = [old]
+        assert send_all(made.endpoint.id, now=NOW + deliveries.MENDING_PAUSE) == 1
+
+    def test_whose_secret_cannot_be_read_is_mended_by_a_new_one(self, receiver: Receiver, settings: Any) -> None:
+        made = register(receiver.url)
         happen()
-        settings.SECRET_KEY = "another one without a fallback, long enough to be one"
-        assert take(made.endpoint.id, now=NOW) is None
-        assert "rotate" in endpoint(made.endpoint.id).disabled_reason
+        settings.SECRET_KEY = "another one, without a fallback, and long enough to be one"
+        assert send_all(made.endpoint.id) == 0
+        endpoints.rotate(account_id=world.ACCOUNT, endpoint_id=made.endpoint.id, now=NOW)
+        assert send_all(made.endpoint.id) == 1
+        assert len(receiver.told[0].headers["webhook-signature"].split(" ")) == 1
 
     def test_is_told_with_the_old_secret_too_while_it_changes(self, receiver: Receiver) -> None:
         old = register(receiver.url)
@@ -338,6 +350,18 @@ class TestWaitingEndpoints:
         monkeypatch.setattr(deliveries, "SWEEP_ROWS_MAX", 3)
         found = deliveries.waiting_endpoints(now=NOW + timedelta(minutes=1))
         assert found == [made[n].endpoint.id for n in (0, 1, 2)]
+
+    def test_include_none_that_fails_and_is_being_tried(self) -> None:
+        made = register()
+        happen(3)
+        first, second = take(made.endpoint.id, now=NOW), take(made.endpoint.id, now=NOW)
+        assert first is not None
+        assert second is not None
+        assert deliveries.waiting_endpoints(now=NOW) == [made.endpoint.id]
+        settle(first, NO, now=NOW)
+        assert deliveries.waiting_endpoints(now=NOW) == [], "the second is under way"
+        settle(second, NO, now=NOW)
+        assert deliveries.waiting_endpoints(now=NOW) == [made.endpoint.id]
 
     def test_include_none_that_is_unknown(self) -> None:
         assert take(uuid4(), now=NOW) is None
