@@ -122,6 +122,12 @@ KAFKA_SSL_CERTFILE = env.text("KAFKA_SSL_CERTFILE")  # PEM; for brokers that ask
 KAFKA_SSL_KEYFILE = env.text("KAFKA_SSL_KEYFILE")
 # Put before every topic and group, so that several environments may share a broker.
 MESSAGING_PREFIX = env.text("MESSAGING_PREFIX")
+# Who sends what is published: our relay, or Debezium, which reads the log of messages itself (docs/outbox.md).
+OUTBOX_READER = env.text("OUTBOX_READER", "relay")
+if OUTBOX_READER not in {"relay", "debezium"}:
+    raise ImproperlyConfigured(f"OUTBOX_READER is {OUTBOX_READER!r}; it is relay or debezium.")
+if OUTBOX_READER == "debezium" and MESSAGING_TRANSPORT != "kafka":
+    raise ImproperlyConfigured("OUTBOX_READER is debezium, which writes to Kafka: set KAFKA_BOOTSTRAP_SERVERS.")
 # Days for which the log of all messages is kept, whole days at a time; 0: for ever.
 MESSAGE_LOG_DAYS = env.whole("MESSAGE_LOG_DAYS", 90)
 # Days for which a finished run of a saga is kept unless its use case says otherwise; 0: for ever. Then it is exported to
@@ -140,6 +146,8 @@ SCHEMA_REGISTRY_PASSWORD = env.text("SCHEMA_REGISTRY_PASSWORD")
 SCHEMA_REGISTRY_CA_FILE = env.text("SCHEMA_REGISTRY_CA_FILE")  # PEM; empty: the system's authorities
 if SCHEMA_REGISTRY_URL and not re.fullmatch(r"https?://[^@/]+(/[^@]*)?", SCHEMA_REGISTRY_URL):
     raise ImproperlyConfigured("SCHEMA_REGISTRY_URL begins with http:// or https:// and carries no login.")
+if SCHEMA_REGISTRY_URL and OUTBOX_READER == "debezium":
+    raise ImproperlyConfigured("SCHEMA_REGISTRY_URL wants OUTBOX_READER=relay: Debezium sends the log's JSON as it is.")
 if not EMBEDDED and SCHEMA_REGISTRY_PASSWORD in DEFAULT_PASSWORDS:
     raise ImproperlyConfigured("SCHEMA_REGISTRY_PASSWORD is a default password. Set one of your own.")
 RABBITMQ_URL = env.text("RABBITMQ_URL")

@@ -6,6 +6,7 @@ cut) is an app of tests/failures that the settings of these processes add, never
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -128,7 +129,18 @@ class Deployment:
 
         server = embedded.start_postgres(self.folder / "postgres")
         embedded.ensure_database(server, "lastro")
-        return server
+        return server if self.mode == "local" else self._publish_changes(server)
+
+    def _publish_changes(self, server: dict[str, Any]) -> dict[str, Any]:
+        """PostgreSQL as Debezium wants it: its changes to be read, and on loopback."""
+        data, port = self.folder / "postgres", str(free_port())
+        tool = Path((data / "postmaster.opts").read_text().split()[0].strip('"')).parent / "pg_ctl"
+        owner = pwd.getpwuid(data.stat().st_uid).pw_name if os.getuid() == 0 else None
+        options = f"-c wal_level=logical -h 127.0.0.1 -p {port} -k {server['HOST']}"
+        with (self.folder / "pg_ctl.log").open("ab") as out:  # the server inherits it; a pipe would never end
+            command = [str(tool), "-D", str(data), "-m", "fast", "-w", "-o", options, "restart"]
+            subprocess.run(command, user=owner, cwd=data, check=True, timeout=READY_S, stdout=out, stderr=out)
+        return {**server, "PORT": port}
 
     def _start_servers(self) -> dict[str, str]:
         if not SERVERS[self.mode]:
@@ -142,20 +154,29 @@ class Deployment:
         return found
 
     def _share_jars(self) -> None:
-        """Kafka's jars, when this checkout has fetched them before: a link, because they are large."""
+        """The jars that this checkout has fetched before: links, because they are large."""
         from config.services.daemon import services_dir
 
-        jars, own = services_dir() / "kafka" / "lib", self.folder / "services" / "kafka"
-        if jars.exists():
-            own.mkdir(parents=True)
-            (own / "lib").symlink_to(jars)
+        for name in ("kafka", "debezium"):
+            jars, own = services_dir() / name / "lib", self.folder / "services" / name
+            if jars.exists():
+                own.mkdir(parents=True)
+                (own / "lib").symlink_to(jars)
 
     def services(self, action: str, *names: str) -> None:
         """``python -m config.services`` for the servers of this deployment."""
         self._run([sys.executable, "-m", "config.services", action, *names], self._server_environment())
 
     def _server_environment(self) -> dict[str, str]:
-        return {**_inherited(), "SERVICES_DIR": str(self.folder / "services"), "DATA_DIR": str(self.folder)}
+        own = {"SERVICES_DIR": str(self.folder / "services"), "DATA_DIR": str(self.folder)}
+        database = {
+            "HOST": "127.0.0.1",
+            "PORT": self.postgres["PORT"],
+            "USER": "postgres",
+            "PASSWORD": "",
+            "NAME": "lastro",
+        }
+        return {**_inherited(), **own, **{f"OUTBOX_DATABASE_{name}": value for name, value in database.items()}}
 
     def kill_server(self, name: str) -> None:
         """End a broker as a power cut would."""

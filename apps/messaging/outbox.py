@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import orjson
+from django.conf import settings
 from django.db import connection
 from django.db import transaction as django_transaction
 from django.utils import timezone
@@ -32,7 +33,7 @@ WORD_CHARACTERS_MAX = 200  # of a schema, trace or global id; an index takes 2,7
 ROWS_MAX = 1_000  # of one statement; publish_many makes as many as it needs
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
-# One statement, one round trip: the log row and the thin row that says it has not been sent yet.
+# One statement, one round trip: the log row and the thin row that says that our relay has not sent it yet.
 _INSERT_ONE = """
 WITH message AS (
     INSERT INTO messaging_message (id, aggregatetype, aggregateid, type, payload, global_id, trace, created_at)
@@ -40,7 +41,7 @@ WITH message AS (
     RETURNING seq
 )
 INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
-SELECT seq, %(id)s, %(bucket)s, %(topic)s, %(key)s, 0, %(now)s, '' FROM message
+SELECT seq, %(id)s, %(bucket)s, %(topic)s, %(key)s, 0, %(now)s, '' FROM message WHERE %(relayed)s
 """
 # The numbers are drawn in the order of the list.
 _INSERT_MANY = """
@@ -54,7 +55,7 @@ WITH rows AS MATERIALIZED (
     SELECT id, seq, topic, key, schema, payload, global_id, trace, %(now)s FROM rows
 )
 INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
-SELECT seq, id, bucket, topic, key, 0, %(now)s, '' FROM rows
+SELECT seq, id, bucket, topic, key, 0, %(now)s, '' FROM rows WHERE %(relayed)s
 """
 # The same as parts of somebody else's WITH, who writes rows of its own in the same statement: see ``collecting``.
 WITH_MESSAGES = """
@@ -67,7 +68,7 @@ message_row AS MATERIALIZED (
     SELECT id, seq, topic, key, schema, payload, global_id, trace, %(messages_at)s FROM message_row
 ), message_pending AS (
     INSERT INTO messaging_pending (seq, message_id, bucket, topic, key, attempts, due_at, error)
-    SELECT seq, id, bucket, topic, key, 0, %(messages_at)s, '' FROM message_row
+    SELECT seq, id, bucket, topic, key, 0, %(messages_at)s, '' FROM message_row WHERE %(messages_relayed)s
 )
 """
 
@@ -87,6 +88,11 @@ class _Row:
 def bucket_of(key: str) -> int:
     """The bucket of a key: the same in every process and every release."""
     return zlib.crc32(key.encode()) % BUCKETS
+
+
+def is_relayed() -> bool:
+    """Does our relay send what is published, rather than Debezium? See docs/outbox.md."""
+    return bool(settings.OUTBOX_READER == "relay")
 
 
 def is_key(key: str) -> bool:
@@ -194,8 +200,13 @@ def _insert(rows: Sequence[_Row]) -> None:
         values = {name: array_text([getattr(row, name) for row in rows]) for name in columns}
         statement = _INSERT_MANY
     with connection.cursor() as cursor:
-        cursor.execute(statement, {**values, "now": timezone.now()})
-    wakeup.relay_after_commit()
+        cursor.execute(statement, {**values, "now": timezone.now(), "relayed": is_relayed()})
+    _wake_relay()
+
+
+def _wake_relay() -> None:
+    if is_relayed():
+        wakeup.relay_after_commit()
 
 
 # --- Collecting ---------------------------------------------------------------------------------------------------------
@@ -231,8 +242,12 @@ class Collected:
         rows = self._take()
         if not rows:
             return {}
-        wakeup.relay_after_commit()
-        return {"messages": orjson.dumps(rows).decode(), "messages_at": timezone.now()}
+        _wake_relay()
+        return {
+            "messages": orjson.dumps(rows).decode(),
+            "messages_at": timezone.now(),
+            "messages_relayed": is_relayed(),
+        }
 
     def write(self) -> None:
         """Write what was published and not taken."""

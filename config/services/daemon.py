@@ -100,6 +100,18 @@ def install_debian(commands: Mapping[str, str]) -> None:
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], environment=quiet)
 
 
+def fetch_jars(pom: Path, lib: Path) -> None:
+    """Java and Maven from Debian when missing, the jars of a pom by Maven when missing or when the pom has changed."""
+    install_debian({"java": "default-jre-headless"})
+    stamp = lib / "pom.xml"
+    if stamp.exists() and stamp.read_bytes() == pom.read_bytes():
+        return
+    install_debian({"mvn": "maven"})
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    run(["mvn", "-q", "-B", "-f", str(pom), goal, f"-DoutputDirectory={lib}"])
+    stamp.write_bytes(pom.read_bytes())
+
+
 class _no_system_daemons:  # reads as a word in `with`
     """Debian starts what it installs, on its default port; here it must only be installed."""
 

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from config.services.daemon import BASE_DIR, Daemon, ServiceFailed, install_debian, run
+from config.services.daemon import BASE_DIR, Daemon, ServiceFailed, fetch_jars, run
 
 HEAP = "-Xmx512m"
 POM = BASE_DIR / "deploy" / "kafka" / "pom.xml"
@@ -22,15 +22,8 @@ class Kafka(Daemon):
     port_names = ("broker", "controller", "sasl", "scram", "mutual")
 
     def install(self) -> None:
-        """Java and Maven from Debian when missing, the jars by Maven when missing or when the pom has changed."""
-        install_debian({"java": "default-jre-headless"})
-        stamp = self._lib / "pom.xml"
-        if stamp.exists() and stamp.read_bytes() == POM.read_bytes():
-            return
-        install_debian({"mvn": "maven"})
-        goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-        run(["mvn", "-q", "-B", "-f", str(POM), goal, f"-DoutputDirectory={self._lib}"])
-        stamp.write_bytes(POM.read_bytes())
+        """Java, and the broker's jars."""
+        fetch_jars(POM, self._lib)
 
     @property
     def _lib(self) -> Path:

@@ -56,6 +56,16 @@ class TestServerMode:
             ({"VAULT_KEYS": f"{GOOD['VAULT_KEYS']},short"}, "VAULT_KEYS is too short"),
             ({"SECRET_KEY_FALLBACKS": f"{GOOD['SECRET_KEY']},short"}, "SECRET_KEY_FALLBACKS is too short"),
             ({"CELERY_BROKER_URL": ""}, "CELERY_BROKER_URL is missing"),
+            ({"OUTBOX_READER": "somebody"}, "OUTBOX_READER is 'somebody'"),
+            ({"OUTBOX_READER": "debezium"}, "set KAFKA_BOOTSTRAP_SERVERS"),
+            (
+                {
+                    "OUTBOX_READER": "debezium",
+                    "KAFKA_BOOTSTRAP_SERVERS": "k:1",
+                    "SCHEMA_REGISTRY_URL": "https://r.example.com",
+                },
+                "SCHEMA_REGISTRY_URL wants OUTBOX_READER=relay",
+            ),
             ({"DATABASE_URL": ""}, "DATABASE_URL is missing"),
             ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL begins with postgresql://"),
             ({"DATABASE_URL": "postgresql://lastro:postgres@h/d"}, "DATABASE_URL carries a default password"),

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from apps.common.gathering import Gathering
 from apps.common.transactions import TransactionMisuse
@@ -13,7 +13,7 @@ from apps.messaging import wakeup
 from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.envelope import ENVELOPE_BYTES_MAX, Meta
 from apps.messaging.models import Message, Pending
-from apps.messaging.outbox import BUCKETS, bucket_of, publish, publish_many, publish_raw
+from apps.messaging.outbox import BUCKETS, WITH_MESSAGES, bucket_of, collecting, publish, publish_many, publish_raw
 from apps.messaging.relay import relay_all
 from apps.observability import ids
 from tests.integration.messaging.world import THREADS_S_MAX, TOPIC, Note, ScriptedTransport, post, published, rolled_back
@@ -174,3 +174,24 @@ class TestWakeUp:
         publish_one()
         wakeup.wake_relay()
         assert published() == [1]
+
+
+class TestReadByDebezium:
+    """The log is all there is: nothing waits for our relay, and nobody wakes it."""
+
+    @pytest.fixture(autouse=True)
+    def reader(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings.OUTBOX_READER = "debezium"
+        monkeypatch.setattr(wakeup, "relay_after_commit", lambda: pytest.fail("nobody relays"))
+
+    def test_writes_the_log_alone(self) -> None:
+        post(1)
+        with transaction.atomic():
+            publish_many([(Note(n=2), "k"), (Note(n=3), "l")])
+        with transaction.atomic(), collecting() as collected:
+            publish(Note(n=4), key="k")
+            values = collected.take()
+            with connection.cursor() as cursor:
+                cursor.execute(f"WITH {WITH_MESSAGES} SELECT count(*) FROM message_row", values)
+        assert published() == [1, 2, 3, 4]
+        assert not Pending.objects.exists()
