@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from django.core import checks
+from django.db import connections
 from django.utils import timezone
 
 from apps.webhooks import deliveries, endpoints, events, metrics, retention, tasks, wakeup
@@ -14,7 +15,7 @@ from apps.webhooks.checks import check_local_endpoints
 from apps.webhooks.models import Attempt, Delivery, Endpoint, Event
 from tests.integration.messaging.world import rolled_back
 from tests.integration.webhooks import world
-from tests.integration.webhooks.receiver import Receiver
+from tests.integration.webhooks.receiver import WAIT_S, Receiver, receiving
 from tests.integration.webhooks.world import NOW, happen, register, send_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,6 +85,43 @@ class TestSend:
         assert receiver.told == []
         tasks.send(endpoint_id=str(made.endpoint.id))
         assert len(receiver.told) == 1
+
+    def test_serves_others_while_one_endpoint_hangs(
+        self, receiver: Receiver, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.WEBHOOKS_IN_FLIGHT_MAX = 2
+        monkeypatch.setattr(tasks, "_senders", threading.BoundedSemaphore(3))
+        with receiving() as hanging:
+            both_are_there = threading.Semaphore(0)
+
+            def hold(handler: Any) -> None:
+                both_are_there.release()
+                hanging.hold(handler)
+
+            hanging.usual = hold
+            bad = register(hanging.url)
+            happen(5)
+            good = register(receiver.url)
+            happen(3)
+
+            def work() -> None:
+                try:
+                    tasks.send(endpoint_id=str(bad.endpoint.id))
+                finally:
+                    connections.close_all()
+
+            threads = [threading.Thread(target=work) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            assert both_are_there.acquire(timeout=WAIT_S)
+            assert both_are_there.acquire(timeout=WAIT_S)
+            tasks.send(endpoint_id=str(bad.endpoint.id))  # a third finds nothing that it may take
+            tasks.send(endpoint_id=str(good.endpoint.id))
+            assert len(receiver.told) == 3
+            assert hanging.together_most <= 2
+            hanging.free.set()
+            for thread in threads:
+                thread.join(WAIT_S)
 
 
 class TestSweep:
