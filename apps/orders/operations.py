@@ -16,6 +16,7 @@ from apps.common.transactions import transaction_required
 from apps.messaging.contracts.orders import OrderChanged
 from apps.messaging.public import publish
 from apps.orders.models import Order, OrderStatus, Reservation, ReservationStatus, Ticket
+from apps.webhooks.public import listens
 
 # A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
 ITEMS_MAX = 50
@@ -305,13 +306,13 @@ def _mark(
 # --- What others are told -------------------------------------------------------------------------------------------
 @transaction_required
 def tell(*, order_id: UUID, now: datetime) -> None:
-    """Publish what an order has become. Nobody is told of an order without an account."""
+    """Publish what an order has become, if its account has anybody who listens."""
     columns = ("account_id", "status", "amount", "currency", "payment_method", "error_code")
     _tell(order_id, Order.objects.values_list(*columns).get(pk=order_id), now)
 
 
 def _tell(order_id: UUID, changed: Any, now: datetime) -> None:
-    if changed is None or not changed[0]:
+    if changed is None or not listens(changed[0]):
         return
     account_id, status, amount, currency, payment_method, error_code = changed
     fact = OrderChanged(

@@ -14,6 +14,7 @@ from apps.messaging.contracts.orders import ReturnChanged
 from apps.messaging.public import publish
 from apps.orders import operations
 from apps.orders.models import Order, OrderReturn, OrderStatus, Reservation, ReservationStatus, ReturnStatus, Ticket
+from apps.webhooks.public import listens
 
 RETURNS_OF_ORDER_MAX = 20  # an order has one, and a few more when they were refused
 
@@ -192,8 +193,8 @@ def mark_stuck(*, return_id: UUID, code: str, detail: str) -> None:
 
 
 def _tell(row: OrderReturn, now: datetime) -> None:
-    """Publish what a return has become. Nobody is told of one without an account."""
-    if not row.account_id:
+    """Publish what a return has become, if its account has anybody who listens."""
+    if not listens(row.account_id):
         return
     fact = ReturnChanged(
         return_id=row.pk,

@@ -7,11 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
+from django.db import transaction as django_transaction
 
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
-from apps.webhooks import events, signatures, wakeup
+from apps.webhooks import events, listening, signatures, wakeup
 from apps.webhooks.addresses import check_url
 from apps.webhooks.catalogue import PING, Happening
 from apps.webhooks.models import ERROR_CHARACTERS_MAX, Delivery, Endpoint
@@ -122,6 +124,7 @@ def register(*, account_id: str, url: str, event_types: Sequence[str], descripti
         created_at=now,
         updated_at=now,
     )
+    django_transaction.on_commit(lambda: listening.forget(account_id))
     return WithSecret(endpoint=view_of(row, now=now), secret=signatures.shown(secret))
 
 
@@ -226,8 +229,6 @@ def disable(row: Endpoint, reason: str, *, now: datetime) -> None:
 @transaction_required
 def _alone(account_id: str) -> Any:
     """The account's endpoints, which nobody else adds to or renames until our commit."""
-    from django.db import connection
-
     with connection.cursor() as cursor:
         cursor.execute(_ALONE, [f"webhooks:{account_id}"])
     return Endpoint.objects.filter(account_id=account_id, deleted_at__isnull=True)

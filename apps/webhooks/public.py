@@ -1,6 +1,5 @@
-"""The door of webhooks. Nobody calls it yet: what happened is heard on our own topics."""
+"""The door of webhooks: whether a fact about an account's orders or documents has a listener."""
 
-from apps.webhooks.addresses import InvalidUrl
-from apps.webhooks.endpoints import EndpointDisabled, EndpointView, UnknownEndpoint
+from apps.webhooks.listening import listens
 
-__all__ = ["EndpointDisabled", "EndpointView", "InvalidUrl", "UnknownEndpoint"]
+__all__ = ["listens"]

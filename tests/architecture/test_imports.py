@@ -10,7 +10,7 @@ import grimp
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDATION = {"common", "observability"}
-NEIGHBOURS = {"payments", "ledger", "fiscal_docs", "customers", "analytics", "webhooks"}
+NEIGHBOURS = {"payments", "ledger", "fiscal_docs", "customers", "analytics"}
 
 # What passes a door without being the door: (importer, imported) with the reason. Keep it short.
 EXCEPTIONS: dict[tuple[str, str], str] = {}

@@ -17,6 +17,7 @@ from apps.fiscal_docs.lifecycle import Event, Fact, Life, State, fold
 from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent, Issuer
 from apps.messaging.contracts.fiscal import DocumentChanged
 from apps.messaging.public import publish
+from apps.webhooks.public import listens
 
 Kept = tuple[BlobKind, bytes]
 TOLD = frozenset({State.AUTHORISED, State.REJECTED, State.CANCELLED, State.NUMBER_VOIDED})  # the authority has decided
@@ -175,8 +176,8 @@ def append(
 
 
 def _tell(document: Document, now: datetime) -> None:
-    """Publish what the authority has decided. Nobody is told of a document without an account."""
-    if not document.account_id:
+    """Publish what the authority has decided, if the document's account has anybody who listens."""
+    if not listens(document.account_id):
         return
     fact = DocumentChanged(
         document_id=document.pk,

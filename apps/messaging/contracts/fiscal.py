@@ -1,4 +1,4 @@
-"""Facts about the fiscal documents of a merchant's orders."""
+"""Facts about the fiscal documents of a merchant who listens (apps/webhooks): others' are not published."""
 
 from dataclasses import dataclass
 from datetime import datetime

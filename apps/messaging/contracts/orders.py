@@ -1,4 +1,4 @@
-"""Facts about the orders and returns of a merchant. Nobody's orders, placed without an account, are told to nobody."""
+"""Facts about the orders and returns of a merchant who listens (apps/webhooks): others' are not published."""
 
 from dataclasses import dataclass
 from datetime import datetime

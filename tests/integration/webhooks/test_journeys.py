@@ -4,11 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from apps.fiscal_docs.public import RunningSandbox
 from apps.messaging.models import Inbox, Message
 from apps.messaging.relay import relay_all
+from apps.webhooks import listening
 from apps.webhooks.catalogue import TYPES
 from apps.webhooks.models import Delivery, Event
 from config import demo
@@ -141,3 +144,38 @@ class TestOrder:
         assert Event.objects.count() == 0
         topics = set(Message.objects.values_list("topic", flat=True))
         assert not topics & {"orders.purchase.order.event", "fiscal.documents.document.event"}
+
+    def test_of_an_account_without_an_endpoint_publishes_nothing_more(self, opened: demo.Demo) -> None:
+        order_id = order(opened, shop.by_balance())
+        finish(shop.run_of(order_id).pk)
+        topics = set(Message.objects.values_list("topic", flat=True))
+        assert not topics & {"orders.purchase.order.event", "fiscal.documents.document.event"}
+
+
+class TestListening:
+    def test_is_asked_for_once_a_second_and_known_at_once_to_who_registers(self) -> None:
+        world.account()
+        assert not listening.listens(world.ACCOUNT)
+        with CaptureQueriesContext(connection) as queries:
+            assert not listening.listens(world.ACCOUNT)
+            assert not listening.listens("")
+        assert len(queries) == 0
+        made = world.register()
+        assert listening.listens(world.ACCOUNT)
+        world.endpoints.delete(account_id=world.ACCOUNT, endpoint_id=made.endpoint.id, now=world.NOW)
+        assert listening.listens(world.ACCOUNT), "for a second: what comes is consumed, and leaves no row"
+        listening.forget(world.ACCOUNT)
+        assert not listening.listens(world.ACCOUNT)
+
+    def test_is_asked_again_when_the_time_is_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listening, "KNOWN_FOR_S", 0.0)
+        world.account()
+        assert not listening.listens(world.ACCOUNT)
+        world.register()
+        assert listening.listens(world.ACCOUNT)
+
+    def test_remembers_only_so_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(listening, "KNOWN_MAX", 3)
+        for n in range(10):
+            listening.listens(f"acc_{n}")
+        assert len(listening._known) <= 3

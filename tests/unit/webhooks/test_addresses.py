@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.webhooks import addresses
@@ -85,12 +85,14 @@ class TestAddress:
     def test_of_the_internet_is_taken(self, address: str) -> None:
         assert is_public(address)
 
+    @settings(deadline=None)
     @given(st.ip_addresses())
     def test_is_never_taken_where_the_standard_library_says_private(self, address: Any) -> None:
         if is_public(str(address)):
             assert address.is_global
             assert not any((address.is_private, address.is_loopback, address.is_link_local, address.is_multicast))
 
+    @settings(deadline=None)
     @given(st.ip_addresses(v=4))
     def test_of_version_4_in_one_of_version_6_is_never_taken(self, address: ipaddress.IPv4Address) -> None:
         for prefix in ("::ffff:", "::", "64:ff9b::"):
@@ -150,6 +152,7 @@ class TestUrl:
             check_url(url)
         assert (refusal.value.code, refusal.value.field) == ("R902", "url")
 
+    @settings(deadline=None)
     @given(st.text(max_size=60))
     def test_of_any_text_is_taken_or_refused(self, text: str) -> None:
         for url in (text, f"https://{text}", f"https://{text}/"):
