@@ -1,10 +1,14 @@
-"""The pages keep their promise to everybody: names, labels, structure, contrast and focus, measured in the real thing."""
+"""The pages keep their promise to everybody: names, labels, structure, contrast and focus, measured in the real thing.
+
+axe looks at whole pages; contrast is measured by our own checks, because axe leaves text in drawings out.
+"""
 
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from apps.saga import incidents
 from apps.saga.models import Fork, Incident, Run
@@ -14,6 +18,11 @@ from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+# Unfold's scrolling sidebars have all the same name.
+RUN_AXE = """axe.run({exclude: ['.simplebar-content-wrapper']}, {resultTypes: ['violations'],
+  rules: {'color-contrast': {enabled: false}}})
+  .then(({violations}) => violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 99)}`)))"""
 CARD = "/admin/use-cases/orders.purchase.card/"
 TABS_MAX = 250  # presses of the Tab key: no page has more places to stop at
 # What has the focus: its kind, its name, and whether that is seen (a box of the map has a thicker edge for it).
@@ -115,11 +124,13 @@ DARKEN = "(dark) => { document.documentElement.classList.toggle('dark', dark) }"
 def look(page: Page, name: str) -> list[str]:
     """What is wrong with the page that is open, in each size and theme, all of it in view."""
     wrong: list[str] = []
+    page.evaluate(AXE)
     for size, width in WIDTHS.items():
         page.set_viewport_size({"width": width, "height": 900})
         assert_no_sideways_scroll(page)
         height = page.evaluate("document.documentElement.scrollHeight")
         page.set_viewport_size({"width": width, "height": min(int(height) + 50, 6000)})
+        wrong += [f"{name}, {size}: {each}" for each in page.evaluate(RUN_AXE)]
         for theme in ("light", "dark"):
             page.evaluate(DARKEN, theme == "dark")
             found = page.evaluate(CHECKS, ".bo")
@@ -142,12 +153,24 @@ class TestEveryPage:
             wrong += look(page, name)
         assert wrong == []
 
+    @pytest.mark.parametrize(
+        "address", ["/admin/saga/run/", "/admin/ledger/account/", "/admin/orders/order/", "/admin/login/"]
+    )
+    def test_of_the_shell_alone_has_names_and_structure(
+        self, open_page: OpenPage, evening: dict[str, Run], address: str
+    ) -> None:
+        page = open_page(login="login" not in address)
+        page.goto(address)
+        page.evaluate(AXE)
+        assert page.evaluate(RUN_AXE) == []
+
     def test_would_be_found_wrong_if_it_were(self, open_page: OpenPage) -> None:
         page = open_page()
         page.goto("/admin/")
         page.evaluate("(html) => { document.querySelector('.bo').outerHTML = html }", BAD)
-        found = page.evaluate(CHECKS, ".bo")["wrong"]
-        for expected in ("contrast", "no label", "no name", "without a caption", "without a scope", "without a role"):
+        page.evaluate(AXE)
+        found = [*page.evaluate(CHECKS, ".bo")["wrong"], *page.evaluate(RUN_AXE)]
+        for expected in ("contrast", "label:", "button-name:", "without a caption", "without a scope", "without a role"):
             assert any(expected in each for each in found), (expected, found)
 
 
@@ -172,6 +195,18 @@ class TestKeyboard:
             stops.append(stop)
         assert [stop for stop in stops if not stop[2]] == []
         assert len([stop for stop in stops if stop[0] not in {"DIV", "PRE", "SUMMARY"}]) >= wanted
+
+    def test_goes_around_the_menu_first(self, open_page: OpenPage, evening: dict[str, Run]) -> None:
+        page = open_page(size="wide")
+        page.goto("/admin/")
+        page.keyboard.press("Tab")
+        way = page.locator(".bo-skip")
+        expect(way).to_be_focused()
+        expect(way).to_be_in_viewport()
+        shoot(page, "skip")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('#content') !== null")
 
     def test_opens_a_step_of_the_map(self, open_page: OpenPage, evening: dict[str, Run]) -> None:
         page = open_page(size="wide")
