@@ -21,6 +21,7 @@ from apps.webhooks.public import listens
 # A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
 ITEMS_MAX = 50
 QUANTITY_MAX = 1000
+ENDED = (OrderStatus.REJECTED, OrderStatus.PAYMENT_NOT_COMPLETED, OrderStatus.CANCELLED)  # without a sale
 
 
 class UnknownItem(DomainError):
@@ -241,14 +242,15 @@ _CONFIRM = """
 WITH sold AS (
     UPDATE orders_reservation SET status = 'SOLD', changed_at = %(now)s WHERE order_id = %(id)s AND status = 'RESERVED'
 )
-UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
+UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s, error_code = '', error_detail = ''
+WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
 RETURNING account_id, status, amount, currency, payment_method, error_code
 """
 
 
 @transaction_required
 def confirm(*, order_id: UUID, now: datetime) -> None:
-    """The order is complete, and its tickets are sold. Safe to repeat."""
+    """The order is complete, and its tickets are sold. What it was stuck with is no longer its error. Safe to repeat."""
     _tell(order_id, prepared.execute(_CONFIRM, {"id": order_id, "now": now}).fetchone(), now)
 
 
@@ -268,8 +270,7 @@ def end_unsold(*, order_id: UUID, status: OrderStatus, code: str, detail: str, n
 @transaction_required
 def reopen(*, order_id: UUID) -> bool:
     """An order that ended without a sale begins again. Did it end so? Safe to repeat."""
-    ended = (OrderStatus.REJECTED, OrderStatus.PAYMENT_NOT_COMPLETED, OrderStatus.CANCELLED)
-    again = Order.objects.filter(pk=order_id, status__in=ended).update(
+    again = Order.objects.filter(pk=order_id, status__in=ENDED).update(
         status=OrderStatus.PENDING, error_code="", error_detail="", finished_at=None
     )
     return again == 1
@@ -281,8 +282,17 @@ def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
     Order.objects.filter(pk=order_id).update(status=OrderStatus.STUCK, error_code=code, error_detail=detail)
 
 
+@transaction_required
+def close_by_hand(*, order_id: UUID, code: str, detail: str, now: datetime) -> None:
+    """A person has closed the order's run as it was, and says why. What had ended before stays as it ended."""
+    before = Order.objects.exclude(status__in=[*ENDED, OrderStatus.COMPLETED, OrderStatus.RETURNED])
+    closed = {"status": OrderStatus.HANDLED, "error_code": code, "error_detail": detail, "finished_at": now}
+    if before.filter(pk=order_id).update(**closed):
+        tell(order_id=order_id, now=now)
+
+
 _MARK = """
-UPDATE orders_order SET status = %(status)s, paid_at = coalesce(%(paid_at)s, paid_at),
+UPDATE orders_order SET status = %(status)s, error_code = '', error_detail = '', paid_at = coalesce(%(paid_at)s, paid_at),
     finished_at = coalesce(%(finished_at)s, finished_at)
 WHERE id = %(id)s AND status = ANY(%(frm)s)
 RETURNING account_id, status, amount, currency, payment_method, error_code

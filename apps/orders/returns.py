@@ -192,6 +192,18 @@ def mark_stuck(*, return_id: UUID, code: str, detail: str) -> None:
     OrderReturn.objects.filter(pk=return_id).update(status=ReturnStatus.STUCK, error_code=code, error_detail=detail)
 
 
+@transaction_required
+def close_by_hand(*, return_id: UUID, code: str, detail: str, now: datetime) -> None:
+    """A person has closed the return's run as it was. One that was not accepted is refused: it may be asked for again."""
+    row = _locked(return_id)
+    if row.status in (ReturnStatus.COMPLETED, ReturnStatus.REFUSED):
+        return
+    row.status = ReturnStatus.HANDLED if row.accepted_at is not None else ReturnStatus.REFUSED
+    row.error_code, row.error_detail, row.finished_at = code, detail, now
+    row.save(update_fields=["status", "error_code", "error_detail", "finished_at"])
+    _tell(row, now)
+
+
 def _tell(row: OrderReturn, now: datetime) -> None:
     """Publish what a return has become, if its account has anybody who listens."""
     if not listens(row.account_id):

@@ -97,6 +97,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "CANCELLED": _undo("Cancelled"),
         "STUCK": _bad("Stuck"),
         "RETURNED": _undo("Returned"),
+        "HANDLED": _idle("Closed by hand", "lock"),
     },
     "return": {
         "REQUESTED": _waiting("Requested"),
@@ -104,6 +105,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "COMPLETED": _ok("Completed"),
         "REFUSED": _idle("Refused", "close"),
         "STUCK": _bad("Stuck"),
+        "HANDLED": _idle("Closed by hand", "lock"),
     },
     "message": {
         "PENDING": _waiting("To relay"),

@@ -11,8 +11,8 @@ from apps.messaging.contracts.base import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderChanged(Message):
-    """The outcome of an order is known, or has changed: PAID, COMPLETED, REJECTED, PAYMENT_NOT_COMPLETED, CANCELLED or
-    RETURNED. What lies before is told to whoever placed it.
+    """The outcome of an order is known, or has changed: PAID, COMPLETED, REJECTED, PAYMENT_NOT_COMPLETED, CANCELLED,
+    RETURNED or HANDLED (closed by hand). What lies before is told to whoever placed it.
     """
 
     topic: ClassVar[str] = "orders.purchase.order.event"
@@ -30,7 +30,7 @@ class OrderChanged(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnChanged(Message):
-    """The return of an order is ACCEPTED, COMPLETED or REFUSED."""
+    """The return of an order is ACCEPTED, COMPLETED, REFUSED or HANDLED (closed by hand)."""
 
     topic: ClassVar[str] = "orders.purchase.return.event"
     schema: ClassVar[str] = "orders.return_changed.v1"

@@ -108,6 +108,7 @@ class TransmitDocument(saga.CallStep):
     partner, breaker = AUTHORITY, AUTHORITY_BREAKER
     attempts_max = 40  # an authority may be away for hours; with the delays below this is about three
     undo_attempts_max = 1  # after the pivot nothing is undone
+    reads = {SignDocument.name: {"document_key": str}}  # nobody changes it
 
     def _key(self, run: saga.Run) -> str:
         return str(run.outputs[SignDocument.name]["document_key"])

@@ -85,6 +85,7 @@ class TestOthers:
             ("PAYMENT_NOT_COMPLETED", "order.payment_not_completed"),
             ("CANCELLED", "order.cancelled"),
             ("RETURNED", "order.returned"),
+            ("HANDLED", "order.handled"),
             ("A_NEW_ONE", ""),
         ],
     )
@@ -101,7 +102,7 @@ class TestOthers:
         made = catalogue.of_order(fact)
         assert (made.type, made.object_id, made.data["amount"], made.occurred_at) == (told, ORDER, "1.00", NOW)
 
-    @pytest.mark.parametrize("status", ["ACCEPTED", "COMPLETED", "REFUSED"])
+    @pytest.mark.parametrize("status", ["ACCEPTED", "COMPLETED", "REFUSED", "HANDLED"])
     def test_a_return_too(self, status: str) -> None:
         fact = ReturnChanged(
             return_id=ID, order_id=ORDER, account_id="acc_shop", status=status, amount=Decimal(1), changed_at=NOW
