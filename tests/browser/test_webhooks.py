@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from apps.webhooks import endpoints
 from apps.webhooks.models import Delivery
 from tests.browser.conftest import OpenPage
+from tests.browser.test_accessibility import AXE, RUN_AXE, look
 from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
 from tests.integration.webhooks import world
 from tests.integration.webhooks.receiver import Receiver, receiving
@@ -61,6 +62,18 @@ class TestEveryPage:
             assert answer.status == 200, name
             shoot(page, f"webhooks_{name}_{size}_{'dark' if dark else 'light'}")
             assert_no_sideways_scroll(page)
+
+    def test_has_names_labels_structure_and_contrast(self, open_page: OpenPage, given_up: Delivery) -> None:
+        page = open_page(size="wide")
+        page.goto(f"{LIST}{given_up.pk}/change/")
+        wrong = look(page, "webhooks_delivery")
+        page.get_by_role("button", name="Deliver again…").click()
+        wrong += look(page, "webhooks_redeliver")
+        for address in ("/admin/webhooks/endpoint/", LIST):
+            page.goto(address)
+            page.evaluate(AXE)
+            wrong += page.evaluate(RUN_AXE)
+        assert wrong == []
 
 
 class TestDeliverAgain:
