@@ -13,6 +13,7 @@ urlpatterns = [
     path("", include("apps.payments.api.urls")),
     path("", include("apps.ledger.api.urls")),
     path("", include("apps.fiscal_docs.api.urls")),
+    path("", include("apps.webhooks.api.urls")),
     path("", include("apps.saga.api.urls")),
     path("", include("apps.observability.urls")),
     path("api/schema", DocumentView.as_view(), name="schema"),
