@@ -145,6 +145,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "relay-outbox": _every(1.0, "messaging.relay"),
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
+    "void-stale-payments": _every(300.0, "payments.void_stale"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),
     "chain-ledger": _every(30.0, "ledger.chain"),
@@ -159,8 +160,12 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # A difference is known after ten minutes; where nobody posts, the next morning (03:13 in São Paulo).
     "check-ledger-changes": _every(600.0, "ledger.check_changes"),
     "check-ledger": _nightly(6, 13, "ledger.check_all"),
+    # Works two thirds of the time until the whole ledger is proven, however large it is.
+    "go-on-with-ledger-check": _every(30.0, "ledger.check_on"),
     "archive-runs": _hourly(7, "saga.archive"),
     "forget-messages": _hourly(17, "messaging.forget"),
     "forget-idempotency-keys": _hourly(47, "idempotency.purge"),
+    "forget-failed-logins": _hourly(57, "identity.forget_failed_logins"),
+    "forget-ledger-batches": _hourly(57, "ledger.forget_batches"),
     "forget-ledger-refusals": _hourly(53, "ledger.forget_refusals"),
 }

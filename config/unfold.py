@@ -43,11 +43,12 @@ _TRIAGE = {
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Lastro",
     "SITE_HEADER": "Lastro",
-    "SITE_SUBHEADER": "Back office",
+    "SITE_SUBHEADER": "São Paulo time",  # as apps.common.clock.BUSINESS_ZONE; UTC stands on hover
     "SITE_SYMBOL": "confirmation_number",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("backoffice/favicon.svg")},
     ],
+    "LOGIN": {"form": "apps.backoffice.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "apps.backoffice.shell.environment",
@@ -154,6 +155,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Control",
                 "items": [
                     _model("Users", "group", "auth", "user"),
+                    _model("Groups", "groups", "auth", "group"),
                     _model("Interventions", "front_hand", "saga", "audit"),
                     _model("Incidents", "report", "saga", "incident"),
                     _model("Actions on runs", "checklist", "saga", "bulkaction"),

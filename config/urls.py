@@ -18,5 +18,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler404 = "apps.common.problems.page_not_found"
-handler500 = "apps.common.problems.server_error"
+handler403 = "apps.backoffice.pages.errors.denied"
+handler404 = "apps.backoffice.pages.errors.not_found"
+handler500 = "apps.backoffice.pages.errors.broken"

@@ -108,6 +108,9 @@ class Partitioned:
                 return
             statements = (
                 "CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)",
+                # Writers wait at the table. Who had chosen the default partition already, and waited there for the lock
+                # below, would be refused by the server when the row belongs into the new one. Readers go on.
+                "LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE",
                 # Rows of this span that came before it was opened. Without a lock more could come until the last statement.
                 "LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE",
                 """WITH moved AS (DELETE FROM {default} WHERE {key} >= {low} AND {key} < {high} RETURNING *)

@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from apps.common.errors import InvalidRequest, NotFound
@@ -98,8 +99,9 @@ def unsettled_of_order(order_id: UUID) -> str | None:
 
 
 def _readable(account_id: str) -> QuerySet[Document]:
-    """What an account may read: documents of its own orders, and those of orders placed without an account."""
-    return Document.objects.filter(Q(account_id=account_id) | Q(account_id=""))
+    """What an account may read: documents of its own orders and, where anybody may order, those of orders of nobody."""
+    nobodys = Q(account_id="") if settings.ORDERS_ALLOW_ANONYMOUS else Q()
+    return Document.objects.filter(Q(account_id=account_id) | nobodys)
 
 
 def _one(document_id: UUID, account_id: str) -> Document:

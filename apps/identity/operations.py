@@ -62,6 +62,14 @@ class IssuedSecret:
     expires_at: datetime | None
 
 
+def account(account_id: str) -> AccountView:
+    """The account with this code. Raises UnknownAccount."""
+    row = Account.objects.filter(code=account_id).first()
+    if row is None:
+        raise UnknownAccount
+    return AccountView(account_id=row.code, name=row.name, active=row.active, scopes=frozenset(row.scopes))
+
+
 @transaction_required
 def create_account(*, name: str, scopes: Iterable[str], now: datetime, code: str | None = None) -> AccountView:
     """Open an account, without a secret yet. Raises AccountExists or InvalidAccount."""

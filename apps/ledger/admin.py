@@ -34,7 +34,7 @@ from apps.common.admin import (
 )
 from apps.ledger.admin_chain import BlockAdmin as BlockAdmin  # noqa: PLC0414  # Django looks for admins here
 from apps.ledger.models import Account, Balance, Branch, Event, Hold, Transaction
-from apps.observability.logs import mask_cards
+from apps.observability.masking import mask_text
 
 _link = partial(link, wraps=True)  # a description is long
 
@@ -107,9 +107,7 @@ def _described(text: str) -> str:
     """A description; an order that it names is linked."""
     found = ORDER.fullmatch(text)
     key = found[1] if found else ""
-    return (
-        _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else mask_cards(text) or "—"
-    )
+    return _link(address("orders_order_change", key), f"Order {key[:8]}…{key[-6:]}", key) if key else mask_text(text) or "—"
 
 
 def _of_number(branch: str | None, account: str | None) -> str:
@@ -201,11 +199,12 @@ class EventAdmin(ReadOnlyAdmin):
 class BranchAdmin(ReadOnlyAdmin):
     says = "Branches: every account belongs to one."
     empty = "There is no branch yet."
-    list_display = fields = ("branch", "description", "accounts", "made")
+    list_display = fields = ("branch", "about", "accounts", "made")
     search_fields = ("branch__startswith",)
     search_help_text = "How a branch begins"
     ordering = ("branch",)
 
+    about = column("Description", lambda row: mask_text(row.description))
     accounts = column("Accounts", lambda row: _link(_list("account", branch__exact=row.pk), "Its accounts"))
     made = column("Created", lambda row: moment(row.created_at))
 
@@ -214,7 +213,7 @@ class BranchAdmin(ReadOnlyAdmin):
 class AccountAdmin(ReadOnlyAdmin):
     says = "Every account with its balance now. Available is the balance without what is held."
     empty = "There is no account yet."
-    list_display = ("number", "description", "state", "money_balance", "money_held", "money_free", "money_floor", "rows")
+    list_display = ("number", "about", "state", "money_balance", "money_held", "money_free", "money_floor", "rows")
     list_display_links = ("number",)
     list_filter = (AccountStatusFilter,)
     search_fields = ("account__startswith",)
@@ -239,6 +238,7 @@ class AccountAdmin(ReadOnlyAdmin):
         return redirect("admin:backoffice_account", row.branch_id, row.account, row.currency)
 
     number = column("Account", lambda row: format_html('<span class="bo-nw">{} · {}</span>', row.branch_id, row.account))
+    about = column("Description", lambda row: mask_text(row.description))
     state = column("Status", lambda row: _chip(row.status))
     money_balance = column("Balance", lambda row: _money(_posted(row), row.currency))
     money_held = column("Held", lambda row: _money(row.pending_debit, row.currency))

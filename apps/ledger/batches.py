@@ -1,16 +1,28 @@
-"""A batch with a key of its own: the same key and body get the same answer, refusals included."""
+"""A batch with a key of its own: the same key and body get the same answer, refusals included.
+
+Note [Keys of batches end]
+    That nothing is posted twice is a matter of tracekeys. Those are kept for ever, also of archived months. What the key of
+    a batch adds: its refusals are repeated, and another body is refused. It is forgotten LEDGER_BATCH_KEYS_DAYS after its
+    first use. A repeat that comes still later is a new batch: what was posted is answered as posted and not posted again;
+    what was refused then may be posted now, once. An entry that names a day too old by then stays refused.
+"""
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
+from django.conf import settings
+
 from apps.common.errors import DomainError
+from apps.common.transactions import transaction_required
 from apps.ledger.commands import Command
 from apps.ledger.fold import LinkedRefused
 from apps.ledger.models import Batch
 from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, MalformedEntry, check_text
+
+FORGET_ROWS_MAX = 1_000  # a commit; the refusals of a full batch are some megabytes
 
 
 class BatchKeyReused(DomainError):
@@ -36,10 +48,25 @@ def claim(key: str, commands: Sequence[Command], *, now: datetime) -> int:
     if bytes(row.body_hash) != body_hash:
         raise BatchKeyReused(field="key")
     # Two repeats may both find entries that were neither posted nor refused: the second one has the first one's answer.
-    refusals = Batch.objects.select_for_update().get(key=key).refusals
-    for refused in refusals:
+    locked = Batch.objects.select_for_update().filter(key=key).first()
+    if locked is None:  # it was forgotten since the line above, and is free
+        return claim(key, commands, now=now)
+    for refused in locked.refusals:
         commands[refused["place"]].refusal = _again(refused)
-    return len(refusals)
+    return len(locked.refusals)
+
+
+@transaction_required
+def forget_batches(*, now: datetime) -> int:
+    """Delete keys older than LEDGER_BATCH_KEYS_DAYS, at most FORGET_ROWS_MAX. How many? See Note [Keys of batches end].
+
+    One that is just being repeated is passed over. Safe to repeat, and beside itself.
+    """
+    if not settings.LEDGER_BATCH_KEYS_DAYS:
+        return 0
+    old = Batch.objects.filter(created_at__lt=now - timedelta(days=settings.LEDGER_BATCH_KEYS_DAYS)).order_by("created_at")
+    keys = list(old.select_for_update(skip_locked=True).values_list("key", flat=True)[:FORGET_ROWS_MAX])
+    return Batch.objects.filter(key__in=keys).delete()[0]
 
 
 def keep_refusals(key: str, commands: Sequence[Command], *, known: int) -> None:

@@ -12,11 +12,12 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
+from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, component, link, moment, short
 from apps.common.reasons import reason_field
-from apps.ledger import checks, suspensions
+from apps.ledger import differences, suspensions
 from apps.ledger.admin import OfAccountAdmin, _day, _entry, _list, _money
 from apps.ledger.care_models import Check, Difference, Suspension
 from apps.ledger.models import Branch
@@ -24,6 +25,7 @@ from apps.ledger.reconciliation import CHECKS
 
 PERMISSION = "ledger.change_difference"
 ACKNOWLEDGED_MAX = 500  # by one request: the page names each
+TRIES_NORMAL = 1  # of the piece that is just being proved
 BRANCHES_SHOWN = 50  # in the filter; the search takes any
 CONFIRMED = "confirmed"
 
@@ -76,11 +78,17 @@ class OutcomeFilter(admin.SimpleListFilter):
         return queryset.filter(self._wanted[self.value() or ""]) if self.value() in self._wanted else queryset
 
 
+def _so_far(row: Check) -> str:
+    """Of a full check in pieces."""
+    done = f"{min(99, 100 * row.looked // row.expected)} % proven" if row.expected else f"{row.looked} rows proven"
+    return f"{done}, tried {row.tries} times" if row.tries > TRIES_NORMAL else done
+
+
 def _outcome(row: Check) -> SafeString:
     if row.failure:
         return chip(Look("warn", "warn", "Broke off"))
     if row.ended_at is None:
-        return chip(Look("run", "wait", "No end yet"))
+        return chip(Look("run", "wait", _so_far(row) if row.progress else "No end yet"))
     return chip(Look("bad", "bad", "Differences") if row.differences else Look("ok", "ok", "All proven"))
 
 
@@ -89,7 +97,7 @@ def _scope(row: Check | Suspension) -> str:
 
 
 def _took(row: Check) -> str:
-    return f"{(row.ended_at - row.began_at).total_seconds():.1f} s" if row.ended_at else "—"
+    return component("duration", length=row.ended_at - row.began_at) if row.ended_at else "—"
 
 
 @admin.register(Check)
@@ -100,13 +108,27 @@ class CheckAdmin(KeyedAdmin):
     list_display_links = ("shown_kind",)
     list_filter = (KindFilter, OutcomeFilter)
     search_help_text = "How the id of a check begins"
-    fields = ("outcome", "shown_kind", "scope", "exclusive", "saw", "took", "accounts", "days", "lines", "found", "failure")
+    fields = (
+        "outcome",
+        "shown_kind",
+        "scope",
+        "exclusive",
+        "saw",
+        "took",
+        "accounts",
+        "days",
+        "lines",
+        "found",
+        "left",
+        "failure",
+    )
 
     outcome = column("Outcome", _outcome)
     shown_kind = column("Kind", lambda row: _KINDS[row.kind])
     scope = column("Of", _scope)
     saw = column("As of", lambda row: moment(row.snapshot_at))
     took = column("Took", _took)
+    left = column("Accounts still to prove", lambda row: str(row.unproven) if row.ended_at else "—")
     found = column("Differences", lambda row: link(_list("difference"), str(row.differences)) if row.differences else "0")
 
 
@@ -130,6 +152,15 @@ def _proven(row: Difference) -> str:
     return _money(row.proven, row.currency)
 
 
+def _next_step(row: Difference) -> str:
+    if row.state != Difference.State.OPEN:
+        return "Nothing."
+    place = f"?q={row.branch}/{row.account}" if row.account is not None else "?state=OPEN"
+    door = link(address("ledger_difference_changelist", query=place), "mark it in the list")
+    told = "Find the cause, then reverse or post what is missing. Or {}, and acknowledge it with a reason."
+    return format_html(told, door)
+
+
 def _seen(row: Difference) -> str:
     """What somebody sees of it who is asked for a reason."""
     return f"{row.pk} {row.stored} {row.proven}"
@@ -148,7 +179,7 @@ class DifferenceAdmin(OfAccountAdmin):
     ordering = ("-id",)
     fields = (
         *("shown_state", "rule", "of_place", "day", "entry", "shown_stored", "shown_proven", "first", "last", "check_link"),
-        *("acknowledged", "acknowledged_by", "reason", "gone"),
+        *("next_step", "acknowledged", "acknowledged_by", "reason", "gone"),
     )
     actions = ("acknowledge",)
     list_disable_select_all = True  # what is acknowledged is what somebody saw
@@ -164,6 +195,7 @@ class DifferenceAdmin(OfAccountAdmin):
     check_link = column(
         "Seen by", lambda row: link(address("ledger_check_change", row.check_run_id), short(row.check_run_id))
     )
+    next_step = column("What to do", _next_step)
     acknowledged = column("Acknowledged", lambda row: moment(row.acknowledged_at))
     gone = column("Gone", lambda row: moment(row.gone_at))
 
@@ -206,7 +238,7 @@ class DifferenceAdmin(OfAccountAdmin):
             if any(_seen(row) not in seen or row.state == Difference.State.GONE for row in rows):
                 return False
             for row in rows:
-                checks.acknowledge(difference_id=row.pk, by=user.get_username(), reason=reason, now=timezone.now())
+                differences.acknowledge(difference_id=row.pk, by=user.get_username(), reason=reason, now=timezone.now())
                 self.log_change(request, row, f"Acknowledged: {reason}")
         messages.success(request, f"{len(rows)} acknowledged.")
         return True
@@ -217,7 +249,7 @@ class ReasonForm(forms.Form):
 
     reason = reason_field(
         kept="Say why: it stays with the difference.",
-        max_length=checks.REASON_CHARACTERS_MAX,
+        max_length=differences.REASON_CHARACTERS_MAX,
         widget=forms.Textarea(attrs={"rows": 3}),
     )
 

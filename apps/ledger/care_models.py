@@ -45,7 +45,10 @@ class Suspension(models.Model):
 
 
 class Check(models.Model):
-    """One run that proved balances: what it looked at, and what it found. A run without an end broke off, or still runs."""
+    """One run that proved balances: what it looked at, and what it found. A run without an end broke off, or still runs.
+
+    A full one goes on from ``progress``, whoever calls it next: see Note [Pieces].
+    """
 
     class Kind(models.TextChoices):
         FULL = "FULL"
@@ -65,6 +68,12 @@ class Check(models.Model):
     days = models.BigIntegerField(default=0)
     lines = models.BigIntegerField(default=0)
     differences = models.IntegerField(default=0)
+    progress = models.JSONField(null=True, blank=True, help_text="How far a full check is that has not ended.")
+    looked = models.BigIntegerField(default=0, db_default=0, help_text="Lines, holds and tracekeys that it has looked at.")
+    expected = models.BigIntegerField(default=0, db_default=0, help_text="So many there were when it began, more or less.")
+    tries = models.IntegerField(default=0, db_default=0, help_text="Of its next piece: many when it is killed each time.")
+    continued_at = models.DateTimeField(db_column="continuedat", null=True, help_text="The moment that its last piece saw.")
+    unproven = models.BigIntegerField(default=0, db_default=0, help_text="Accounts that no check had proved when it ended.")
     cluster = models.TextField(default="", blank=True, help_text="Which server's transaction numbers its proofs speak of.")
 
     class Meta:

@@ -1,50 +1,35 @@
 """Checks: a run that proves balances, its row, and a row for each difference that people look at. Nothing is corrected."""
 
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db import OperationalError, connection
-from psycopg.errors import LockNotAvailable
-
 from apps.common import clock
 from apps.common.clock import business_date
-from apps.common.errors import DomainError, InvalidRequest, NotFound
+from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
 from apps.ledger import care_models as tables
-from apps.ledger import increments, reconciliation, suspensions
-from apps.ledger.increments import Scope
-from apps.ledger.reconciliation import DIFFERENCES_MAX
+from apps.ledger import differences, increments, passes, reconciliation, regions, suspensions, turns
 from apps.ledger.reconciliation import Difference as Found
+from apps.ledger.regions import Scope, Size
+from apps.ledger.rows import fetch
 from apps.ledger.rules import AccountRef
 
 Kind = Literal["FULL", "INCREMENTAL"]
 
-# Far above what a check takes: one that hangs must not hold its snapshot for ever.
-STATEMENT_TIMEOUTS = {"FULL": "2h", "INCREMENTAL": "10min"}
 EXCLUSIVE_LASTS = timedelta(minutes=30)  # then writers go on, whatever became of the check
-TURN_S = 3  # for the check that is running: the scheduled ones take turns, and one that came too late may go
-KILLED_S = 5  # then the server has noticed that a check's process is gone
-REASON_CHARACTERS_MAX = 1_000
-COUNT_MAX = 10_000
+TURN_S = 30  # for the check that is running: a piece of a full one takes seconds, and one that came too late may go
+BETWEEN_PIECES = "10min"  # as long as an incremental check may take; who waits here has done something already
+# Of accounts that no check has proved yet. What is more waits for the next check, or for the full one.
+UNPROVEN_ROWS_MAX = 1_000_000
+MISSED = timedelta(hours=26)  # without a full check: the nightly one did not begin
+OVERDUE = timedelta(days=2)  # as deploy/prometheus/alerts.yml says it
 CHECKS_KEPT = timedelta(days=30)  # of those that no difference names; one every ten minutes
 FORGET_ROWS_MAX = 1_000
-
-
-class CheckRunning(DomainError):
-    """Another check is running: they take turns."""
-
-    code, retryable = "R133", True
-
-
-class DifferenceGone(DomainError):
-    """The difference is gone: the last check found nothing wrong any more."""
-
-    code = "R134"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,43 +46,123 @@ class CheckResult:
     lines: int
     rules: int
     differences: Sequence[Found]
+    unproven: int  # accounts that no check has proved since something was wrong with them, or at all
+
+
+@dataclass(frozen=True, slots=True)
+class PassView:
+    """How far a full check is that has not ended."""
+
+    id: UUID
+    began_at: datetime
+    looked: int
+    expected: int  # rows; an estimate, 0 when the server has none
+    differences: int
+    tries: int
+    continued_at: datetime | None
+
+    @property
+    def percent(self) -> int | None:
+        """Of what it has to look at; None when nobody knows. 100 is said by its end alone."""
+        return min(99, 100 * self.looked // self.expected) if self.expected else None
 
 
 def run_check(
-    *, kind: Kind, now: datetime, branch: str | None = None, account: AccountRef | None = None, exclusive: bool = False
+    *,
+    kind: Kind,
+    now: datetime,
+    branch: str | None = None,
+    account: AccountRef | None = None,
+    exclusive: bool = False,
+    anew: bool = False,
+    tell: Callable[[PassView], None] | None = None,
 ) -> CheckResult:
     """Prove balances, and write down what differs. Several commits of its own; safe to repeat, and while writers run.
 
-    FULL reads the whole ledger (of a branch or an account: all of it). INCREMENTAL reads what changed since it was last
-    proved, see Note [Increments]; the first one everything. ``exclusive``: posting is suspended (WAIT) meanwhile. Raises
-    CheckRunning; WritersInside when posting could not be suspended; whatever breaks the check, having resumed.
+    FULL reads the whole ledger (of a branch or an account: all of it) in pieces, see Note [Pieces]: that of the whole
+    ledger goes on where one that was cut off came to, unless ``anew``; ``tell`` hears of each piece. INCREMENTAL reads what
+    changed since it was last proved, see Note [Increments], and some of what never was. ``exclusive``: posting is
+    suspended (WAIT) meanwhile. Raises CheckRunning; WritersInside when posting could not be suspended; whatever breaks
+    the check, having resumed.
     """
     scope = Scope(*account) if account else Scope(branch)
-    row_id = _begin(kind, scope, exclusive=exclusive, now=now)
+    row_id = _begin(kind, scope, exclusive=exclusive, anew=anew, now=now)
     try:
         with _suspended(scope, now=now) if exclusive else nullcontext():
-            seen = _prove(kind, scope, now=now)
-        return _write_down(row_id, seen)
+            if kind == "FULL":
+                while not _take_piece(row_id, tell, wait=None, now=now):
+                    pass
+                return _end_pass(row_id)
+            return _write_down(row_id, _prove(scope, now=now))
     except BaseException as error:  # also when the process is told to stop
         _break_off(row_id, error)
         raise
 
 
+def work_on_pass(*, budget_s: float, begin: bool, now: datetime) -> CheckResult | None:
+    """Prove pieces of the whole ledger for so many seconds and a piece; what was found, if that was the last one.
+
+    ``begin`` a full check when none is to go on with; it is begun anyway when a night was missed. Safe to repeat, and
+    beside itself. Raises CheckRunning.
+    """
+    since = whole_since()
+    missed = since is not None and now - since > MISSED
+    if not (begin or missed or open_pass()):
+        return None
+    row_id = _begin("FULL", Scope(), exclusive=False, anew=False, now=now)
+    end = time.monotonic() + budget_s
+    while not _take_piece(row_id, None, wait=f"{TURN_S}s", now=now):
+        if time.monotonic() > end:
+            return None
+    return _end_pass(row_id)
+
+
+def open_pass() -> PassView | None:
+    """The full check of the whole ledger that has not ended, if there is one."""
+    row = _open_passes().order_by("id").first()
+    return row and _view(row)
+
+
+def _open_passes() -> Any:
+    return tables.Check.objects.filter(kind="FULL", branch=None, exclusive=False, ended_at=None, progress__isnull=False)
+
+
+def _view(row: tables.Check) -> PassView:
+    return PassView(row.id, row.began_at, row.looked, row.expected, row.differences, row.tries, row.continued_at)
+
+
 @transaction
-def _begin(kind: Kind, scope: Scope, *, exclusive: bool, now: datetime) -> UUID:
-    row = tables.Check.objects.create(
-        kind=kind,
-        exclusive=exclusive,
-        began_at=now,
-        **asdict(scope),
-    )
+def _begin(kind: Kind, scope: Scope, *, exclusive: bool, anew: bool, now: datetime) -> UUID:
+    """The row of a check; of a full one that may go on, the one that is there."""
+    row = tables.Check(kind=kind, exclusive=exclusive, began_at=now, **asdict(scope))
+    if kind == "FULL":
+        row.progress = passes.BEGIN
+        if scope == Scope():
+            row.expected = passes.expected_rows()
+            if not exclusive and (known := _pass_to_go_on_with(anew=anew)):
+                return known
+    row.save(force_insert=True)
     return row.id
+
+
+def _pass_to_go_on_with(*, anew: bool) -> UUID | None:
+    fetch("SELECT pg_advisory_xact_lock(hashtext('ledger.pass'))", [])  # two that begin may meet here
+    row = _open_passes().order_by("id").first()
+    if row is None:
+        return None
+    if not anew and row.cluster in ("", increments.cluster()):
+        return UUID(str(row.id))
+    row.ended_at, row.failure = clock.now(), "It was begun anew." if anew else "The database moved to another server."
+    row.save(update_fields=["ended_at", "failure"])
+    return None
 
 
 @transaction
 def _break_off(row_id: UUID, error: BaseException) -> None:
+    """Say why, unless it goes on: then the next call tries the same piece."""
     text = f"{error.code} {error.detail}" if isinstance(error, DomainError) else repr(error)
-    tables.Check.objects.filter(pk=row_id).update(failure=text[:REASON_CHARACTERS_MAX], ended_at=clock.now())
+    row = tables.Check.objects.filter(pk=row_id).exclude(pk__in=_open_passes().filter(snapshot_at__isnull=False))
+    row.update(failure=text[: differences.REASON_CHARACTERS_MAX], ended_at=clock.now())
 
 
 @contextmanager
@@ -129,182 +194,118 @@ def _resume(suspension_id: UUID) -> None:
     suspensions.resume(suspension_id=suspension_id, by="check_balances", now=clock.now())
 
 
+# --- Pieces of a full check ---------------------------------------------------------------------------------------------
+def _take_piece(row_id: UUID, tell: Callable[[PassView], None] | None, *, wait: str | None, now: datetime) -> bool:
+    """The next piece, and a row for what differs in it. Is it the last one?"""
+    first = tables.Check.objects.filter(pk=row_id, snapshot_at=None).exists()
+    row = passes.go_on(row_id, wait=wait or (f"{TURN_S}s" if first else BETWEEN_PIECES), now=now)
+    if row.failure:
+        raise turns.CheckRunning(f"Somebody else ended this one: {row.failure}")
+    progress = passes.progress_of(row)
+    if len(progress.found) > progress.told:
+        _write_found(row_id)
+    if tell:
+        tell(_view(row))
+    return progress.stage == "DONE"
+
+
+@transaction
+def _write_found(row_id: UUID) -> None:
+    differences.lock(of_pass=True)
+    _write_untold(tables.Check.objects.get(pk=row_id))
+
+
+def _write_untold(row: tables.Check) -> Sequence[Found]:
+    """The rows for people of what they were not told yet; whoever was killed before has left it here."""
+    progress = passes.progress_of(row)
+    if untold := progress.found[progress.told :]:
+        differences.write(row.id, untold, at=row.continued_at or row.began_at)
+        row.progress = replace(progress, told=len(progress.found)).as_json()
+        row.save(update_fields=["progress"])
+    return progress.found
+
+
+@transaction
+def _end_pass(row_id: UUID) -> CheckResult:
+    """Its last commit. Safe to repeat."""
+    differences.lock(of_pass=True)
+    row = tables.Check.objects.get(pk=row_id)
+    found = _write_untold(row)
+    if row.ended_at is not None:  # somebody else was faster
+        return _result(row, found)
+    scope = Scope(row.branch, row.account, row.currency)
+    # What another check has seen since this one began may lie where it had been before.
+    rows = tables.Difference.objects.filter(last_seen__lt=row.snapshot_at)
+    rows = rows.filter(**{name: value for name, value in asdict(scope).items() if value is not None})
+    differences.write_gone(rows, found, at=row.continued_at or row.began_at)
+    row.ended_at, row.unproven = clock.now(), increments.unproven()
+    row.save()
+    return _result(row, found)
+
+
+def _result(row: tables.Check, found: Sequence[Found]) -> CheckResult:
+    size = Size(row.accounts, row.days, row.lines)
+    at, ended_at = row.snapshot_at or row.began_at, row.ended_at or row.began_at
+    rules = len(reconciliation.CHECKS)
+    return CheckResult(row.id, row.kind, row.exclusive, at, ended_at, *size, rules, list(found), row.unproven)
+
+
+# --- What changed -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What a check saw in its snapshot."""
 
     at: datetime
     cluster: str
-    whole: bool
-    size: increments.Size
+    size: Size
     found: Sequence[Found]
     afresh: Collection[tuple[str, str, str]]  # accounts that were proved from their first line
+    unproven: int
 
 
 @transaction
-def _prove(kind: Kind, scope: Scope, *, now: datetime) -> _Seen:
+def _prove(scope: Scope, *, now: datetime) -> _Seen:
     """The check: one snapshot, which sees all that was committed, and nothing in between. It leaves its proofs.
 
     A process that dies before the differences are written down loses those of entries until the next full check; accounts
     in which something differs have no proof, so the next check finds it again.
     """
-    _take_turn(kind)
-    at, cluster = clock.now(), increments.cluster()
-    if _last_cluster() not in (None, cluster):
-        increments.forget_proofs()
-    # Who has nothing to start from reads everything, and the whole is read faster as a whole than account by account.
-    whole = scope == Scope() and (kind == "FULL" or not tables.Proof.objects.exists())
-    size = increments.whole_size() if whole else increments.find_changed(scope, afresh=kind == "FULL")
-    found = reconciliation.prove(reconciliation.CHECKS if whole else increments.CHECKS)
-    _keep_proofs(found, whole=whole, day=business_date(now))
-    return _Seen(at, cluster, whole, size, found, () if whole else increments.proven_afresh())
+    turns.take_turn("INCREMENTAL", wait=f"{TURN_S}s")
+    at, cluster = clock.now(), turns.know_server()
+    size = regions.find_changed(scope, rows_max=UNPROVEN_ROWS_MAX if scope == Scope() else None)
+    found = reconciliation.prove(increments.CHECKS)
+    increments.keep_proofs(found, day=business_date(now))
+    return _Seen(at, cluster, size, found, regions.proven_afresh(), increments.unproven())
 
 
 @transaction
 def _write_down(row_id: UUID, seen: _Seen) -> CheckResult:
     """The rows for people. A commit of its own: somebody may have acknowledged a difference since the snapshot."""
-    with connection.cursor() as cursor:
-        cursor.execute("LOCK TABLE ledger_difference IN SHARE ROW EXCLUSIVE MODE")  # two checks may meet here
-    _write_differences(row_id, seen)
+    differences.lock(of_pass=False)
+    differences.write(row_id, seen.found, at=seen.at)
+    still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
+    afresh = [row.pk for row in still if (row.branch, row.account, row.currency) in seen.afresh]
+    differences.write_gone(still.filter(pk__in=afresh), seen.found, at=seen.at)
     row = tables.Check.objects.get(pk=row_id)
     row.snapshot_at, row.ended_at, row.cluster, row.differences = seen.at, clock.now(), seen.cluster, len(seen.found)
     row.accounts, row.days, row.lines = seen.size
+    row.unproven = seen.unproven
     row.save()
-    rules = len(reconciliation.CHECKS)
-    return CheckResult(row_id, row.kind, row.exclusive, seen.at, row.ended_at, *seen.size, rules, seen.found)
-
-
-def _take_turn(kind: Kind) -> None:
-    """One check at a time. The lock comes before the snapshot, which so contains what the last check wrote.
-
-    Months can't come or go from here on, so the table has those that the snapshot knows.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUTS[kind]}'")
-        cursor.execute(f"SET LOCAL lock_timeout = '{TURN_S}s'")
-        # A worker kills what takes too long; the server would go on by itself, and nobody else had a turn meanwhile.
-        cursor.execute(f"SET LOCAL client_connection_check_interval = '{KILLED_S}s'")
-        try:
-            cursor.execute("LOCK TABLE ledger_proof IN SHARE ROW EXCLUSIVE MODE")
-            cursor.execute(reconciliation.KEEP_MONTHS)
-        except OperationalError as error:
-            if isinstance(error.__cause__, LockNotAvailable):
-                raise CheckRunning from None
-            raise
-
-
-def _last_cluster() -> str | None:
-    return tables.Check.objects.exclude(cluster="").order_by("-id").values_list("cluster", flat=True).first()
-
-
-def _keep_proofs(found: Sequence[Found], *, whole: bool, day: date) -> None:
-    unsound = {place for each in found if (place := (each.branch, each.account, each.currency)) and all(place)}
-    # A rule that filled its list did not name all accounts.
-    keep = not _cut_off(found)
-    increments.keep_proofs(unsound, all_accounts=whole, day=day, keep=keep)  # type: ignore[arg-type]  # not None
-
-
-def _cut_off(found: Sequence[Found]) -> set[str]:
-    """The rules that found as many differences as are reported."""
-    rules = [each.rule for each in found]
-    return {rule for rule in set(rules) if rules.count(rule) >= DIFFERENCES_MAX}
-
-
-# --- Differences --------------------------------------------------------------------------------------------------------
-_PLACE = ("rule", "branch", "account", "currency", "dateref", "tracekey")
-
-
-def _place(of: Found | tables.Difference) -> tuple[Any, ...]:
-    tracekey = UUID(of.tracekey) if isinstance(of.tracekey, str) else of.tracekey
-    return (of.rule, of.branch, of.account, of.currency, of.dateref, tracekey)
-
-
-def _write_differences(row_id: UUID, seen: _Seen) -> None:
-    """A row for each place that differs. One that was acknowledged is open again when its amounts are others."""
-    known = {_place(row): row for row in tables.Difference.objects.all().iterator()}
-    places = {_place(each): each for each in seen.found}
-    for place, each in places.items():
-        row = known.get(place) or tables.Difference(**dict(zip(_PLACE, place, strict=True)), first_seen=seen.at)
-        same = (row.stored, row.proven) == (each.stored, each.proven)
-        if not (same and row.state == tables.Difference.State.ACKNOWLEDGED):
-            row.state = tables.Difference.State.OPEN
-        row.stored, row.proven = each.stored, each.proven
-        row.last_seen, row.check_run_id, row.gone_at = seen.at, row_id, None
-        row.save()
-    _write_gone([row for place, row in known.items() if place not in places], seen)
-
-
-def _write_gone(rows: Sequence[tables.Difference], seen: _Seen) -> None:
-    """Differences that this check would have found again, and did not."""
-    cut_off = _cut_off(seen.found)
-    gone = [
-        row.id
-        for row in rows
-        if row.rule not in cut_off and (seen.whole or (row.branch, row.account, row.currency) in seen.afresh)
-    ]
-    still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
-    still.filter(pk__in=gone).update(state=tables.Difference.State.GONE, gone_at=seen.at)
-
-
-@dataclass(frozen=True, slots=True)
-class CareNow:
-    """What of the ledger's care needs a person."""
-
-    differences: int  # that nobody has acknowledged; counted up to COUNT_MAX
-    since: datetime | None  # the oldest of them
-    suspensions: int
-    suspended_since: datetime | None
-
-
-def care_now(*, now: datetime) -> CareNow:
-    """Open differences, and suspensions that hold now."""
-    open_ = tables.Difference.objects.filter(state=tables.Difference.State.OPEN)
-    active = suspensions.suspended(now=now)
-    return CareNow(
-        differences=open_[:COUNT_MAX].count(),
-        since=open_.order_by("first_seen").values_list("first_seen", flat=True).first(),
-        suspensions=len(active),
-        suspended_since=active[0].since if active else None,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DifferenceView:
-    """A difference as people see it."""
-
-    id: UUID
-    rule: str
-    state: str
-    stored: Decimal | None
-    proven: Decimal | None
-    acknowledged_by: str
-    reason: str
-
-
-@transaction_required
-def acknowledge(*, difference_id: UUID, by: str, reason: str, now: datetime) -> DifferenceView:
-    """Say that a difference is known, and why it may stay for now; the ledger is not changed. Safe to repeat.
-
-    Another reason replaces the first one. Raises NotFound, InvalidRequest, DifferenceGone.
-    """
-    if not reason.strip() or len(reason) > REASON_CHARACTERS_MAX or "\0" in reason:
-        raise InvalidRequest(f"reason is a text of 1 to {REASON_CHARACTERS_MAX} characters.", field="reason")
-    row = tables.Difference.objects.select_for_update().filter(pk=difference_id).first()
-    if row is None:
-        raise NotFound(f"There is no difference {difference_id}.")
-    if row.state == tables.Difference.State.GONE:
-        raise DifferenceGone
-    row.state = tables.Difference.State.ACKNOWLEDGED
-    row.acknowledged_at, row.acknowledged_by, row.reason = now, by, reason.strip()
-    row.save(update_fields=["state", "acknowledged_at", "acknowledged_by", "reason"])
-    return DifferenceView(row.id, row.rule, row.state, row.stored, row.proven, row.acknowledged_by, row.reason)
+    return _result(row, seen.found)
 
 
 def last_whole(kind: str) -> tables.Check | None:
     """The last check of a kind that looked at the whole ledger and came to its end."""
     whole = tables.Check.objects.filter(kind=kind, branch=None, failure="", snapshot_at__isnull=False)
     return whole.filter(ended_at__isnull=False).order_by("-ended_at").first()
+
+
+def whole_since() -> datetime | None:
+    """What the last full check of the whole ledger saw; without one, since when checks are made at all."""
+    if last := last_whole("FULL"):
+        return last.snapshot_at
+    first = tables.Check.objects.order_by("id").first()
+    return first.began_at if first else None
 
 
 @transaction_required
@@ -315,4 +316,5 @@ def forget_checks(*, now: datetime) -> int:
     """
     last = [row.pk for kind in tables.Check.Kind.values if (row := last_whole(kind))]
     old = tables.Check.objects.filter(began_at__lt=now - CHECKS_KEPT, difference=None).exclude(pk__in=last).order_by("id")
+    old = old.exclude(pk__in=_open_passes())
     return tables.Check.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:FORGET_ROWS_MAX])).delete()[0]

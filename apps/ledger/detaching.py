@@ -154,8 +154,8 @@ def archive_months(
     """Seal the months that are over, and export and detach all but the last ``online`` whole ones, step by step.
 
     What was done: months and their new states. 0: does nothing at all. The days of a month that is sealed are closed
-    before. Tables stay for somebody to drop. Stops at the first month that is not ready, and at one that was brought back
-    by hand. Safe to repeat.
+    before. Tables stay for somebody to drop. Stops at the first month that is not ready; past one that was brought back by
+    hand nothing is exported or detached, and months are sealed all the same. Safe to repeat.
     """
     if not online:
         return []
@@ -165,7 +165,10 @@ def archive_months(
 
 def _steps(*, online: int, directory: Path, by: str, now: datetime) -> Iterator[Month]:
     """One commit for each row that is given."""
-    for month in _due(online, now):
+    back = _brought_back(online, now)
+    if back is not None:
+        logger.info("%s was brought back: it and all later months stay until somebody detaches it", name_of(back))
+    for month in _due(online, now, back):
         row = Month.objects.filter(month=month).first()
         if row is None:
             try:
@@ -175,11 +178,8 @@ def _steps(*, online: int, directory: Path, by: str, now: datetime) -> Iterator[
                 logger.info("%s is not sealed: %s", name_of(month), reason)
                 return
             yield row
-        if not _is_older(month, online, now):
+        if not _is_older(month, online, now) or (back is not None and month >= back):
             continue
-        if row.state == Month.State.EXPORTED and row.detached_at is not None:
-            logger.info("%s was brought back: it stays until somebody detaches it", name_of(month))
-            return
         if row.state == Month.State.SEALED:
             row = export_month(month, directory=directory, by=by, now=now)
             yield row
@@ -194,7 +194,13 @@ SELECT least((SELECT min(month) FROM ledger_month WHERE state <> 'DETACHED'), (
 """
 
 
-def _due(online: int, now: datetime) -> list[date]:
+def _brought_back(online: int, now: datetime) -> date | None:
+    """The first month that would not be here, had nobody brought it back."""
+    row = Month.objects.filter(state=Month.State.EXPORTED, detached_at__isnull=False).order_by("month").first()
+    return row.month if row and _is_older(row.month, online, now) else None
+
+
+def _due(online: int, now: datetime, back: date | None) -> list[date]:
     """The first months with something to do, in order: those that are over and not sealed, and those that need not stay."""
     month = fetch(_FIRST, [])[0][0]
     states = dict(Month.objects.values_list("month", "state"))  # a row for each month, for years
@@ -202,7 +208,8 @@ def _due(online: int, now: datetime) -> list[date]:
     months: list[date] = []
     while month is not None and after(month) <= business_date(now) and len(months) < MONTHS_AT_ONCE:
         if month in states:
-            is_due = states[month] != Month.State.DETACHED and _is_older(month, online, now)
+            may_go = back is None or month < back
+            is_due = states[month] != Month.State.DETACHED and may_go and _is_older(month, online, now)
         else:
             is_due = month > sealed_last  # else it has no lines and was passed over: it can't be sealed any more
         if is_due:

@@ -62,11 +62,20 @@ ORDER BY dateref, seq LIMIT %(limit)s
 """  # noqa: S608 - a constant
 
 
-def export_statement(account: AccountRef, *, date_from: date, date_to: date, format: str, now: datetime) -> Export:
+def export_statement(
+    account: AccountRef,
+    *,
+    date_from: date,
+    date_to: date,
+    format: str,
+    now: datetime,
+    describe: Callable[[str], str] = str,
+) -> Export:
     """A statement as a file: csv, ofx or text. What it tells is fixed now; its parts are read when they are taken.
 
-    Raises NotFound, InvalidRequest for a period that ends before it begins, MonthArchived when some of its lines
-    are in the archive, and TooMuchToRead above EXPORT_LINES_MAX lines.
+    ``describe``: what is told of a description, to whom not all of it may be. Raises NotFound, InvalidRequest for a period
+    that ends before it begins, MonthArchived when some of its lines are in the archive, and TooMuchToRead above
+    EXPORT_LINES_MAX lines.
     """
     check_period(date_from, date_to)
     check_key(account)
@@ -83,7 +92,7 @@ def export_statement(account: AccountRef, *, date_from: date, date_to: date, for
     head = formats.Head(account, date_from, date_to, opening, closing, made_at=now)
     kind = formats.FORMATS[format]
     fetch_page = _page_reader({**scope, "last_seq": last_seq, "limit": PAGE_LINES, "after_date": date_from, "after_seq": 0})
-    parts = kind.write(head, _lines(fetch_page, opening=opening, closing=closing))
+    parts = kind.write(head, _lines(fetch_page, describe, opening=opening, closing=closing))
     name = f"statement-{'-'.join(account)}-{date_from}-{date_to}.{kind.extension}"
     return Export(name, kind.media_type, line_count, parts)
 
@@ -111,14 +120,16 @@ def _page_reader(values: dict[str, Any]) -> Read:
     return read
 
 
-def _lines(read: Read, *, opening: Decimal, closing: Decimal) -> Iterator[list[StatementLine]]:
+def _lines(
+    read: Read, describe: Callable[[str], str], *, opening: Decimal, closing: Decimal
+) -> Iterator[list[StatementLine]]:
     running, after_seq = opening, 0
     after_date: date | None = None
     while page := read(after_date, after_seq):
         made = []
         for _, line_id, dateref, side, amount, code, text, key, moment in page:
             running += amount if side == "C" else -amount
-            made.append(StatementLine(line_id, dateref, side, amount, code, text, key, moment, running))
+            made.append(StatementLine(line_id, dateref, side, amount, code, describe(text), key, moment, running))
         yield made
         after_seq, after_date = page[-1][0], page[-1][2]
     if running != closing:

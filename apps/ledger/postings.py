@@ -59,9 +59,8 @@ def post_batch(
     """Post many entries, in order, each all or nothing; a refused one changes nothing and the others go on.
 
     One result per entry, in the same order. Safe to repeat: an entry that was posted before answers as it did then.
-    ``key``: then its refusals are repeated, too. ``dry_run``: the answers are what they would be, and nothing is posted.
-    Raises BatchKeyReused, and BatchTooLarge above BATCH_LINES_MAX
-    lines.
+    ``key``: then its refusals are repeated, too, for LEDGER_BATCH_KEYS_DAYS. ``dry_run``: the answers are what they would
+    be, and nothing is posted. Raises BatchKeyReused, and BatchTooLarge above BATCH_LINES_MAX lines.
     """
     if sum(len(entry.legs) for entry in entries) > BATCH_LINES_MAX:
         raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="legs")

@@ -31,17 +31,10 @@ from apps.ledger.by_hand import (
     waiting_reversals,
     withdraw_reversal,
 )
-from apps.ledger.checks import (
-    CareNow,
-    CheckResult,
-    CheckRunning,
-    DifferenceGone,
-    DifferenceView,
-    acknowledge,
-    care_now,
-    run_check,
-)
+from apps.ledger.care import CareNow, care_now
+from apps.ledger.checks import CheckResult, PassView, open_pass, run_check
 from apps.ledger.deferred import roll_up
+from apps.ledger.differences import DifferenceGone, DifferenceView, acknowledge
 from apps.ledger.exports import EXPORT_LINES_MAX, Export, export_statement
 from apps.ledger.findings import Finding, ProvedView, find_differences, open_differences, proved
 from apps.ledger.fold import (
@@ -138,6 +131,7 @@ from apps.ledger.suspensions import (
     suspended,
 )
 from apps.ledger.totals import EventTotal, EventTotals, totals_by_event
+from apps.ledger.turns import CheckRunning
 
 __all__ = [
     "BACKDATE_DAYS_MAX",
@@ -198,6 +192,7 @@ __all__ = [
     "MonthArchived",
     "OpenedAccount",
     "Outcome",
+    "PassView",
     "Period",
     "PostResult",
     "PostedLine",
@@ -255,6 +250,7 @@ __all__ = [
     "open_account",
     "open_branch",
     "open_differences",
+    "open_pass",
     "outcomes",
     "post",
     "post_alone",

@@ -1,6 +1,7 @@
 """Proves balances and holds from the rows. Only reports: what is wrong stays as it is, for people to see."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -46,6 +47,15 @@ class Difference:
         )
         names = ("rule", "branch", "account", "currency", "dateref", "tracekey", "stored", "proven")
         return {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
+
+    @classmethod
+    def of_dict(cls, document: Mapping[str, Any]) -> "Difference":
+        """What ``as_dict`` gave."""
+        made: dict[str, Callable[[str], Any]] = {"dateref": date.fromisoformat, "stored": Decimal, "proven": Decimal}
+        known: dict[str, Any] = {
+            name: value if value is None else made.get(name, str)(value) for name, value in document.items()
+        }
+        return cls(**known)
 
 
 # ``ledger_opening``: what the lines of an account came to that were archived, up to which day, and their last seq. See Note
@@ -189,12 +199,19 @@ def check_balances() -> list[Difference]:
     return prove()
 
 
-def prove(checks: Mapping[str, str] | None = None) -> list[Difference]:
-    """The checks alone, in whatever snapshot the caller reads."""
+def prove(checks: Mapping[str, str] | None = None, values: Mapping[str, Any] | None = None) -> list[Difference]:
+    """The checks alone, in whatever snapshot the caller reads; ``values`` are what their statements ask for."""
     found: list[Difference] = []
     for rule, sql in (CHECKS if checks is None else checks).items():
-        found += [_difference(rule, row) for row in fetch(f"{sql} LIMIT %s", [DIFFERENCES_MAX])]
+        rows = fetch(f"{sql} LIMIT %(differences_max)s", {**(values or {}), "differences_max": DIFFERENCES_MAX})
+        found += [_difference(rule, row) for row in rows]
     return found
+
+
+def cut_off(found: Iterable[Difference]) -> set[str]:
+    """The rules that found as many differences as are reported."""
+    counts = Counter(each.rule for each in found)
+    return {rule for rule, count in counts.items() if count >= DIFFERENCES_MAX}
 
 
 def _difference(rule: str, row: tuple[Any, ...]) -> Difference:

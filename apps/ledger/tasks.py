@@ -9,11 +9,14 @@ from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.common.errors import DomainError
+from apps.ledger import batches, checks, deferred, detaching, holds, months, queue
 from apps.ledger import chain as chained
-from apps.ledger import checks, deferred, detaching, holds, months, queue
 from apps.ledger import patrol as patrols
 
 logger = logging.getLogger(__name__)
+
+FORGET_COMMITS_MAX = 100  # of an hour: 27 batches a second, day and night
+PASS_S = 20.0  # of a full check in one call: a piece more is far below a task's limit, and other tasks wait no longer
 
 
 @shared_task(name="ledger.expire_holds", ignore_result=True)
@@ -28,6 +31,16 @@ def forget_refusals(**_newer_args: object) -> None:
     """Delete what is known of queued entries that were refused long ago. What is too much for one commit waits."""
     with transaction.atomic(durable=True):
         queue.forget_refusals(now=timezone.now())
+
+
+@shared_task(name="ledger.forget_batches", ignore_result=True)
+def forget_batches(**_newer_args: object) -> None:
+    """Forget the keys of batches that nobody repeats any more; a commit for each thousand."""
+    for _ in range(FORGET_COMMITS_MAX):
+        with transaction.atomic(durable=True):
+            count = batches.forget_batches(now=timezone.now())
+        if count < batches.FORGET_ROWS_MAX:
+            return
 
 
 @shared_task(name="ledger.roll_up", ignore_result=True, throws=(DomainError,))
@@ -46,20 +59,25 @@ def open_months(**_newer_args: object) -> None:
 @shared_task(name="ledger.check_changes", ignore_result=True, throws=(DomainError,))
 def check_changes(**_newer_args: object) -> None:
     """Prove what changed since the last check. One that is running already is enough."""
-    _check("INCREMENTAL")
+    _tell(checks.run_check(kind="INCREMENTAL", now=timezone.now()))
     with transaction.atomic(durable=True):
         checks.forget_checks(now=timezone.now())
 
 
 @shared_task(name="ledger.check_all", ignore_result=True, throws=(DomainError,))
 def check_all(**_newer_args: object) -> None:
-    """Prove the whole ledger, also what nobody has touched for long."""
-    _check("FULL")
+    """Begin to prove the whole ledger, also what nobody has touched for long; ``check_on`` goes on with it."""
+    _tell(checks.work_on_pass(budget_s=PASS_S, begin=True, now=timezone.now()))
 
 
-def _check(kind: checks.Kind) -> None:
-    result = checks.run_check(kind=kind, now=timezone.now())
-    if result.differences:
+@shared_task(name="ledger.check_on", ignore_result=True, throws=(DomainError,))
+def check_on(**_newer_args: object) -> None:
+    """Prove the next pieces of the whole ledger, if that was begun and has not ended."""
+    _tell(checks.work_on_pass(budget_s=PASS_S, begin=False, now=timezone.now()))
+
+
+def _tell(result: checks.CheckResult | None) -> None:
+    if result and result.differences:
         logger.error("%s of the ledger's balances differ; see the list of differences", len(result.differences))
 
 
@@ -100,5 +118,7 @@ def archive_months(**_newer_args: object) -> None:
         )
     except OperationalError as error:  # somebody reads or writes for longer than we wait
         logger.warning("the months of the ledger have to wait for the next call: %s", error)
+    except OSError as error:  # full, read-only, or not there: the month is as it was
+        logger.error("the archive's folder %s can't be used: %s", settings.LEDGER_ARCHIVE_DIR, error)
     except DomainError as refusal:
         logger.error("a month of the ledger can't be archived: %s %s", refusal.code, refusal.detail)

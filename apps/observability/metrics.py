@@ -58,6 +58,11 @@ SAGA_AT_RISK = Gauge(
     "lastro_saga_amount_at_risk", "The amounts of the runs that are in error, in the currency of the orders; 100,000 runs."
 )
 SAGA_ACTION_ITEMS = Gauge("lastro_saga_action_items", "Runs of operators' actions that wait for their turn.", ("status",))
+PAYMENTS_UNANSWERED = Gauge(
+    "lastro_payments_unanswered",
+    "What was asked of the payment processor more than half a minute ago and has no answer; counted up to 10,000.",
+    ("kind",),
+)
 LEDGER_DIFFERENCES = Gauge(
     "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
 )
@@ -67,6 +72,16 @@ LEDGER_CHECK_AGE = Gauge(
     ("kind",),
 )
 LEDGER_CHECK_SECONDS = Gauge("lastro_ledger_check_seconds", "How long that check took.", ("kind",))
+LEDGER_CHECK_PROGRESS = Gauge(
+    "lastro_ledger_check_progress_ratio",
+    "How much of the whole ledger the full check that runs has proven; absent without one.",
+)
+LEDGER_CHECK_TRIES = Gauge(
+    "lastro_ledger_check_tries", "How often the next piece of that check was tried in vain; absent without one."
+)
+LEDGER_UNPROVEN = Gauge(
+    "lastro_ledger_unproven_accounts", "Accounts that no check had proved when the last one ended, or that differ."
+)
 LEDGER_SUSPENSIONS = Gauge("lastro_ledger_suspensions", "Suspensions of posting that hold now.")
 LEDGER_UNCHAINED = Gauge(
     "lastro_ledger_unchained", "Numbers of lines that were drawn and are not in the chain of hashes yet."
@@ -82,6 +97,16 @@ LEDGER_CHAIN_PROVED_AGE = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+LOGINS_LIMITED = Gauge(
+    "lastro_logins_limited",
+    "Who has failed to log in too often and has to wait: addresses at the api, addresses (web), names and devices at the "
+    "back office.",
+    ("what",),
+)
+PAYMENTS_LIMITED = Gauge(
+    "lastro_payments_limited",
+    "Accounts of whose last card payments so many were refused that only cards that have paid before are tried; up to 20.",
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
 
 

@@ -245,7 +245,7 @@ WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
 
 @transaction_required
 def confirm(*, order_id: UUID, now: datetime) -> None:
-    """The order is complete, and its tickets are sold. Safe to repeat."""
+    """The order is complete, and its tickets are sold. What it was stuck with is no longer its error. Safe to repeat."""
     prepared.execute(_CONFIRM, {"id": order_id, "now": now})
 
 

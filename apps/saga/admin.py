@@ -77,6 +77,7 @@ CountedPaginator.__name__ = InfinitePaginator.__name__
 @admin.register(Run)
 class RunAdmin(ModelAdmin):
     change_list_template = "backoffice/runs.html"
+    empty = "No run yet. The first order begins one."
     list_display = ("state", "business", "use_case", "current_step", "started", "age", "error")
     list_display_links = ("business",)
     list_filter = (NeedsFilter, "status", UseCaseFilter, ("started_at", RangeDateTimeFilter), *LED_TO)

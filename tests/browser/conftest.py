@@ -97,7 +97,8 @@ class Profile:
         self.is_free = True
 
     def _listen(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        # That a page says 429 is the browser's own remark, and no fault of the page.
+        if message.type == "error" and "a status of 429" not in message.text:
             self.errors.append(f"{message.text} {message.location}")
 
     def _look(self, request: Request) -> None:

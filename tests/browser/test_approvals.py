@@ -48,6 +48,15 @@ def ask(made: Definition) -> Any:
 
 
 class TestApprovals:
+    def test_tell_on_a_phone_until_when(self, open_page: OpenPage, made: Definition) -> None:
+        ask(made)
+        page = open_page(size="phone")
+        page.goto("/admin/approvals/")
+        until = page.get_by_role("columnheader", name="Until").bounding_box()
+        assert until is not None
+        assert until["x"] + until["width"] <= page.evaluate("document.documentElement.clientWidth")
+        shoot(page, "approvals_phone")
+
     @THEMES
     @BOTH_SIZES
     def test_are_found_and_decided(self, open_page: OpenPage, made: Definition, size: str, dark: bool) -> None:

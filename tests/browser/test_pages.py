@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
+from pytest_django import Settings
 
+from apps.payments.models import Payment
 from apps.saga.models import Run, RunStatus
 from tests import worlds
 from tests.browser.conftest import OpenPage, each_size, log_in
+from tests.integration.payments import world
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -180,12 +183,40 @@ class TestRetry:
         shoot(page, f"retried_{size}")
 
 
+class TestCardTesting:
+    def test_is_told_at_home(self, open_page: OpenPage, settings: Settings) -> None:
+        settings.PAYMENTS_REFUSED_OF_ACCOUNT_MAX = 4
+        for number in range(4):
+            view = world.authorise(world.DECLINED, step_key=f"merchant:{number}", reply_to="", now=timezone.now())
+            Payment.objects.filter(pk=view.id).update(state="REJECTED", error_code="card_declined")
+        page = open_page()
+        page.goto("/admin/")
+        for size in each_size(page, "desktop", "phone"):
+            expect(page.get_by_role("heading", name="4 card payments of acc_shop were refused")).to_be_visible()
+            assert_no_sideways_scroll(page)
+            shoot(page, f"card_testing_{size}")
+        page.get_by_role("link", name="Open payments").click()
+        expect(page.locator("#result_list tbody tr")).to_have_count(4)
+
+
 class TestLogin:
     def test_a_stranger_meets_the_login(self, open_page: OpenPage) -> None:
         page = open_page(login=False)
         page.goto("/admin/")
         expect(page.locator("input[name=password]")).to_be_visible()
         shoot(page, "login")
+
+    def test_says_when_to_try_again_to_whoever_has_failed_too_often(self, open_page: OpenPage, settings: Settings) -> None:
+        settings.LOGIN_FAILURES_MAX = 1
+        page = open_page(login=False)
+        page.goto("/admin/login/?next=/admin/")
+        for said in ("Please enter the correct username", "Too many failed logins. Try again in 15 minutes."):
+            page.fill("input[name=username]", "chief")
+            page.fill("input[name=password]", "wrong")
+            page.press("input[name=password]", "Enter")
+            expect(page.get_by_text(said)).to_be_visible()
+        shoot(page, "login_limited")
+        assert_no_sideways_scroll(page)
 
     def test_leads_home(self, open_page: OpenPage) -> None:
         page = open_page(login=False)

@@ -154,6 +154,23 @@ class TestJourney:
         expect(page.get_by_role("heading", name="Done.")).to_be_visible()
         assert Run.objects.filter(status=RunStatus.RUNNING).count() == 1
 
+    def test_one_first_then_asks(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
+        page = open_page()
+        page.goto(TRIAGE)
+        page.get_by_role("button", name="Retry…").click()
+        page.get_by_label("Reason, kept in the audit log").fill("let us see whether it helps")
+        page.get_by_role("button", name="Retry", exact=True).click()
+        tried = Run.objects.get(status=RunStatus.RUNNING)
+        expect(page.get_by_text("The run now")).to_be_visible()
+        expect(page.locator("#action-head").get_by_text("Running")).to_be_visible()
+        Run.objects.filter(pk=tried.pk).update(status=RunStatus.COMPLETED, finished_at=timezone.now(), due_at=None)
+        expect(page.locator("#action-head").get_by_text("Completed")).to_be_visible()
+        for size in each_size(page, "phone", "desktop"):
+            assert_no_sideways_scroll(page)
+            shoot(page, f"triage_first_{size}")
+        page.get_by_role("link", name="Retry the rest…").click()
+        expect(page.get_by_role("heading", name="Retry 6 runs", level=2)).to_be_visible()
+
     def test_of_one_run_with_another_input(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
         run = groups["refused"][0]
         page = open_page()

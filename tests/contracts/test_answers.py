@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from config import demo
 from tests import shop
 from tests.contracts import snapshots
-from tests.saga_driver import finish, server_world
+from tests.saga_driver import finish, pump_messages, server_world
 
 ACCOUNT = "/ledger/accounts/0001/000000001"
 
@@ -90,6 +90,9 @@ class TestAnswers:
         found = caller.post(f"/orders/{order['id']}/returns", {"reason": "It does not fit."}, 202)
         caller.get(f"/orders/{order['id']}/returns")
         caller.get(found["links"]["self"])
+        caller.get("/orders?limit=1")
+        caller.get(f"/orders?status=RETURNED&customerId={demo.CUSTOMER_ID}&createdFrom=2026-01-01T00:00:00Z")
+        caller.get("/orders?status=odd", 422)
 
     def test_of_orders_that_are_refused(self, caller: Caller) -> None:
         caller.post("/orders", "{", 400)
@@ -107,9 +110,29 @@ class TestAnswers:
         paid = caller.post("/payments", {"amount": 0.5, "card_token": token, "reference": "mine"}, 201)
         caller.get("/payments?limit=2")
         caller.get(f"/payments/{paid['id']}")
+        caller.post(f"/payments/{paid['id']}/refunds", {"amount": 0.1}, 409)
+        taken = caller.post("/payments", {"amount": 10, "card_token": token}, 202)
+        pump_messages()
+        refund = caller.post(f"/payments/{taken['id']}/refunds", {"amount": 0.1, "reason": "too small"}, 202)
+        caller.post(f"/payments/{taken['id']}/refunds", {}, 202)
+        pump_messages()
+        caller.get(f"/payments/{taken['id']}/refunds/{refund['id']}")
+        caller.get(f"/payments/{taken['id']}/refunds")
+        caller.post(f"/payments/{taken['id']}/refunds", {"amount": "none"}, 422)
+        caller.get(f"/payments/{uuid4()}/refunds", 404)
+        for kind in ("capture", "void"):
+            held = caller.post("/payments", {"amount": 10, "card_token": token, "capture": False}, 202)
+            pump_messages()
+            caller.post(f"/payments/{held['id']}/{kind}", {}, 202)
+            caller.post(f"/payments/{taken['id']}/{kind}", {}, 409)
+            caller.post(f"/payments/{uuid4()}/{kind}", {}, 404)
         caller.post("/payments", {}, 422)
         caller.post("/payments", "x", 415, media="text/plain")
         caller.get("/payments?limit=0", 422)
+        caller.get(
+            "/payments?state=CAPTURED&reference=mine&created_from=2026-01-01T00:00:00Z&created_until=2199-01-01T00:00:00Z"
+        )
+        caller.get("/payments?state=odd", 422)
 
     def test_of_the_ledger(self, caller: Caller) -> None:
         leg = {"branch": "0001", "account": "cash", "amount": 1.5, "debitcredit": "D", "eventcode": 1}

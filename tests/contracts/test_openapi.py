@@ -41,6 +41,9 @@ class TestOpenApi:
     def test_describes_every_operation(self, document: dict[str, Any]) -> None:
         assert [at for at, operation in operations(document) if not operation.get("description")] == []
 
+    def test_names_every_operation_in_the_list_of_the_page(self, document: dict[str, Any]) -> None:
+        assert [path for path, operation in operations(document) if not operation.get("summary")] == []
+
     def test_says_how_every_operation_refuses(self, document: dict[str, Any]) -> None:
         for at, operation in operations(document):
             refusals = {status: answer for status, answer in operation["responses"].items() if status >= "400"}

@@ -1,34 +1,19 @@
 """What a page may show of an input or an output: never a card, a secret, or a whole CPF."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from apps.observability.logs import mask_cards
+from apps.observability.masking import HIDDEN, mask_cpf, mask_text
 
-HIDDEN = "••••••"
 TOKEN_CHARACTERS_SHOWN = 8  # enough to tell two tokens apart, too few to pay with
 DEPTH_MAX = 12  # deeper JSON than any message of ours; a page must not recurse without an end
 _SECRET = frozenset({"secret", "password", "cvv", "cvc", "number", "card_number", "pan", "authorization", "private_key"})
 _TOKEN = frozenset({"token", "card_token", "cardtoken"})
-_CPF = re.compile(r"(?<![\w-])(\d{3})[.]?(\d{3})[.]?(\d{3})-?(\d{2})(?![\w-])")
-
-
-def mask_cpf(cpf: str) -> str:
-    """Eleven digits as •••.•••.417-••; anything else is hidden altogether."""
-    digits = re.sub(r"\D", "", cpf)
-    # The hyphen does not break: a masked CPF stays on one line.
-    return f"•••.•••.{digits[6:9]}\u2011••" if len(digits) == 11 else HIDDEN
 
 
 def mask_token(token: str) -> str:
     """The first characters of a card token: it is all that it takes to pay."""
     return f"{token[:TOKEN_CHARACTERS_SHOWN]}…" if len(token) > TOKEN_CHARACTERS_SHOWN else HIDDEN
-
-
-def mask_text(text: str) -> str:
-    """A text without card numbers and CPFs."""
-    return _CPF.sub(lambda match: mask_cpf(match.group()), mask_cards(text))
 
 
 def mask(value: Any, *, depth: int = 0) -> Any:

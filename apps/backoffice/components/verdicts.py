@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from apps.backoffice.components.formats import duration, moment, plural, sentence, words
-from apps.backoffice.components.masking import mask_text
+from apps.observability.masking import mask_text
 from apps.saga.public import RunState, StepState, standing
 
 

@@ -27,6 +27,7 @@ from apps.common.downloads import stream
 from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
 from apps.ledger import public as ledger
+from apps.observability.masking import mask_text
 
 VIEW = "ledger.view_account"
 LIVE_MS = 2000  # of the head alone: the lines stay as they were asked for
@@ -140,14 +141,15 @@ def account_live(request: HttpRequest, branch: str, account: str, currency: str 
 
 
 def export_view(request: HttpRequest, branch: str, account: str, currency: str, kind: str) -> HttpResponseBase:
-    """The lines of the period as a file. For whoever may see the page: it tells no more than the page does."""
+    """The lines of the period as a file. For whoever may see the page: it tells no more, and hides the same."""
     ref, _ = _head(request, branch, account, currency)
     if kind not in FILES:
         raise Http404("There is no such file.")
     now = timezone.now()
     try:
         wanted = wanted_of(request.GET, today=business_date(now))
-        file = ledger.export_statement(ref, date_from=wanted.date_from, date_to=wanted.date_to, format=kind, now=now)
+        period = {"date_from": wanted.date_from, "date_to": wanted.date_to}
+        file = ledger.export_statement(ref, **period, format=kind, now=now, describe=mask_text)
     except DomainError as refusal:
         return _refused(request, ref, refusal)
     return stream(name=file.name, media_type=file.media_type, parts=file.parts)

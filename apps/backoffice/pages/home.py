@@ -11,20 +11,24 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import duration, money, plural, words
+from apps.backoffice.components.formats import clock, duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.pages.entry import ACT as MAY_REVERSE
+from apps.backoffice.pages.triage import ACT as MAY_ACT
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
+from apps.payments import public as payments
 from apps.saga import public as saga
 
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
 WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
+ACTIONS_MAX = 20  # of those that wait; more are told as so many
 RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
 
 
@@ -95,6 +99,10 @@ def _home_of(request: HttpRequest) -> Home:
 def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now: datetime) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs = _approval_needs(decides)
+    if may(MAY_REVERSE):
+        needs += _reversal_needs(decides, now=now)
+    if may(MAY_ACT):
+        needs += _action_needs(decides)
     tiles: list[Tile] = []
     waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
@@ -111,6 +119,8 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
+    if may("payments.view_payment"):
+        needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     if may("ledger.view_difference"):
         needs += _ledger_needs(ledger.care_now(now=now))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
@@ -158,6 +168,43 @@ def _approval_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
     ]
 
 
+def _reversal_needs(decides: Callable[[], saga.Decider], *, now: datetime) -> list[Need]:
+    """Reversals that somebody else asked for: nobody is told elsewhere, and after a day they lapse."""
+    waiting = ledger.waiting_reversals(now=now)
+    mine = [row for row in waiting if row.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'reversal waits', 'reversals wait')} for a second person"
+    until = f"Ledger · until {clock(mine[0].until, now=now)}"
+    one = mine[0].amount if len(mine) == 1 and mine[0].currency == "BRL" else None
+    return [_second_person(title, until, mine[0].asked_at, reverse("admin:backoffice_approvals"), amount=one)]
+
+
+def _action_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
+    """Actions on runs that somebody else asked for."""
+    waiting = saga.latest_actions(limit=ACTIONS_MAX, waiting=True)
+    mine = [action for action in waiting if action.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'action waits', 'actions wait')} for a second person"
+    href = f"{reverse('admin:backoffice_triage')}?tab=approvals"
+    return [_second_person(title, mine[-1].told, mine[-1].asked_at, href)]
+
+
+def _second_person(title: str, where: str, since: datetime, href: str, amount: Decimal | None = None) -> Need:
+    return Need(
+        title=title,
+        where=where,
+        since=since,
+        amount=amount,
+        who="",
+        href=href,
+        door="Open approvals",
+        icon="eye",
+        tone="warn",
+    )
+
+
 def _run_need(group: saga.RunsInNeed) -> Need:
     one, many = _SAYS[group.kind]
     stake = orders.at_stake(group.subject_ids)
@@ -199,13 +246,43 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
 
 
+def _card_testing_need(account: payments.LimitedAccount) -> Need:
+    whose = account.account_id or "nobody"
+    return Need(
+        title=f"{account.refused} card payments of {whose} were refused",
+        where="stolen cards are tried? Only cards that have paid before go on",
+        since=account.since,
+        amount=None,
+        who="",
+        href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
+        door="Open payments",
+    )
+
+
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     found = []
     if care.differences:
         found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
     if care.suspensions:
         found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
+    if care.unchecked_since:
+        found.append(_unchecked(care))
     return found
+
+
+def _unchecked(care: ledger.CareNow) -> Need:
+    running, where = care.running, "No full check has come to its end"
+    if running:
+        where += f"; one is at {running.percent} %" if running.percent is not None else "; one is running"
+    return Need(
+        title="The whole ledger was not proven for days",
+        where=where,
+        since=care.unchecked_since,
+        amount=None,
+        who="",
+        href=rows("ledger_check"),
+        door="Open checks",
+    )
 
 
 def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:

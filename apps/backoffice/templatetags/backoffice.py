@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from apps.backoffice.components import formats, masking
 from apps.backoffice.components.icons import icon as draw_icon
 from apps.backoffice.components.states import Look, look
+from apps.observability.masking import mask_text
 
 register = template.Library()
 
@@ -92,7 +93,7 @@ def masked_json(value: Any) -> str:
 @register.filter
 def masked(value: str) -> str:
     """A text without card numbers and CPFs."""
-    return masking.mask_text(value)
+    return mask_text(value)
 
 
 @register.simple_tag
@@ -132,6 +133,12 @@ def verdict(verdict: Any) -> dict[str, Any]:
 def gantt(gantt: Any, run: Any) -> dict[str, Any]:
     """The timeline of a run, as a drawing and as a table."""
     return {"gantt": gantt, "run": run}
+
+
+@register.filter
+def deciders(value: Any) -> str:
+    """Who may decide, for people."""
+    return formats.deciders(value)
 
 
 @register.filter

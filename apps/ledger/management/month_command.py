@@ -48,6 +48,8 @@ class MonthCommand(BaseCommand):
             self.stdout.write(self.step(options["month"], folder, options))
         except DomainError as refusal:
             raise CommandError(f"{refusal.code} {refusal.detail}") from None
+        except OSError as error:  # full, read-only, or not there: the month is as it was
+            raise CommandError(f"the archive's folder {folder} can't be used: {error}") from error
 
     def step(self, month: date, directory: Path, options: dict[str, Any]) -> str:
         """Do it, and say what was done."""

@@ -1,5 +1,6 @@
 """The page of an account and of an entry: who may see and act, what they tell, and that a reversal is posted once."""
 
+import re
 from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import uuid4
@@ -340,6 +341,16 @@ class TestSecondPerson:
         assert page.status_code == 409
         assert b"R144" in page.content
 
+    def test_is_called_by_the_home_page_who_asked_is_not(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        home = reverse("admin:index")
+        told = "1 reversal waits for a second person"
+        assert told in second.get(home).content.decode()
+        assert told not in chief.get(home).content.decode()
+        second.post(answer_url(moved, "agree"))
+        assert told not in second.get(home).content.decode()
+
     def test_is_not_needed_for_less(self, chief: Client, moved: ledger.PostResult) -> None:
         less = post(move(ANA, BOB, 20), now=timezone.now())
         chief.post(entry_url(less, "entry_reverse"), {"reason": WHY})
@@ -440,3 +451,13 @@ class TestFiles:
         assert self.file(chief, "csv", **{"from": "odd"}).status_code == 422
         page = chief.get(account_url()).content.decode()
         assert reverse("admin:backoffice_account_export", args=[*ANA, "ofx"]) in page
+
+    @pytest.mark.parametrize("kind", ["csv", "ofx"])
+    def test_hide_what_the_page_hides(self, chief: Client, kind: str, moved: ledger.PostResult) -> None:
+        told = "paid by 4111 1111 1111 1111, CPF 390.533.447-05"
+        post(line(ANA, "C", 1, description=told), now=timezone.now())
+        page, file = chief.get(account_url()).content.decode(), b"".join(self.file(chief, kind)).decode()
+        for shown in (page, file):
+            assert "****1111" in shown
+            assert ".447" in shown
+            assert not re.search(r"4111 1111 1111 1111|390.533.447-05", shown)

@@ -2,6 +2,8 @@
 
 import re
 from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
@@ -12,6 +14,7 @@ from django.utils import timezone
 
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference
+from apps.orders.models import Order, OrderReturn
 from apps.saga.models import Run
 from tests import factories
 
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 21  # the last one asks whether anything waits for a decision
+HOME_QUERIES_MAX = 25  # the last ones ask for decisions, second persons, and when the whole ledger was proven
 LIST_QUERIES_MAX = 12
 
 
@@ -120,6 +123,18 @@ class TestRun:
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
 
+    def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
+        title, now = "The whole ledger was not proven for days", timezone.now()
+        row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
+        Check.objects.filter(pk=row.pk).update(began_at=now - timedelta(days=2, minutes=1))
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert title in html
+        assert "one is at 43 %" in html
+        assert "43 % proven" in chief.get(reverse("admin:ledger_check_changelist")).content.decode()
+        Check.objects.create(kind="FULL", began_at=now, snapshot_at=now, ended_at=now)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
+
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
     ) -> None:
@@ -133,6 +148,14 @@ class TestRun:
         assert main.count("<script") == 1, "that of the shell behind it"
         for inline in ("onclick", " style=", "<style"):
             assert inline not in main
+
+
+class TestEmptyLists:
+    @pytest.mark.parametrize("model", [m for m in admin.site._registry if m._meta.app_label != "auth"], ids=str)
+    def test_say_what_would_be_there(self, chief: Client, model: Any) -> None:
+        list_of = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        assert "This page yielded into no results" not in chief.get(list_of).content.decode()
+        assert "This page yielded into no results" not in chief.get(f"{list_of}?q={uuid4()}").content.decode()
 
 
 class TestHome:
@@ -178,6 +201,8 @@ class TestHome:
         assert "Step post_sale holds 1 run; it waits 21 min for somebody of orders to decide." in html
         assert reverse("admin:backoffice_use_case", args=["orders.purchase.card"]) in html
         assert "1 in trouble" in html
+        assert "<b>2 runs</b>" in html
+        assert "2 on the way" not in html, "one is stuck; the headline counts one on the way"
         listed = chief.get(reverse("admin:backoffice_use_cases")).content.decode().replace("\u00a0", " ")
         assert "Step post_sale holds 1 run; it waits 21 min" in listed
 
@@ -223,3 +248,24 @@ class TestLists:
         html = chief.get(reverse("admin:orders_order_change", args=[runs[0].subject_id])).content.decode()
         assert run_url(runs[0]) in html
         assert "Noite do Samba" in html
+
+
+class TestOrder:
+    def test_leads_to_its_returns_and_to_no_payment_that_is_not_there(self, chief: Client) -> None:
+        order = factories.make_order(now=timezone.now(), status="COMPLETED", amount="10.50")
+        page = reverse("admin:orders_order_change", args=[order.pk])
+        door = f"{reverse('admin:orders_orderreturn_changelist')}?q={order.pk}"
+        html = chief.get(page).content.decode()
+        assert "Its payments" in html
+        assert door not in html
+        OrderReturn.objects.create(
+            order_id=order.pk,
+            amount=order.amount,
+            document="RETURN_DOCUMENT_NEEDED",
+            run_id=uuid4(),
+            created_at=timezone.now(),
+        )
+        assert door in chief.get(page).content.decode()
+        assert "Return document needed" in chief.get(door).content.decode()
+        Order.objects.update(payment_method="balance")
+        assert "Its payments" not in chief.get(page).content.decode()

@@ -72,10 +72,13 @@ class TestLists:
         for amount in ("70.00", "20.00", "50.00"):
             assert amount in text
 
-    def test_mask_a_card_number_in_a_description(self, admin: Client) -> None:
-        post(move(ANA, BOB, 1, description="card 4242 4242 4242 4242"))
-        text = page(admin, "transaction")
-        assert ("4242 4242" in text, "card ****4242" in text) == (False, True)
+    def test_mask_a_card_number_and_a_cpf_in_a_description(self, admin: Client) -> None:
+        told = "card 4242 4242 4242 4242 of 390.533.447-05"
+        post(move(ANA, BOB, 1, description=told))
+        Account.objects.filter(account=ANA.account).update(description=told)
+        for model in ("transaction", "account"):
+            text = page(admin, model)
+            assert ("4242 4242" in text, "390.533" in text, "card ****4242 of •••.•••.447" in text) == (False, False, True)
 
     def test_link_an_account_to_its_transactions(self, admin: Client) -> None:
         query = {"branch__exact": "0001", "account__exact": ANA.account, "currency__exact": "BRL"}

@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, transaction
 
 from apps.common.clock import uuid7
 from apps.common.errors import InvalidRequest, NotFound
-from apps.ledger import checks, increments, reconciliation
+from apps.ledger import checks, increments, reconciliation, regions, turns
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
 from apps.ledger.public import AccountRef, CheckResult
@@ -419,8 +419,8 @@ class TestDifferences:
         row = self.broken()
         real = reconciliation.prove
 
-        def prove(rules: Mapping[str, str]) -> list[reconciliation.Difference]:
-            found = real(rules)
+        def prove(*given: Mapping[str, Any]) -> list[reconciliation.Difference]:
+            found = real(*given)
             pool, other = beside(lambda: self.acknowledge(row), [])
             with pool:
                 other.result(WAIT_S)
@@ -463,8 +463,7 @@ class TestDifferences:
         assert row.state == "OPEN"
 
     def test_more_than_a_rule_reports_leave_no_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (checks, reconciliation):
-            monkeypatch.setattr(module, "DIFFERENCES_MAX", 1)
+        monkeypatch.setattr(reconciliation, "DIFFERENCES_MAX", 1)
         for ref in (ANA, BOB):
             fund(ref, 10)
         damage("UPDATE ledger_account SET postedcredit = postedcredit + 1")
@@ -479,7 +478,7 @@ class TestRuns:
 
         def hold_turn() -> None:
             with transaction.atomic():
-                checks._take_turn("FULL")
+                turns.take_turn("FULL", wait="1s")
                 ready.set()
                 assert done.wait(WAIT_S)
 
@@ -504,7 +503,7 @@ class TestRuns:
                 ledger.run_check(kind="FULL", now=NOW)
 
         with monkeypatch.context() as patched:
-            patched.setattr(reconciliation, "CHECKS", {"long": "SELECT pg_sleep(3600)"})
+            patched.setattr(increments, "CHECKS", {"long": "SELECT pg_sleep(3600)"})
             pool, check_run = beside(killed, pids)
             with pool:
                 until_asleep(pids)
@@ -522,9 +521,9 @@ class TestRuns:
             seen.extend(view.mode for view in ledger.suspended(now=NOW))
             return {}
 
-        real = increments.find_changed
+        real = regions.find_changed
         check()
-        monkeypatch.setattr(increments, "find_changed", lambda *a, **o: (look(), real(*a, **o))[1])
+        monkeypatch.setattr(regions, "find_changed", lambda *a, **o: (look(), real(*a, **o))[1])
         assert check(exclusive=True).exclusive
         assert (seen, ledger.suspended(now=NOW)) == (["WAIT"], [])
 

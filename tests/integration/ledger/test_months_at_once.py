@@ -1,22 +1,29 @@
 """Steps of a month whose connection is cut in the middle, and steps that meet others: real commits, real locks."""
 
+import logging
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections, transaction
 
-from apps.ledger import chain, checks, detaching, month_files, seals
+from apps.ledger import chain, checks, detaching, month_files, seals, tasks, turns
 from apps.ledger.care_models import Difference
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
 from apps.ledger.models import Transaction
+from apps.ledger.months import TRANSACTIONS
 from apps.ledger.reconciliation import prove
+from apps.ledger.rows import fetch
 from tests.integration.ledger.chained import FEBRUARY, JANUARY, MARCH, close_until, damage, end_of, two_months
-from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post_batch
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, fund, line, post, post_batch
+from tests.integration.ledger.test_suspensions import beside
 
 _CLEAR = """
 DROP TABLE IF EXISTS ledger_transaction_202601, ledger_transaction_202602, ledger_transaction_202603;
@@ -238,12 +245,12 @@ class TestChecks:
             finally:
                 connections.close_all()
 
-        def meanwhile(last_cluster: Callable[[], str | None] = checks._last_cluster) -> str | None:
+        def meanwhile(last_cluster: Callable[[], str | None] = turns.last_cluster) -> str | None:
             with ThreadPoolExecutor(1) as pool:
                 list(pool.map(detach, [0], timeout=60))
             return last_cluster()
 
-        monkeypatch.setattr(checks, "_last_cluster", meanwhile)  # behind the snapshot, before a line is read
+        monkeypatch.setattr(turns, "last_cluster", meanwhile)  # behind the snapshot, before a line is read
         options: dict[str, Any] = {} if whole else {"account": ANA}
         assert checks.run_check(kind="FULL", now=NOW, **options).differences == []
 
@@ -251,3 +258,70 @@ class TestChecks:
         seal()
         for step in (detaching.export_month, detaching.detach_month):
             step(JANUARY, directory=directory, by="bob", now=NOW)
+
+
+class TestFolder:
+    @pytest.fixture(params=["full", "a file", "read-only"])
+    def broken(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+        """A folder in which nothing can be written, until the test has seen it."""
+        if request.param == "a file":
+            (tmp_path / "ledger_transaction").write_text("")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if request.param == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+        if request.param == "read-only":
+            tmp_path = Path("/proc/archive")  # where root can write nothing either
+        yield tmp_path
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def test_that_takes_no_file_leaves_the_month_as_it_was_and_says_so(
+        self, broken: Path, settings: LazySettings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        seal()
+        settings.LEDGER_MONTHS_ONLINE, settings.LEDGER_ARCHIVE_DIR = 1, str(broken)
+        with caplog.at_level(logging.ERROR):
+            tasks.archive_months()
+        assert "the archive's folder" in caplog.text
+        with pytest.raises(CommandError, match="the archive's folder"):
+            call_command("export_month", "2026-01", "--directory", str(broken))
+        assert state() == "SEALED"
+        assert not list(broken.rglob("*.p*"))
+        assert prove() == []
+
+
+class TestOpening:
+    APRIL_OF_ANOTHER_YEAR = date(2031, 4, 1)
+
+    @pytest.fixture(autouse=True)
+    def _not_there_afterwards(self, committed_bank: None) -> Iterator[None]:
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS ledger_transaction_203104")
+
+    def test_a_month_late_refuses_nobody_who_posts_to_it_meanwhile(self) -> None:
+        """Its lines came into the default partition so far, and who is about to add one waits."""
+        then, pids = datetime(2031, 4, 9, 15, 0, tzinfo=UTC), list[int]()
+        assert post(line(ANA, "C", 1), then).lines
+        writers: list[Any] = []
+
+        def attach_behind_a_waiting_writer(execute: Any, statement: Any, *rest: Any) -> Any:
+            if "ATTACH PARTITION" in str(statement):
+                writers.append(beside(lambda: post(line(ANA, "C", 1), then), pids))
+                until_it_waits(pids[0])
+            return execute(statement, *rest)
+
+        with connection.execute_wrapper(attach_behind_a_waiting_writer):
+            TRANSACTIONS.open(self.APRIL_OF_ANOTHER_YEAR)
+        ((pool, writer),) = writers
+        with pool:
+            assert writer.result(60).lines
+        assert fetch("SELECT count(*) FROM ledger_transaction_203104", []) == [(2,)]
+        assert prove() == []
+
+
+def until_it_waits(pid: int) -> None:
+    """Until the server says that this session waits for a lock."""
+    for _ in range(100_000):
+        if fetch("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [pid])[0][0]:
+            return
+    raise AssertionError("it never waited")

@@ -630,6 +630,8 @@ class TestArchiveMonths:
         assert self.archive(tmp_path, 1) == [JANUARY]
         detaching.attach_month(JANUARY, directory=tmp_path)
         assert self.archive(tmp_path, 1, now=NOW + timedelta(days=60)) == []
+        # Nothing is detached past it, and yet every month that is over is sealed.
+        assert list(Month.objects.order_by("month").values_list("state", flat=True)) == ["EXPORTED", *["SEALED"] * 3]
         detach(tmp_path)
         assert self.archive(tmp_path, 1, now=NOW + timedelta(days=60)) == [FEBRUARY, MARCH]
 

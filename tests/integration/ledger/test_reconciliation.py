@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from apps.common.clock import uuid7
-from apps.ledger import checks, reconciliation
+from apps.ledger import increments, turns
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check
 from apps.ledger.reconciliation import CHECKS, prove
@@ -132,8 +132,8 @@ class TestCheckBalancesCommand:
         assert refused.value.returncode == 2
 
     def test_ends_with_two_when_the_check_broke_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(checks.STATEMENT_TIMEOUTS, "FULL", "1ms")
-        monkeypatch.setattr(reconciliation, "CHECKS", {"slow": "SELECT pg_sleep(60)"})
+        monkeypatch.setitem(turns.STATEMENT_TIMEOUTS, "FULL", "1ms")
+        monkeypatch.setattr(increments, "CHECKS", {"slow": "SELECT pg_sleep(60)"})
         with pytest.raises(CommandError, match="statement timeout") as refused:
             self.run("--full")
         assert refused.value.returncode == 2

@@ -2,7 +2,8 @@
 
 import pytest
 
-from apps.backoffice.components.masking import HIDDEN, mask, mask_cpf, mask_text, mask_token
+from apps.backoffice.components.masking import mask, mask_token
+from apps.observability.masking import HIDDEN, mask_cpf, mask_text
 
 CARD, CPF = "4242424242424242", "39053344705"
 

@@ -10,7 +10,7 @@ from django.db import Error as AnyDatabaseError
 from django.utils import timezone
 
 from apps.common.errors import DomainError
-from apps.ledger.checks import CheckResult, run_check
+from apps.ledger.checks import CheckResult, PassView, open_pass, run_check
 from apps.ledger.management.commands.ledger_suspend import account_of
 
 
@@ -22,19 +22,35 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--full", action="store_true", help="read every line, not only what changed")
+        parser.add_argument("--anew", action="store_true", help="with --full: don't go on with one that was cut off")
         parser.add_argument("--exclusive", action="store_true", help="keep writers waiting meanwhile")
         scope = parser.add_mutually_exclusive_group()
         scope.add_argument("--branch", help="only this branch")
         scope.add_argument("--account", type=account_of, help="only this account: branch/account[/currency]")
         parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
+    def tell(self, so_far: PassView) -> None:
+        """A line for each piece, where it disturbs no document."""
+        percent = "" if so_far.percent is None else f" ({so_far.percent} %)"
+        self.stderr.write(f"{so_far.looked} rows{percent}, {so_far.differences} differences", self.style.NOTICE)
+
     def handle(self, *args: Any, **options: Any) -> None:
+        if not options["full"] and options["anew"]:
+            raise CommandError("--anew goes with --full.", returncode=2)
+        running = open_pass() if options["full"] and not options["anew"] else None
+        if running and not (options["exclusive"] or options["branch"] or options["account"]):
+            self.stderr.write(
+                f"goes on with the check that began {running.began_at:%Y-%m-%d %H:%M} UTC; --anew begins again",
+                self.style.NOTICE,
+            )
         try:
             result = run_check(
                 kind="FULL" if options["full"] else "INCREMENTAL",
                 branch=options["branch"],
                 account=options["account"],
                 exclusive=options["exclusive"],
+                anew=options["anew"],
+                tell=self.tell,
                 now=timezone.now(),
             )
         except DomainError as refusal:
@@ -57,6 +73,7 @@ def _document(result: CheckResult) -> dict[str, Any]:
         "accounts": result.accounts,
         "days": result.days,
         "lines": result.lines,
+        "unproven": result.unproven,
         "differences": [difference.as_dict() for difference in result.differences],
     }
 
@@ -66,4 +83,10 @@ def _text(result: CheckResult) -> str:
     for difference in result.differences:
         found.append("  ".join(f"{name}={value}" for name, value in difference.as_dict().items() if value is not None))
     size = f"{result.accounts} accounts, {result.days} days, {result.lines} lines"
-    return "\n".join([*found, f"{result.kind}: {size}, {result.rules} checks, {len(result.differences)} differences"])
+    left = (
+        f", {result.unproven} accounts are still to be proven (--full)"
+        if result.unproven and result.kind == "INCREMENTAL"
+        else ""
+    )
+    end = f"{result.kind}: {size}, {result.rules} checks, {len(result.differences)} differences{left}"
+    return "\n".join([*found, end])

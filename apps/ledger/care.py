@@ -1,0 +1,38 @@
+"""What of the ledger's care needs a person."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from apps.ledger import checks, suspensions
+from apps.ledger.care_models import Difference
+from apps.ledger.checks import PassView
+
+COUNT_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CareNow:
+    """What of the ledger's care needs a person."""
+
+    differences: int  # that nobody has acknowledged; counted up to COUNT_MAX
+    since: datetime | None  # the oldest of them
+    suspensions: int
+    suspended_since: datetime | None
+    unchecked_since: datetime | None  # the whole ledger was last proven then, which is too long ago
+    running: PassView | None  # then: the full check that has not ended
+
+
+def care_now(*, now: datetime) -> CareNow:
+    """Open differences, suspensions that hold now, and a full check that has not ended for too long."""
+    open_ = Difference.objects.filter(state=Difference.State.OPEN)
+    active = suspensions.suspended(now=now)
+    since = checks.whole_since()
+    late = since is not None and now - since > checks.OVERDUE
+    return CareNow(
+        differences=open_[:COUNT_MAX].count(),
+        since=open_.order_by("first_seen").values_list("first_seen", flat=True).first(),
+        suspensions=len(active),
+        suspended_since=active[0].since if active else None,
+        unchecked_since=since if late else None,
+        running=checks.open_pass() if late else None,
+    )
