@@ -54,11 +54,14 @@ test-distributed: setup-dev
 		(cd pipes && $(CURDIR)/$(PYTEST_SERVERS) -m "kafka or kafka_secured or rabbitmq"); \
 		status=$$?; $(BIN)/python -m config.services stop; exit $$status
 
-# A deployment of many processes that are killed in the middle: once on PostgreSQL alone, once on Kafka and Redis of its own.
+# A deployment of many processes that are killed in the middle: once on PostgreSQL alone, once on Kafka and Redis of its own,
+# once on a RabbitMQ that is Celery's broker too (the kill points; the rest of them there: MESSAGING_TRANSPORT=rabbitmq).
 # On PostgreSQL alone only those that `make test` leaves out. One deployment, and beside it what needs none.
 test-failures: setup-dev
 	MESSAGING_TRANSPORT=local $(PYTEST_SERVERS) -n 2 --dist loadgroup tests/failures -m distributed $(PYTEST_ARGS)
 	MESSAGING_TRANSPORT=kafka $(PYTEST_SERVERS) -n 2 --dist loadgroup tests/failures --ignore=tests/failures/test_kill.py $(PYTEST_ARGS)
+	MESSAGING_TRANSPORT=rabbitmq $(PYTEST_SERVERS) tests/failures -m distributed \
+		-k "TestKilled and not AtEveryPoint" $(PYTEST_ARGS)
 
 # Seeded schedules of the saga engine: SEEDS=20000 searches on all cores, FIRST=500 begins there; SEED=123 replays one.
 SEEDS ?= 20000

@@ -80,6 +80,7 @@ def _customer(number: int, *, now: datetime) -> UUID:
     account = f"bench-{number:06}"
     ledger.open_account(branch=settings.LEDGER_BRANCH, account=account, description="A customer", now=now)
     view = customers.create_customer(
+        account_id=demo.ACCOUNT_ID,
         name=f"Customer {number}",
         cpf=_cpf(number),
         email=f"customer{number}@example.com",

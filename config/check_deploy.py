@@ -17,6 +17,7 @@ def main() -> int:
         "SECRET_KEY": secrets.token_urlsafe(64),
         "VAULT_KEYS": secrets.token_urlsafe(48),
         "ALLOWED_HOSTS": "lastro.example.com",
+        "TRUSTED_PROXIES": "10.0.0.0/8",
         "FISCAL_AUTHORITY_URL": "https://authority.example.com",
         "METRICS_TOKEN": secrets.token_urlsafe(32),
         "FISCAL_ISSUER_CNPJ": "11222333000181",

@@ -32,7 +32,7 @@ BACKOFFICE_USER, BACKOFFICE_PASSWORD = "techlead", "zup@123"  # the seed's demo 
 ACCOUNT_ID = "acc_demo"
 SCOPES = [
     *("orders:write", "orders:read", "payments:write", "payments:read", "ledger:read", "ledger:post", "fiscal:read"),
-    *("ledger:admin", "sagas:read", "sagas:operate"),
+    *("ledger:admin", "sagas:read", "sagas:operate", "webhooks:read", "webhooks:write"),
 ]
 OPENING_BALANCE = Decimal("1000.00")
 EVENT_DEPOSIT = 1
@@ -60,11 +60,12 @@ def load(*, now: datetime) -> Demo:
     """The demo's data, made at the first start of a database. Safe to repeat."""
     path = Path(settings.DATA_DIR) / "demo.json"
     fresh = _is_fresh()
-    if not fresh and path.exists():
-        return Demo(**json.loads(path.read_text()))
     if fresh:
         create_shop(now=now)
         create_login()
+    _open_merchants(now=now)
+    if not fresh and path.exists():
+        return Demo(**json.loads(path.read_text()))
     demo = issue_credentials(now=now)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(demo), file)
@@ -88,6 +89,7 @@ def create_shop(*, now: datetime, key: RSAPrivateKey | None = None) -> None:
     _open_ledger(now=now)
     customers.create_customer(
         customer_id=CUSTOMER_ID,
+        account_id="",  # nobody's: the seed's curl has no credentials
         name="Maria da Silva",
         cpf="529.982.247-25",
         email="maria@example.com",
@@ -128,6 +130,24 @@ def _open_ledger(*, now: datetime) -> None:
         description="Opening balance",
     )
     ledger.post(deposit, now=now)
+
+
+@transaction
+def _open_merchants(*, now: datetime) -> None:
+    """Where merchants' own payments are posted; also in a database of before there was such an account."""
+    merchants = money.merchants_account()
+    if merchants is None:
+        return
+    for code, description in money.MERCHANT_EVENTS.items():
+        ledger.ensure_event(code=code, description=description, now=now)
+    ledger.open_account(
+        branch=merchants.branch,
+        account=merchants.account,
+        min_balance=None,
+        description="Owed to merchants",
+        deferred=True,
+        now=now,
+    )
 
 
 def _save_card(behaviour: str, *, now: datetime) -> str:

@@ -1,5 +1,6 @@
 """Read settings from the environment, with one clear error for a value that cannot be used."""
 
+import ipaddress
 import os
 import re
 from decimal import Decimal
@@ -45,6 +46,17 @@ def words(name: str, default: str = "", *, each: str = r"(?s).*", what: str = "a
     for word in found:
         if not re.fullmatch(each, word):
             raise ImproperlyConfigured(f"{name} holds {word!r}, which is not {what}.")
+    return found
+
+
+def networks(name: str) -> list[str]:
+    """Addresses and networks between commas."""
+    found = words(name)
+    for word in found:
+        try:
+            ipaddress.ip_network(word)
+        except ValueError:
+            raise ImproperlyConfigured(f"{name} holds {word!r}, which is no address and no network.") from None
     return found
 
 

@@ -145,7 +145,9 @@ def _serve(port: int, ready: Callable[[], None]) -> None:
             if self.started:
                 ready()
 
-    config = uvicorn.Config("config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    config = uvicorn.Config(
+        "config.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off", proxy_headers=False
+    )
     # The server stops in order at Ctrl-C and raises the signal again when it has: that is our normal end.
     with contextlib.suppress(KeyboardInterrupt):
         Server(config).run()
@@ -168,6 +170,7 @@ def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
             f'"items": [{{"id": "{TICKET_ID}", "name": "day-one", "amount": 200.00, "quantity": 1}}]}}'
         )
         refused = body[:-1] + f', "payment": {{"method": "card", "card_token": "{demo.refused_card_token}"}}}}'
+        undone = refused.replace(demo.refused_card_token, demo.capture_refused_card_token)
         balance = body[:-1] + ', "payment": {"method": "balance"}}'
         curl = f"curl -X POST -H 'Content-Type: application/json' {base}/orders -d"
         lines += [
@@ -181,6 +184,8 @@ def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
             f"  {curl} '{balance}'",
             "… with a card that the sandbox refuses:",
             f"  {curl} '{refused}'",
+            "… with a card whose capture is refused, so that everything is undone:",
+            f"  {curl} '{undone}'",
             "",
             "Look at it: the back office, the Location that you were given, or",
             "  .venv/bin/python manage.py saga_state <order id>",

@@ -173,12 +173,44 @@ ORDERS_ALLOW_ANONYMOUS = env.flag("ORDERS_ALLOW_ANONYMOUS", default=EMBEDDED)
 ORDERS_RETURN_DAYS = env.whole("ORDERS_RETURN_DAYS", 7)
 ORDERS_RETURN_APPROVAL_ABOVE = env.amount("ORDERS_RETURN_APPROVAL_ABOVE", "200.00")
 ORDERS_RETURN_COOLING_OFF_S = env.whole("ORDERS_RETURN_COOLING_OFF_S", 60)
+# Failed logins, before whoever failed has to wait until the first of them is so many seconds old: of one name or one known
+# device at the back office, and of one address there and at the API (a whole office may stand behind one). What succeeds
+# does not count. A person errs a few times; ten guesses a quarter of an hour find no password.
+LOGIN_FAILURES_MAX = env.whole("LOGIN_FAILURES_MAX", 10, least=1)
+LOGIN_FAILURES_OF_ADDRESS_MAX = env.whole("LOGIN_FAILURES_OF_ADDRESS_MAX", 50, least=1)
+LOGIN_FAILURES_WINDOW_S = env.whole("LOGIN_FAILURES_WINDOW_S", 900, least=1)
+# Our own proxies, addresses or networks (10.0.0.0/8), comma separated: they alone are believed about the address of the
+# caller (X-Forwarded-For). Empty: whoever is connected to us is the caller.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
 REQUEST_BODY_BYTES_MAX = 64 * 1024
 # Addresses with a limit of their own. A batch has up to 10,000 lines of some 300 bytes, 800 with details. It takes 50 MB of
 # memory while it is posted, and the worst that can be said in so much JSON 260 MB; its caller is known by then.
 REQUEST_BODY_BYTES_MAX_AT = {"/ledger/transactions/batch": 8 * 1024 * 1024}
 # How long POST /orders may wait for the outcome when the caller does not say (RFC 7240, Prefer: wait), in milliseconds.
 INLINE_BUDGET_MS = env.whole("INLINE_BUDGET_MS", 100)
+
+# --- Card testing: see apps/payments/card_testing.py --------------------------------------------------------------------
+# How many card payments the processor may refuse within so many seconds before others are not tried: of one card (its
+# holder tries two or three times), of one customer's saved cards, and of one account, when that was half of its last
+# payments: a good shop has some twenty in a hundred refused, so half of a hundred is no accident. 0: no limit, as in the
+# embedded mode, whose sandbox has one card that is refused, which everybody tries.
+PAYMENTS_REFUSED_WINDOW_S = env.whole("PAYMENTS_REFUSED_WINDOW_S", 3600, least=1)
+PAYMENTS_REFUSED_OF_CARD_MAX = env.whole("PAYMENTS_REFUSED_OF_CARD_MAX", 0 if EMBEDDED else 5)
+PAYMENTS_REFUSED_OF_CUSTOMER_MAX = env.whole("PAYMENTS_REFUSED_OF_CUSTOMER_MAX", 0 if EMBEDDED else 10)
+PAYMENTS_REFUSED_OF_ACCOUNT_MAX = env.whole("PAYMENTS_REFUSED_OF_ACCOUNT_MAX", 0 if EMBEDDED else 50)
+
+# --- Webhooks: what merchants' own servers are told -----------------------------------------------------------------
+# Lets endpoints be http://, on any port and at any address, also private ones: for development. Elsewhere a merchant could
+# have us talk to our own network.
+WEBHOOKS_ALLOW_LOCAL = env.flag("WEBHOOKS_ALLOW_LOCAL", default=EMBEDDED)
+WEBHOOKS_CA_FILE = env.text("WEBHOOKS_CA_FILE")  # PEM; by whom endpoints are certified; empty: the system's authorities
+WEBHOOKS_ENDPOINTS_MAX = env.whole("WEBHOOKS_ENDPOINTS_MAX", 10, least=1)  # of one account
+# Requests to one endpoint at a time, and of one worker process to all of them. The embedded worker has four threads, and
+# one of them at least is for everything else.
+WEBHOOKS_IN_FLIGHT_MAX = env.whole("WEBHOOKS_IN_FLIGHT_MAX", 2 if EMBEDDED else 4, least=1)
+WEBHOOKS_SENDERS_MAX = env.whole("WEBHOOKS_SENDERS_MAX", 3 if EMBEDDED else 50, least=1)
+# Days for which events, their deliveries and attempts are kept, and can be sent again.
+WEBHOOKS_KEEP_DAYS = env.whole("WEBHOOKS_KEEP_DAYS", 30, least=7)
 
 # --- Metrics ----------------------------------------------------------------------------------------------------------
 # What a scraper shows as "Authorization: Bearer …". Empty: no metrics, save in the embedded mode, which is on loopback.
@@ -208,6 +240,9 @@ LEDGER_BANK_ID = env.matching("LEDGER_BANK_ID", "0000", r"[0-9A-Za-z]{1,9}", "on
 LEDGER_FOUR_EYES = env.amount("LEDGER_FOUR_EYES", "0.00") if env.text("LEDGER_FOUR_EYES") else None
 LEDGER_SALES_ACCOUNT = env.text("LEDGER_SALES_ACCOUNT", "sales")
 LEDGER_CARD_CLEARING_ACCOUNT = env.text("LEDGER_CARD_CLEARING_ACCOUNT", "card-clearing")
+# What we owe the merchants for their own payments, credited by captures and debited by refunds. Empty: they are not
+# posted. Open the account and the events 103 and 104 before (docs/merchants.md); the embedded mode does.
+LEDGER_MERCHANTS_ACCOUNT = env.text("LEDGER_MERCHANTS_ACCOUNT", "merchants" if EMBEDDED else "")
 
 # --- Fiscal authority -----------------------------------------------------------------------------------------------
 # "sandbox": the local sandbox authority, on a loopback port of its own. It has no fiscal value, so only the embedded mode
@@ -226,6 +261,7 @@ FISCAL_AUTHORITY_TIMEOUT_S = env.whole("FISCAL_AUTHORITY_TIMEOUT_S", 10, least=1
 # --- Django ---------------------------------------------------------------------------------------------------------
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]" if EMBEDDED else "")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+CSRF_FAILURE_VIEW = "apps.backoffice.pages.errors.form_refused"
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 WSGI_APPLICATION = None
@@ -252,6 +288,7 @@ INSTALLED_APPS = [
     "apps.payments",
     "apps.ledger",
     "apps.fiscal_docs",
+    "apps.webhooks",
     "apps.orders",
 ]
 
@@ -265,6 +302,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "apps.common.known_parameters.KnownParametersMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
     "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

@@ -12,7 +12,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "PaymentState": "apps.payments.models.Payment.State",
         "ModeEnum": ["wait", "refuse"],  # of a use case's pause
         "SuspensionMode": "apps.ledger.care_models.Suspension.Mode",
-        "OrderStatus": [
+        "OrderStatusEnum": [
             "PENDING",
             "RESERVED",
             "AWAITING_PAYMENT",
@@ -22,6 +22,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
             "PAYMENT_NOT_COMPLETED",
             "CANCELLED",
             "STUCK",
+            "RETURNED",
+            "HANDLED",
         ],
         "PaymentStatus": ["approved", "rejected", "pending"],
         "RunStatus": ["RUNNING", "WAITING", "COMPENSATING", "COMPLETED", "COMPENSATED", "STUCK", "HANDLED"],
@@ -32,6 +34,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ActionItemStatus": ["PENDING", "DONE", "REFUSED", "FAILED", "CANCELLED"],
         "RunAction": ["retry", "compensate", "skip", "handle"],
         "StepKindEnum": ["COMPENSABLE", "PIVOT", "RETRIABLE"],
+        "WebhookDeliveryState": "apps.webhooks.models.Delivery.State",
         "WaitKind": ["answer", "call", "retry", "undo", "worker", "pause", "person"],
     },
     "SERVE_INCLUDE_SCHEMA": False,

@@ -22,6 +22,8 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.base import BaseHandler
 from django.urls import set_script_prefix
 
+from apps.observability.middleware import body_bytes_max
+
 SEND_S_MAX = 60.0  # a reader who takes no part of a synchronous stream for so long loses it: it holds one of our threads
 
 
@@ -38,7 +40,7 @@ class ThreadedHandler(ASGIHandler):
         if scope["type"] != "http":
             raise ValueError(f"only HTTP is served here, not {scope['type']}")
         try:
-            body = await self.read_body(receive)
+            body = await self.read_body(receive, body_bytes_max(scope["path"]))
         except RequestAborted:
             return
         loop = asyncio.get_running_loop()
@@ -54,6 +56,18 @@ class ThreadedHandler(ASGIHandler):
             return
         await self._send_while_read(response, receive, send)
         await loop.run_in_executor(self._threads, response.close)
+
+    async def read_body(self, receive: Any, most: int = 0) -> Any:
+        """The body, or so much of it as shows that it is longer than ``most`` bytes. Django would keep all of it."""
+        taken = 0
+
+        async def receive_some() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            return {**message, "more_body": False} if taken > most else message
+
+        return await super().read_body(receive_some)
 
     def _work(self, scope: Any, body: Any, tell: Any) -> Any:
         """What a thread does of a request; the response that is still to be sent, or None."""

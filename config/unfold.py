@@ -43,11 +43,12 @@ _TRIAGE = {
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Lastro",
     "SITE_HEADER": "Lastro",
-    "SITE_SUBHEADER": "Back office",
+    "SITE_SUBHEADER": "São Paulo time",  # as apps.common.clock.BUSINESS_ZONE; UTC stands on hover
     "SITE_SYMBOL": "confirmation_number",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("backoffice/favicon.svg")},
     ],
+    "LOGIN": {"form": "apps.backoffice.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "ENVIRONMENT": "apps.backoffice.shell.environment",
@@ -139,6 +140,12 @@ UNFOLD: dict[str, Any] = {
                 "title": "Fiscal",
                 "items": [
                     _model("Documents", "description", "fiscal_docs", "document"),
+                    {
+                        "title": "Contingency",
+                        "icon": "cloud_off",
+                        "link": reverse_lazy("admin:backoffice_contingency"),
+                        "permission": _may("fiscal_docs.view_document"),
+                    },
                     _model("Issuers", "apartment", "fiscal_docs", "issuer"),
                     _model("Certificates", "key", "fiscal_docs", "certificate"),
                 ],
@@ -148,12 +155,15 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _model("Customers", "person", "customers", "customer"),
                     _model("Merchants", "storefront", "identity", "account"),
+                    _model("Webhook endpoints", "webhook", "webhooks", "endpoint"),
+                    _model("Webhook deliveries", "send", "webhooks", "delivery"),
                 ],
             },
             {
                 "title": "Control",
                 "items": [
                     _model("Users", "group", "auth", "user"),
+                    _model("Groups", "groups", "auth", "group"),
                     _model("Interventions", "front_hand", "saga", "audit"),
                     _model("Incidents", "report", "saga", "incident"),
                     _model("Actions on runs", "checklist", "saga", "bulkaction"),

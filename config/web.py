@@ -32,6 +32,7 @@ def serve(application: str = "config.asgi:application") -> None:
         port=settings.PORT,
         workers=settings.WEB_PROCESSES,
         lifespan="off",
+        proxy_headers=False,  # whom to believe about the caller's address is TRUSTED_PROXIES's to say, and only its
         log_level="warning",
         backlog=BACKLOG,
     )

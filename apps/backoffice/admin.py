@@ -15,6 +15,8 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.paginator import InfinitePaginator
 
+from apps.backoffice.login import limited
+
 
 def _page_urls() -> list[URLPattern]:
     # Late: every process of ours loads the admin, and most never show a page.
@@ -24,6 +26,8 @@ def _page_urls() -> list[URLPattern]:
 
 
 admin.site.extra_urls = _page_urls  # type: ignore[attr-defined]  # unfold's site asks for pages that belong to no model
+
+admin.site.login = limited(admin.site.login)  # type: ignore[assignment,method-assign]  # its URLs are made later
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -46,6 +50,10 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
 @admin.register(LogEntry)
 class LogEntryAdmin(ModelAdmin):
     """Who did what, and why: written by every action, changed by none."""
+
+    change_list_template = "backoffice/list.html"
+    says = "What people did here, and why. What they did about runs stands under Interventions."
+    empty = "Nobody has done anything yet."
 
     list_display = ("at", "user", "object_repr", "content_type", "action_flag", "change_message")
     list_display_links = None

@@ -1,7 +1,8 @@
 """Expected answers have a code; bugs crash.
 
 A code is R + three digits: R0xx common, R1xx ledger, R2xx payments, R3xx orders, R4xx fiscal documents, R5xx saga,
-R6xx messaging, R7xx identity, R8xx customers. Each is documented in docs/errors.md; a test keeps them unique.
+R6xx messaging, R7xx identity, R8xx customers, R9xx webhooks. Each is documented in docs/errors.md; a test keeps them
+unique.
 """
 
 from typing import ClassVar
@@ -15,6 +16,7 @@ class DomainError(Exception):
     retryable: ClassVar[bool] = False  # may the very same request succeed later?
     # Is it over by itself, whatever was asked for? Then it is no refusal of this request, and who repeats does not count.
     passes: ClassVar[bool] = False
+    retry_after_s: int = 1  # of a retryable one
     stops_queue: bool = False  # would whatever comes next from a queue end the same? Then the queue waits
 
     def __init__(self, detail: str | None = None, *, field: str | None = None) -> None:
@@ -75,6 +77,10 @@ class TooManyRequests(DomainError):
     """Too many requests: wait, then try again."""
 
     code, status, retryable = "R008", 429, True
+
+    def __init__(self, detail: str | None = None, *, field: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(detail, field=field)
+        self.retry_after_s = retry_after_s
 
 
 class InternalError(DomainError):

@@ -9,6 +9,11 @@ NAMED_MAX = 20  # unknown fields that an answer names; whoever sent more has one
 _is_name = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}").fullmatch
 
 
+def shown(name: str) -> str:
+    """A name that a caller made up, as an answer may quote it: not what is no name, a card's number perhaps."""
+    return name if _is_name(name) else "(no name)"
+
+
 class KnownFields(serializers.Serializer[Any]):
     """Refuses a field that it does not know: whoever writes ``payments`` for ``payment``, or ``datref``, means something.
 
@@ -19,7 +24,6 @@ class KnownFields(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := data.keys() - self.fields.keys() - self.beside):
-            # Not what is no name: a card's number, perhaps.
-            named = sorted({name if _is_name(name) else "(no name)" for name in unknown})[:NAMED_MAX]
+            named = sorted({shown(name) for name in unknown})[:NAMED_MAX]
             raise serializers.ValidationError({name: ["There is no such field here."] for name in named})
         return super().to_internal_value(data)

@@ -11,7 +11,11 @@ _WITH_A_BODY = {
     "413": "The body is larger than the limit (R003).",
     "415": "The body's media type is not application/json (R006).",
 }
-_WITH_AN_ACCOUNT = {"403": "The account may not do this: it lacks the scope (R702)."}
+_ANY = {"422": "The address has a parameter that this operation has not, or has it twice (R001)."}
+_WITH_AN_ACCOUNT = {
+    "403": "The account may not do this: it lacks the scope (R702).",
+    "429": "Too many failed logins from this address (R008). Retry-After says when to try again.",
+}
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
@@ -31,7 +35,7 @@ def tell_refusals(result: dict[str, Any], **_more: Any) -> dict[str, Any]:
 
 
 def _told(responses: dict[str, Any], *, has_body: bool) -> dict[str, Any]:
-    common = {**(_WITH_A_BODY if has_body else {}), **(_WITH_AN_ACCOUNT if "401" in responses else {})}
+    common = {**_ANY, **(_WITH_A_BODY if has_body else {}), **(_WITH_AN_ACCOUNT if "401" in responses else {})}
     told = {**{status: {"description": text} for status, text in common.items()}, **responses}
     for status, answer in told.items():
         if status >= "400":

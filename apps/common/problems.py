@@ -6,7 +6,6 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
-from django.views import defaults
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -16,7 +15,6 @@ from apps.common import errors
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
-RETRY_AFTER_S = "1"
 
 
 def _member(path: str, name: str | int) -> str:
@@ -102,7 +100,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     if refusal.status == 401:
         response["WWW-Authenticate"] = 'Basic realm="Lastro", charset="UTF-8"'
     if refusal.retryable:
-        response["Retry-After"] = RETRY_AFTER_S
+        response["Retry-After"] = str(refusal.retry_after_s)
     return response
 
 
@@ -110,21 +108,17 @@ def response(error: errors.DomainError, request: HttpRequest) -> JsonResponse:
     """A problem document outside DRF: middleware and Django's own 404 and 500."""
     answer = JsonResponse(document(error, request_id=_request_id(request)), status=error.status, content_type=CONTENT_TYPE)
     if error.retryable:
-        answer["Retry-After"] = RETRY_AFTER_S
+        answer["Retry-After"] = str(error.retry_after_s)
     return answer
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler404: people read pages, programs read problem documents."""
-    if request.path.startswith("/admin/"):
-        return defaults.page_not_found(request, exception)
+def page_not_found(request: HttpRequest) -> HttpResponseBase:
+    """Django's handler404, for programs; people read pages (apps/backoffice/pages/errors.py)."""
     return response(errors.NotFound(), request)
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler500."""
-    if request.path.startswith("/admin/"):
-        return defaults.server_error(request)
+    """Django's handler500, for programs."""
     return response(errors.InternalError(), request)
 
 

@@ -13,6 +13,13 @@ class Customer(models.Model):
         BALANCE = "balance", "balance"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    account_id = models.CharField(
+        max_length=44,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The merchant whose customer it is; empty: nobody's.",
+    )
     name = models.CharField(max_length=200)
     cpf = models.CharField("CPF", max_length=11, db_index=True, help_text="Eleven digits.")
     email = models.EmailField(max_length=254)
@@ -24,6 +31,7 @@ class Customer(models.Model):
     updated_at = models.DateTimeField()
 
     class Meta:
+        indexes = [models.Index(fields=["account_id", "id"], name="customers_customer_account")]
         constraints = [
             models.CheckConstraint(condition=models.Q(cpf__regex=r"^[0-9]{11}$"), name="customers_customer_cpf"),
             models.CheckConstraint(

@@ -30,9 +30,16 @@ class CustomerExists(DomainError):
     code = "R804"
 
 
+class CustomerOfAnother(DomainError):
+    """The customer belongs to another account already."""
+
+    code = "R805"
+
+
 @transaction_required
 def create_customer(
     *,
+    account_id: str,
     name: str,
     cpf: str,
     email: str,
@@ -43,12 +50,16 @@ def create_customer(
     ledger_branch: str | None = None,
     ledger_account: str | None = None,
 ) -> CustomerView:
-    """Register a customer. The CPF may carry dots and a hyphen. Raises InvalidCpf, MethodUnavailable or CustomerExists."""
+    """Register an account's customer, or nobody's (""). The CPF may carry dots and a hyphen.
+
+    Raises InvalidCpf, MethodUnavailable or CustomerExists.
+    """
     digits = _cpf(cpf)
     _check_method(default_method, card_token=card_token, ledger_account=ledger_account)
     row, created = Customer.objects.get_or_create(
         pk=customer_id or uuid7(),
         defaults={
+            "account_id": account_id,
             "name": name,
             "cpf": digits,
             "email": email,
@@ -63,6 +74,21 @@ def create_customer(
     if not created:
         raise CustomerExists
     return view_of(row)
+
+
+@transaction_required
+def give_customer(customer_id: UUID, *, to: str, now: datetime, taken_from: str = "") -> None:
+    """From now on it is this account's customer: nobody's until now, or that of ``taken_from``.
+
+    Safe to repeat. Raises UnknownCustomer or CustomerOfAnother.
+    """
+    row = Customer.objects.select_for_update().filter(pk=customer_id).first()
+    if row is None:
+        raise UnknownCustomer
+    if row.account_id not in (taken_from, to):
+        raise CustomerOfAnother(field="customerId")
+    row.account_id, row.updated_at = to, now
+    row.save(update_fields=["account_id", "updated_at"])
 
 
 @transaction_required

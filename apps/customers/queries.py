@@ -9,7 +9,7 @@ from apps.customers.models import Customer
 
 
 class UnknownCustomer(DomainError):
-    """There is no such customer."""
+    """There is no such customer, or it is not yours."""
 
     code, status = "R801", 422
 
@@ -19,9 +19,10 @@ class UnknownCustomer(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomerView:
-    """A customer, as values. ``default_method`` is "card" or "balance"."""
+    """A customer, as values. ``default_method`` is "card" or "balance"; ``account_id``: whose it is; empty: nobody's."""
 
     id: UUID
+    account_id: str
     name: str
     cpf: str = field(repr=False)
     email: str = field(repr=False)
@@ -39,6 +40,7 @@ def view_of(row: Customer) -> CustomerView:
     """The values of a row."""
     return CustomerView(
         id=row.pk,
+        account_id=row.account_id,
         name=row.name,
         cpf=row.cpf,
         email=row.email,
@@ -50,7 +52,7 @@ def view_of(row: Customer) -> CustomerView:
 
 
 def customer(customer_id: UUID) -> CustomerView:
-    """The customer with this id. Raises UnknownCustomer."""
+    """The customer with this id, whosever it is. Raises UnknownCustomer."""
     found = prepared.execute(_CUSTOMER, {"id": customer_id}).fetchone()
     if found is None:
         raise UnknownCustomer

@@ -10,7 +10,7 @@ from apps.identity.models import Account, Secret
 
 class SecretInline(ReadOnlyInline):
     model = Secret
-    fields = readonly_fields = ("prefix", "state", "created", "expires", "revoked", "used")
+    fields = readonly_fields = ("prefix", "state", "created", "expires", "revoked", "used", "addresses")
     ordering = ("-id",)
 
     @admin.display(description="State")

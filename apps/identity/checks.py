@@ -21,3 +21,12 @@ def check_anonymous_orders(**_options: object) -> list[checks.CheckMessage]:
     if settings.ORDERS_ALLOW_ANONYMOUS:
         return [checks.Error("ORDERS_ALLOW_ANONYMOUS is on: anybody may place orders.", id="identity.E001")]
     return []
+
+
+@checks.register("identity", deploy=True)
+def check_proxies(**_options: object) -> list[checks.CheckMessage]:
+    """``manage.py check --deploy``: whoever fails to log in is told from others, also behind a proxy."""
+    if settings.TLS and not settings.TRUSTED_PROXIES:
+        told = "TRUSTED_PROXIES is empty: behind a proxy all callers have its address, and wait for each other's failures."
+        return [checks.Warning(told, id="identity.W001")]
+    return []

@@ -20,7 +20,8 @@ from django.db.models import Q
 
 from apps.common import prepared
 from apps.common.errors import DomainError, Forbidden
-from apps.identity.models import Secret
+from apps.identity import limits
+from apps.identity.models import ADDRESSES_MAX, Secret
 
 logger = logging.getLogger(__name__)
 
@@ -81,31 +82,46 @@ class _Found(NamedTuple):
     revoked_at: datetime | None
     expires_at: datetime | None
     last_used_at: datetime | None
+    addresses: list[str]
     account_id: str
     name: str
     active: bool
     scopes: list[str]
+    waits_until: datetime | None
 
 
-# Asked for by every request, so that what was revoked is refused at once: prepared, not remembered.
+# Asked for by every request, so that what was revoked is refused at once: prepared, not remembered. Whether the address has
+# to wait is told with it, so that this costs a good request no statement of its own.
 _FIND = """
-SELECT s.id, s.digest, s.revoked_at, s.expires_at, s.last_used_at, a.code, a.name, a.active, a.scopes
+SELECT s.id, s.digest, s.revoked_at, s.expires_at, s.last_used_at, s.addresses, a.code, a.name, a.active, a.scopes,
+    (SELECT f.until FROM identity_failedlogin f
+     WHERE f.key = %(failing)s AND f.failures >= %(most)s AND f.until > %(now)s) AS waits_until
 FROM identity_secret s JOIN identity_account a ON a.code = s.account_id WHERE s.prefix = %(prefix)s
 """
 
 
-def authenticate(*, account_id: str, secret: str, now: datetime) -> Caller:
-    """The caller behind an account and its secret. Raises InvalidCredentials, the same for every cause."""
+def authenticate(*, account_id: str, secret: str, address: str, now: datetime) -> Caller:
+    """The caller behind an account and its secret, who calls from this address.
+
+    Raises InvalidCredentials, the same for every cause, and counts the failure; or TooManyRequests, also for a right secret
+    that was not used from there before: whoever tries stolen ones learns nothing. See Note [Nobody locks others out].
+    """
     match = SECRET.fullmatch(secret)
     # A malformed secret and an unknown account take the same road: one look-up, one digest, one comparison.
     prefix = match[1] if match else _NO_PREFIX
-    found = prepared.execute(_FIND, {"prefix": prefix}).fetchone()
+    failing = f"{limits.API} {address}"
+    values = {"prefix": prefix, "failing": failing, "most": limits.most(failing), "now": now}
+    found = prepared.execute(_FIND, values).fetchone()
     row = _Found(*found) if found else None
     matches = hmac.compare_digest(row.digest if row else _NO_DIGEST, digest_of(secret))
+    if row is not None and row.waits_until is not None and address not in row.addresses:
+        raise limits.too_many(until=row.waits_until, now=now)
     if row is None or not matches or not _may_enter(row, account_id=account_id, now=now):
+        limits.check([failing], now=now)
         logger.warning("credentials refused, prefix %s", prefix)  # The prefix is public, and its alphabet harmless.
+        limits.count([failing], now=now)
         raise InvalidCredentials
-    _note_use(row, now=now)
+    _note_use(row, address=address, now=now)
     return Caller(account_id=row.account_id, name=row.name, scopes=frozenset(row.scopes))
 
 
@@ -115,12 +131,13 @@ def _may_enter(row: _Found, *, account_id: str, now: datetime) -> bool:
     return same_account and lives and row.active
 
 
-def _note_use(row: _Found, *, now: datetime) -> None:
+def _note_use(row: _Found, *, address: str, now: datetime) -> None:
     """Remember the use, at most once a minute; the condition lets only one of many parallel requests write."""
     earliest = now - LAST_USED_PRECISION
     if row.last_used_at is None or row.last_used_at < earliest:
+        known = [address, *(one for one in row.addresses if one != address)][:ADDRESSES_MAX]
         stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=earliest)
-        Secret.objects.filter(stale, pk=row.id).update(last_used_at=now)
+        Secret.objects.filter(stale, pk=row.id).update(last_used_at=now, addresses=known)
 
 
 def require_scope(request: object, scope: str) -> Caller:

@@ -11,6 +11,7 @@ from apps.common.clock import uuid7
 CODE = re.compile(r"acc_[A-Za-z0-9]{3,40}")
 SCOPE = re.compile(r"[a-z_]{1,40}:[a-z_]{1,40}")
 SCOPES_MAX = 50  # they travel with every request
+ADDRESSES_MAX = 8  # of a secret, from which its merchant calls; who has more is known by the latest
 
 
 class Account(models.Model):
@@ -49,6 +50,14 @@ class Secret(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, help_text="Exact to a minute.")
+    addresses = ArrayField(
+        models.CharField(max_length=45),
+        size=ADDRESSES_MAX,
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="From where it was used lately, the latest first.",
+    )
 
     class Meta:
         constraints = [
@@ -60,3 +69,14 @@ class Secret(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}…"
+
+
+class FailedLogin(models.Model):
+    """How often an address, a name or a device has failed to log in, until when it counts. See apps/identity/limits.py."""
+
+    key = models.CharField(max_length=100, primary_key=True, help_text="What is counted, and of whom: api 203.0.113.7")
+    failures = models.PositiveIntegerField()
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.key

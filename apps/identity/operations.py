@@ -62,6 +62,14 @@ class IssuedSecret:
     expires_at: datetime | None
 
 
+def account(account_id: str) -> AccountView:
+    """The account with this code. Raises UnknownAccount."""
+    row = Account.objects.filter(code=account_id).first()
+    if row is None:
+        raise UnknownAccount
+    return AccountView(account_id=row.code, name=row.name, active=row.active, scopes=frozenset(row.scopes))
+
+
 @transaction_required
 def create_account(*, name: str, scopes: Iterable[str], now: datetime, code: str | None = None) -> AccountView:
     """Open an account, without a secret yet. Raises AccountExists or InvalidAccount."""
@@ -77,6 +85,11 @@ def create_account(*, name: str, scopes: Iterable[str], now: datetime, code: str
     if not created:
         raise AccountExists
     return AccountView(account_id=account_id, name=name, active=True, scopes=frozenset(wanted))
+
+
+def active_accounts(codes: Iterable[str]) -> frozenset[str]:
+    """Which of these accounts may call: the others are blocked, or unknown."""
+    return frozenset(Account.objects.filter(code__in=list(codes), active=True).values_list("code", flat=True))
 
 
 @transaction_required

@@ -1,6 +1,9 @@
 """The door of identity."""
 
 from apps.identity.credentials import Caller, InvalidCredentials, MissingScope, require_scope
+from apps.identity.limits import DEVICE_KNOWN
+from apps.identity.limits import begin as begin_login
+from apps.identity.limits import succeed as login_succeeded
 from apps.identity.operations import (
     AccountExists,
     AccountView,
@@ -9,12 +12,15 @@ from apps.identity.operations import (
     TooManySecrets,
     UnknownAccount,
     UnknownSecret,
+    account,
+    active_accounts,
     create_account,
     issue_secret,
     revoke_secret,
 )
 
 __all__ = [
+    "DEVICE_KNOWN",
     "AccountExists",
     "AccountView",
     "Caller",
@@ -25,8 +31,12 @@ __all__ = [
     "TooManySecrets",
     "UnknownAccount",
     "UnknownSecret",
+    "account",
+    "active_accounts",
+    "begin_login",
     "create_account",
     "issue_secret",
+    "login_succeeded",
     "require_scope",
     "revoke_secret",
 ]

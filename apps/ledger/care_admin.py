@@ -12,9 +12,10 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, link, moment, short
+from apps.common.admin import KeyedAdmin, Look, WordsFilter, address, chip, column, component, link, moment, short
 from apps.common.reasons import reason_field
 from apps.ledger import differences, suspensions
 from apps.ledger.admin import OfAccountAdmin, _day, _entry, _list, _money
@@ -96,7 +97,7 @@ def _scope(row: Check | Suspension) -> str:
 
 
 def _took(row: Check) -> str:
-    return f"{(row.ended_at - row.began_at).total_seconds():.1f} s" if row.ended_at else "—"
+    return component("duration", length=row.ended_at - row.began_at) if row.ended_at else "—"
 
 
 @admin.register(Check)
@@ -151,6 +152,15 @@ def _proven(row: Difference) -> str:
     return _money(row.proven, row.currency)
 
 
+def _next_step(row: Difference) -> str:
+    if row.state != Difference.State.OPEN:
+        return "Nothing."
+    place = f"?q={row.branch}/{row.account}" if row.account is not None else "?state=OPEN"
+    door = link(address("ledger_difference_changelist", query=place), "mark it in the list")
+    told = "Find the cause, then reverse or post what is missing. Or {}, and acknowledge it with a reason."
+    return format_html(told, door)
+
+
 def _seen(row: Difference) -> str:
     """What somebody sees of it who is asked for a reason."""
     return f"{row.pk} {row.stored} {row.proven}"
@@ -169,7 +179,7 @@ class DifferenceAdmin(OfAccountAdmin):
     ordering = ("-id",)
     fields = (
         *("shown_state", "rule", "of_place", "day", "entry", "shown_stored", "shown_proven", "first", "last", "check_link"),
-        *("acknowledged", "acknowledged_by", "reason", "gone"),
+        *("next_step", "acknowledged", "acknowledged_by", "reason", "gone"),
     )
     actions = ("acknowledge",)
     list_disable_select_all = True  # what is acknowledged is what somebody saw
@@ -185,6 +195,7 @@ class DifferenceAdmin(OfAccountAdmin):
     check_link = column(
         "Seen by", lambda row: link(address("ledger_check_change", row.check_run_id), short(row.check_run_id))
     )
+    next_step = column("What to do", _next_step)
     acknowledged = column("Acknowledged", lambda row: moment(row.acknowledged_at))
     gone = column("Gone", lambda row: moment(row.gone_at))
 

@@ -21,7 +21,7 @@ Note [Suspended]
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -226,7 +226,8 @@ def _covering(active: Sequence[Suspended], ref: AccountRef, mode: Mode) -> Suspe
 
 def _refusal(hit: Suspended) -> LedgerSuspended:
     whole = hit.mode == "WAIT" or hit.branch is None
-    return LedgerSuspended(f"Posting to {scope_text(hit)} is suspended until {hit.until.isoformat()}.", stops_queue=whole)
+    until = f"{hit.until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return LedgerSuspended(f"Posting to {scope_text(hit)} is suspended until {until}.", stops_queue=whole)
 
 
 def _await(suspension_ids: Collection[UUID], *, now: datetime, wait_s: float) -> bool:

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
@@ -33,6 +34,7 @@ def _message_link(message_id: UUID | None) -> SafeString | str:
 class ReadOnlyAdmin(ModelAdmin):
     """A list and a page for each row, without any way to write: messages are facts."""
 
+    change_list_template = "backoffice/list.html"
     list_per_page = 50
     paginator = InfinitePaginator
     show_full_result_count = False
@@ -81,6 +83,8 @@ class TopicFilter(admin.SimpleListFilter):
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
+    says = "Everything that was published, newest first. Dead letters are what nobody could handle: a filter finds them."
+    empty = "Nothing was published yet."
     list_display = ("made", "state", "topic", "key", "schema")
     list_filter = (KindFilter, TopicFilter)
     ordering = ("-message_id",)  # an id begins with its time
@@ -164,7 +168,10 @@ class MessageAdmin(ReadOnlyAdmin):
     @admin.display(description="Replays")
     def replays(self, row: Message) -> SafeString | str:
         found = [(replay, _message_link(replay.message_id)) for replay in replays_of(row.message_id)[:REPLAYS_SHOWN]]
-        return _component("letter_replays", replays=found) if found else "Not replayed."
+        if found:
+            return _component("letter_replays", replays=found)
+        door = address("messaging_message_changelist", query=f"?kind=dead&q={row.message_id}")
+        return format_html("Not replayed. {} to send it again.", link(door, "Mark it in the list"))
 
     @admin.display(description="Replay of")
     def replay_of(self, row: Message) -> SafeString | str:
@@ -191,6 +198,8 @@ class ParkedFilter(admin.SimpleListFilter):
 
 @admin.register(Pending)
 class PendingAdmin(ReadOnlyAdmin):
+    says = "Messages that the broker has not acknowledged yet. A parked one holds up its key until somebody lets it go on."
+    empty = "Nothing waits: the broker has everything. Good."
     list_display = ("seq", "state", "topic", "key", "attempts", "due", "error")
     list_filter = (ParkedFilter,)
     ordering = ("seq",)
@@ -209,6 +218,8 @@ class PendingAdmin(ReadOnlyAdmin):
 
 @admin.register(Redelivery)
 class RedeliveryAdmin(ReadOnlyAdmin):
+    says = "Messages whose handler failed and which are handled again, and those of their key that wait behind them."
+    empty = "Nothing waits to be handled again. Good."
     list_display = ("id", "group", "topic", "key", "attempts", "due", "error")
     ordering = ("id",)
     search_fields = ("=topic", "=group")
@@ -228,6 +239,8 @@ class RedeliveryAdmin(ReadOnlyAdmin):
 class DeadLetterReplayAdmin(ReadOnlyAdmin):
     """Who sent which dead letter again, and why."""
 
+    says = "Dead letters that somebody sent again, and why."
+    empty = "No dead letter was sent again yet."
     list_display = ("at", "replayed_by", "group", "topic", "reason", "letter")
     ordering = ("-message_id",)  # an id begins with its time
     search_fields = ("message_id",)  # shows the field; get_search_results decides

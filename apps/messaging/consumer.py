@@ -20,8 +20,8 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction
+from apps.messaging import counting, inbox, wire
 from apps.messaging import envelope as envelopes
-from apps.messaging import inbox, wire
 from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.dead_letters import bury_unreadable
 from apps.messaging.inbox import Handling, Received, groups
@@ -110,6 +110,7 @@ class Delivery:
         """
         first = _read(records[0], group=self._group)
         if first is None:
+            self._pass_over(records[0])
             return 1
         if isinstance(first, InvalidMessage):
             bury_unreadable(records[0], group=self._group, error=first, now=now)
@@ -120,7 +121,12 @@ class Delivery:
             self._queue(first, first.error, now=now)
         elif first.handling is not None:
             return self._handle(self._unit(first, first.handling, records), now=now)
+        else:
+            self._pass_over(records[0])
         return 1
+
+    def _pass_over(self, record: IncomingRecord) -> None:
+        counting.consumed(counting.PASSED_OVER, group=self._group, topic=record.topic)
 
     def _unit(self, first: _Item, handling: Handling, records: Sequence[IncomingRecord]) -> list[_Item]:
         unit = [first]
@@ -164,7 +170,10 @@ class Delivery:
 
     def _queue(self, item: _Item, error: Exception | None, *, now: datetime) -> None:
         waits = queue(item.record, item.envelope, item.meta.message_id, group=self._group, now=now, error=error)
+        if error is not None:
+            counting.failed(group=self._group, topic=item.record.topic)
         if waits:
+            counting.consumed(counting.PUT_ASIDE, group=self._group, topic=item.record.topic)
             self._waiting.add(item.slot)
 
 
@@ -182,10 +191,16 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(error, DatabaseError) and getattr(cause, "sqlstate", None) in {"40P01", "40001", "55P03"}
 
 
-@transaction
 def _handle(unit: Sequence[_Item], *, group: str, now: datetime) -> None:
+    with counting.commit(group):
+        fresh = _handle_together(unit, group=group, now=now)
+    counting.handled(fresh, of=len(unit), group=group, topic=unit[0].record.topic)
+
+
+@transaction
+def _handle_together(unit: Sequence[_Item], *, group: str, now: datetime) -> int:
     found = [item.found for item in unit if item.found is not None]
-    inbox.handle(found[0][0], [received for _, received in found], group=group, now=now)
+    return inbox.handle(found[0][0], [received for _, received in found], group=group, now=now)
 
 
 def deliver(record: IncomingRecord, *, group: str, now: datetime) -> None:

@@ -17,6 +17,7 @@ from django.db.models.functions import Cast
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
+from apps.messaging import counting
 from apps.messaging.envelope import DEAD_LETTER_BYTES_MAX, DERIVED
 from apps.messaging.inbox import groups, take
 from apps.messaging.models import DeadLetterReplay, Message, Redelivery
@@ -73,6 +74,8 @@ def bury_unreadable(record: IncomingRecord, *, group: str, error: DomainError, n
     text = record.value.decode("utf-8", errors="backslashreplace").replace("\x00", "\\x00")
     body = {"raw": text[:RAW_CHARACTERS_MAX], "bytes": len(record.value)}
     key = record.key if is_key(record.key) else "unreadable"
+    counting.failed(group=group, topic=record.topic)
+    counting.buried(group=group, topic=record.topic)
     publish_raw(topic=error_topic(record.topic), key=key, meta=meta, body=body, bytes_max=DEAD_LETTER_BYTES_MAX)
 
 
@@ -84,6 +87,7 @@ def bury(row: Redelivery, error: Exception, *, now: datetime) -> None:
     # Somebody may replay the dead letter, which has an id of its own.
     if not take(row.message_id, group=row.group, now=now):
         return
+    counting.buried(group=row.group, topic=row.topic)
     logger.error("message %s goes from %s to its dead letters", row.message_id, row.group, exc_info=error)
     found = {
         **reason(error),

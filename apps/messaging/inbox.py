@@ -176,8 +176,8 @@ def read(envelope: dict[str, Any], meta: Meta, *, key: str, group: str) -> tuple
 
 
 @transaction_required
-def handle(handling: Handling, received: Sequence[Received[Any]], *, group: str, now: datetime) -> None:
-    """Handle those that took no effect yet, in the caller's commit."""
+def handle(handling: Handling, received: Sequence[Received[Any]], *, group: str, now: datetime) -> int:
+    """Handle those that took no effect yet, in the caller's commit. How many."""
     fresh = take_many([one.meta.message_id for one in received], group=group, now=now)
     todo = []
     for one in received:
@@ -186,11 +186,12 @@ def handle(handling: Handling, received: Sequence[Received[Any]], *, group: str,
             todo.append(one)
     if todo:
         handling.call(todo)
+    return len(todo)
 
 
 @transaction_required
-def handle_once(envelope: dict[str, Any], *, key: str, group: str, now: datetime, topic: str = "") -> None:
-    """Run the group's handler unless this message id was handled before.
+def handle_once(envelope: dict[str, Any], *, key: str, group: str, now: datetime, topic: str = "") -> int:
+    """Run the group's handler unless this message id was handled before. For how many messages: 1 or 0.
 
     Raises InvalidMessage for a message that no retry can mend, and whatever the handler raises.
     """
@@ -200,8 +201,7 @@ def handle_once(envelope: dict[str, Any], *, key: str, group: str, now: datetime
         found = overhear(envelope, meta, topic=topic, key=key, group=group)
     else:
         found = read(envelope, read_meta(envelope["meta"]), key=key, group=group)
-    if found is not None:
-        handle(found[0], [found[1]], group=group, now=now)
+    return handle(found[0], [found[1]], group=group, now=now) if found is not None else 0
 
 
 @transaction_required

@@ -1,5 +1,6 @@
 """The post office in numbers. What they are called is in apps/observability/metrics.py."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from django.db import connection
@@ -46,7 +47,10 @@ def _rows() -> Iterator[Reading]:
         for group, count in cursor.fetchall():
             yield Reading(metrics.REDELIVERIES, count, (group,))
     dead = Message.objects.filter(topic__in=error_topics(), message_id__gte=first_message_id(now - DEAD_LETTERS_SINCE))
-    yield Reading(metrics.DEAD_LETTERS, dead.order_by()[:DEAD_LETTERS_MAX].count())
+    by_topic = Counter(dead.order_by().values_list("topic", flat=True)[:DEAD_LETTERS_MAX])
+    yield Reading(metrics.DEAD_LETTERS, by_topic.total())
+    for topic, count in sorted(by_topic.items()):
+        yield Reading(metrics.DEAD_LETTERS_BY_TOPIC, count, (topic,))
 
 
 def _broker() -> Iterator[Reading]:

@@ -20,6 +20,7 @@ from django.db import transaction as django_transaction
 
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction
+from apps.messaging import counting
 from apps.messaging.dead_letters import bury, reason
 from apps.messaging.inbox import handle_once
 from apps.messaging.models import Redelivery
@@ -115,10 +116,13 @@ def redeliver_one(*, group: str, now: datetime) -> bool:
     for row in heads:
         try:
             with django_transaction.atomic():
-                handle_once(row.envelope, key=row.key, group=group, now=now, topic=row.topic)
+                fresh = handle_once(row.envelope, key=row.key, group=group, now=now, topic=row.topic)
                 row.delete()
         except Exception as error:
+            counting.failed(group=group, topic=row.topic)
             _count_failure(row, error, now=now)
+        else:
+            counting.redelivered(fresh, group=group, topic=row.topic)
         return True
     return False
 

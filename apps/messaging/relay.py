@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from django.utils import timezone
 
 from apps.common.transactions import durable
-from apps.messaging import envelope, ownership, wire
+from apps.messaging import counting, envelope, ownership, wire
 from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.ownership import Owner, Row
 from apps.messaging.transports import transport
@@ -87,6 +87,7 @@ class _Batch:
 
     def __init__(self, rows: Sequence[Row], broker: Transport) -> None:
         self.rows = rows
+        self.began_at = time.monotonic()
         self._broker = broker
         self._decided: dict[int, SendOutcome] = {}
         self._sending: Sending | None = None
@@ -161,6 +162,7 @@ class _Work:
         if not is_last and len(batch.rows) >= ownership.BATCH_ROWS_MAX:
             ahead = self._owner.read_ahead(batch.rows, now=self._now())
         outcomes = batch.outcomes()
+        counting.relayed(batch.rows, outcomes, took_s=time.monotonic() - batch.began_at)
         self._count(outcomes)
         fates = {outcome.fate for outcome in outcomes}
         if ahead and fates == {Fate.ACKNOWLEDGED}:
@@ -206,10 +208,12 @@ def relay_all(*, rounds_max: int = 100, now: datetime | None = None) -> Relayed:
         work.run(rows)
     except TransportDown as error:
         logger.warning("the broker is away: %s", error)
+        counting.relay_failed(counting.BROKER_DOWN)
         breaker.broker_is_down()
         owner.leave()
         return replace(work.relayed, broker_down=True)
     except Exception:
+        counting.relay_failed(counting.ERROR)
         owner.leave()  # A bug: the next relay need not wait for the lease to see it too.
         raise
     breaker.broker_answers()

@@ -2,7 +2,8 @@
 
 An app registers a source, a function that is asked at each scrape, in its ``AppConfig.ready``. Almost all our numbers are
 rows, so every process would tell the same ones: one process is scraped (``/metrics`` of the web server, any of its
-workers), nothing is counted in memory, and prometheus_client's multi-process files are not needed.
+workers), and prometheus_client's multi-process files are not needed. Only what no row tells, how often and how fast a
+relay and a consumer do their work, is counted in memory: each of these processes tells its own on its ``--metrics-port``.
 """
 
 import logging
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from django.db import connection, transaction
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -37,6 +38,9 @@ MESSAGES_OLDEST = Gauge(
 MESSAGES_PARKED = Gauge("lastro_messages_parked", "Messages that the broker refuses by themselves: an operator decides.")
 REDELIVERIES = Gauge("lastro_redeliveries", "Messages that a group's handler failed on, and those behind them.", ("group",))
 DEAD_LETTERS = Gauge("lastro_dead_letters_day", "Dead letters of the last 24 hours; counted up to 1,000.")
+DEAD_LETTERS_BY_TOPIC = Gauge(
+    "lastro_dead_letters_topic_day", "The same by the topic that they lie on; absent where there is none.", ("topic",)
+)
 CONSUMER_LAG = Gauge(
     "lastro_consumer_lag",
     "Records that a group has not handled yet, as the broker said in the last 15 s; absent while it does not answer.",
@@ -54,6 +58,11 @@ SAGA_AT_RISK = Gauge(
     "lastro_saga_amount_at_risk", "The amounts of the runs that are in error, in the currency of the orders; 100,000 runs."
 )
 SAGA_ACTION_ITEMS = Gauge("lastro_saga_action_items", "Runs of operators' actions that wait for their turn.", ("status",))
+PAYMENTS_UNANSWERED = Gauge(
+    "lastro_payments_unanswered",
+    "What was asked of the payment processor more than half a minute ago and has no answer; counted up to 10,000.",
+    ("kind",),
+)
 LEDGER_DIFFERENCES = Gauge(
     "lastro_ledger_differences", "What checks found to differ, by whether somebody has acknowledged it.", ("state",)
 )
@@ -88,7 +97,60 @@ LEDGER_CHAIN_PROVED_AGE = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+WEBHOOK_ENDPOINTS = Gauge(
+    "lastro_webhook_endpoints", "Merchants' endpoints: well; failing since their last success; disabled.", ("state",)
+)
+WEBHOOKS_WAITING = Gauge(
+    "lastro_webhooks_waiting", "Deliveries that are due at endpoints that are well; counted up to 100,000."
+)
+WEBHOOKS_OLDEST = Gauge("lastro_webhooks_waiting_oldest_seconds", "How long the oldest of them is due; 0 without one.")
+LOGINS_LIMITED = Gauge(
+    "lastro_logins_limited",
+    "Who has failed to log in too often and has to wait: addresses at the api, addresses (web), names and devices at the "
+    "back office.",
+    ("what",),
+)
+PAYMENTS_LIMITED = Gauge(
+    "lastro_payments_limited",
+    "Accounts of whose last card payments so many were refused that only cards that have paid before are tried; up to 20.",
+)
 SOURCE_UP = Gauge("lastro_metrics_source_up", "1 when this part of the metrics could be read, else 0.", ("source",))
+
+
+# --- Counted in the process that does it --------------------------------------------------------------------------------
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, which nobody reads
+WORK = CollectorRegistry()
+# From one row on a local disk to a broker that answers after a connection's timeout.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+RELAY_MESSAGES = Counter(
+    "lastro_relay_messages",
+    "Messages about which the broker has said its last word in a batch: acknowledged, refused, not_sent.",
+    ("topic", "outcome"),
+    registry=WORK,
+)
+RELAY_BATCH_SECONDS = Histogram(
+    "lastro_relay_batch_seconds", "From a batch's sending to the last word about it.", buckets=SECONDS, registry=WORK
+)
+RELAY_FAILURES = Counter(
+    "lastro_relay_failures", "Rounds of the relay that ended early: broker_down, error.", ("cause",), registry=WORK
+)
+CONSUMER_MESSAGES = Counter(
+    "lastro_consumer_messages",
+    "Messages that a group has read: handled, copy (it took effect before), put_aside for a later attempt or behind one of "
+    "its key, passed_over (not for this group), buried as a dead letter.",
+    ("group", "topic", "outcome"),
+    registry=WORK,
+)
+CONSUMER_FAILURES = Counter(
+    "lastro_consumer_failures", "Attempts of a group's handler that failed.", ("group", "topic"), registry=WORK
+)
+CONSUMER_COMMIT_SECONDS = Histogram(
+    "lastro_consumer_commit_seconds",
+    "How long a unit of messages took that was handled in one commit.",
+    ("group",),
+    buckets=SECONDS,
+    registry=WORK,
+)
 
 
 @dataclass(frozen=True, slots=True)

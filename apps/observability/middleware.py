@@ -36,6 +36,13 @@ def _declared_length(request: HttpRequest) -> float:
     return int(length) if plain else float("inf")
 
 
+def body_bytes_max(path: str) -> int:
+    """How long a body may be at this address. The admin's forms have Django's limit."""
+    if path.startswith("/admin/"):
+        return int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    return int(settings.REQUEST_BODY_BYTES_MAX_AT.get(path, settings.REQUEST_BODY_BYTES_MAX))
+
+
 class BodyLimitMiddleware:
     """Refuse an API body over its address's limit before anything reads it. The admin's forms have Django's limit."""
 
@@ -43,10 +50,10 @@ class BodyLimitMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        limit = settings.REQUEST_BODY_BYTES_MAX_AT.get(request.path, settings.REQUEST_BODY_BYTES_MAX)
+        limit = body_bytes_max(request.path)
         if _declared_length(request) > limit and not request.path.startswith("/admin/"):
             return problems.response(BodyTooLarge(f"The limit is {limit} bytes."), request)
-        # A chunked body has no length: ASGI has spooled it already, so measure what came.
+        # A chunked body has no length: config/threads.py has taken a little more than the limit, so measure what came.
         if "CONTENT_LENGTH" not in request.META and request.method in {"POST", "PUT", "PATCH"}:
             body = request.read(limit + 1)
             if len(body) > limit:

@@ -13,10 +13,14 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, make_wsgi_app
 from prometheus_client.exposition import choose_encoder
 
-from apps.observability.metrics import FACTS
+from apps.observability.metrics import FACTS, WORK
 
 logger = logging.getLogger(__name__)
 
+# `make run` is one process: what its relay and its consumers count is told there too.
+_EVERYTHING = CollectorRegistry(auto_describe=False)
+for _part in (FACTS, WORK):
+    _EVERYTHING.register(_part)  # it has a collector's only method
 REQUEST_TIMEOUT_S = 10  # a scraper that hangs does not hold its thread for ever
 
 
@@ -34,7 +38,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
             return HttpResponse("Set METRICS_TOKEN to have metrics.\n", status=404, content_type="text/plain")
         return HttpResponse(status=401, headers={"WWW-Authenticate": 'Bearer realm="metrics"'})
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return HttpResponse(encode(FACTS), content_type=content_type)
+    return HttpResponse(encode(_EVERYTHING if settings.EMBEDDED else FACTS), content_type=content_type)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -49,7 +53,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def serve(port: int, *, host: str) -> Callable[[], None]:
-    """Serve this process's own metrics (processor, memory, files) from a thread. Returns the function that ends it.
+    """Serve this process's own metrics (its work, processor, memory, files) from a thread. Returns what ends it.
 
     The facts of all processes are at the web server; twenty consumers would only tell the same twenty times.
     Raises OSError when the port is taken.
@@ -57,6 +61,7 @@ def serve(port: int, *, host: str) -> Callable[[], None]:
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
+    registry.register(WORK)  # it has a collector's only method
     server = make_server(host, port, _guarded(make_wsgi_app(registry)), server_class=_Server, handler_class=_Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 

@@ -25,7 +25,7 @@ from apps.common.admin import (
     moment,
 )
 from apps.observability.logs import mask_cards
-from apps.orders.models import Item, Order, OrderReturn, Reservation, ReservationStatus, Ticket
+from apps.orders.models import Item, Order, OrderReturn, PaymentMethod, Reservation, ReservationStatus, Ticket
 
 
 class PlacedFilter(CreatedFilter):
@@ -60,6 +60,9 @@ class ItemInline(ReadOnlyInline):
 
 @admin.register(Order)
 class OrderAdmin(ReadOnly, ModelAdmin):
+    change_list_template = "backoffice/list.html"
+    says = "Every order, newest first. What happened to it stands on the timeline of its run."
+    empty = "Nobody has ordered yet. POST /orders places the first one."
     list_display = ("state", "id", "shown_amount", "customer", "payment_method", "placed", "error_code")
     list_display_links = ("id",)
     list_filter = (PlacedFilter, "status", "payment_method", ("created_at", RangeDateTimeFilter))
@@ -74,12 +77,12 @@ class OrderAdmin(ReadOnly, ModelAdmin):
     inlines = (ItemInline,)
     fieldsets = (
         ("Order", {"fields": ("state", "shown_amount", "customer", "account_id", "payment_method", "error")}),
-        ("Where it stands", {"fields": ("run", "payment", "document", "reserved")}),
+        ("Where it stands", {"fields": ("run", "payment", "document", "reserved", "returns")}),
         ("When", {"fields": ("placed", "paid", "finished")}),
     )
     readonly_fields = (
         *("state", "shown_amount", "customer", "error"),
-        *("run", "payment", "document", "reserved", "placed", "paid", "finished"),
+        *("run", "payment", "document", "reserved", "returns", "placed", "paid", "finished"),
     )
 
     def get_search_results(
@@ -121,11 +124,19 @@ class OrderAdmin(ReadOnly, ModelAdmin):
 
     @admin.display(description="Payment")
     def payment(self, row: Order) -> str:
+        if row.payment_method == PaymentMethod.BALANCE:
+            return "From the ledger account: the timeline has the posting."
         return _link("payments_payment_changelist", "Its payments", query=f"?q={row.pk}")
 
     @admin.display(description="Document")
     def document(self, row: Order) -> str:
         return _link("fiscal_docs_document_changelist", "Its documents", query=f"?order_id__exact={row.pk}")
+
+    @admin.display(description="Returns")
+    def returns(self, row: Order) -> str:
+        if not OrderReturn.objects.filter(order_id=row.pk).exists():
+            return "—"
+        return _link("orders_orderreturn_changelist", "Its returns", query=f"?q={row.pk}")
 
     @admin.display(description="Tickets")
     def reserved(self, row: Order) -> str:
@@ -140,12 +151,12 @@ class OrderAdmin(ReadOnly, ModelAdmin):
 class ReturnAdmin(KeyedAdmin):
     says = "Orders that customers give back. A large amount waits for a person's approval."
     empty = "Nobody has given an order back."
-    list_display = ("state", "id", "shown_amount", "order_link", "reason", "asked", "document", "error_code")
+    list_display = ("state", "id", "shown_amount", "order_link", "reason", "asked", "became", "error_code")
     list_display_links = ("id",)
     list_filter = (CreatedFilter, "status", "document")
     search_help_text = "A whole return id or order id"
     fields = (
-        *("state", "shown_amount", "order_link", "reason", "account_id", "document", "error", "run"),
+        *("state", "shown_amount", "order_link", "reason", "account_id", "became", "error", "run"),
         *("asked", "accepted", "finished"),
     )
 
@@ -157,6 +168,7 @@ class ReturnAdmin(KeyedAdmin):
     shown_amount = column("Amount", lambda row: component("money", amount=row.amount, currency="BRL"))
     order_link = column("Order", lambda row: _link("orders_order_change", str(row.order_id), row.order_id))
     asked = column("Asked for", lambda row: moment(row.created_at))
+    became = column("Document", lambda row: row.document.replace("_", " ").capitalize() or "—")
     accepted = column("Accepted", lambda row: moment(row.accepted_at))
     finished = column("Finished", lambda row: moment(row.finished_at))
     error = column("Error", _error)
@@ -165,6 +177,9 @@ class ReturnAdmin(KeyedAdmin):
 
 @admin.register(Ticket)
 class TicketAdmin(ReadOnly, ModelAdmin):
+    change_list_template = "backoffice/list.html"
+    says = "What is sold, and how many are left."
+    empty = "There are no tickets yet."
     list_display = ("name", "shown_price", "available", "held", "id")
     list_per_page = 50
     ordering = ("name", "id")

@@ -8,7 +8,8 @@ from decimal import Decimal
 from uuid import UUID
 
 from apps.common import prepared
-from apps.orders.models import DECIDED, Order
+from apps.common.pagination import Page, Slice, newest_first
+from apps.orders.models import DECIDED, Order, Reservation, ReservationStatus
 
 POLL_S = 0.01  # how often a waiting request looks; one read by primary key
 
@@ -45,6 +46,23 @@ class OrderView:
     items: tuple[ItemView, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedOrder:
+    """An order as it stands in a list: without its items and its run, which its own address has."""
+
+    id: UUID
+    customer_id: UUID
+    amount: Decimal
+    currency: str
+    payment_method: str
+    status: str
+    error_code: str
+    error_detail: str
+    created_at: datetime
+    paid_at: datetime | None
+    finished_at: datetime | None
+
+
 # Asked for in every step and every answer: one prepared statement instead of two that the ORM makes anew each time.
 _ORDER = """
 SELECT o.id, o.account_id, o.customer_id, o.amount, o.currency, o.payment_method, o.card_token, o.status, o.error_code,
@@ -71,6 +89,28 @@ def order(order_id: UUID) -> OrderView | None:
             for ticket_id, name, amount, quantity in json.loads(items)
         ),
     )
+
+
+def has_ordered(account_id: str, customer_id: UUID) -> bool:
+    """Has this account an order of this customer?"""
+    return Order.objects.filter(account_id=account_id, customer_id=customer_id).exists()
+
+
+def orders_page(
+    account_id: str, wanted: Slice, *, status: str | None = None, customer_id: UUID | None = None
+) -> Page[ListedOrder]:
+    """A page of an account's orders, newest first; of one status or customer. Raises InvalidRequest for a wrong cursor."""
+    columns = {"customer_id": customer_id, "status": status, "account_id": account_id}
+    page = newest_first(Order, wanted, columns)
+    return Page([ListedOrder(**{name: getattr(row, name) for name in _LINE}) for row in page.rows], page.next_cursor)
+
+
+_LINE = [column.name for column in fields(ListedOrder)]
+
+
+def reserved(order_id: UUID) -> bool:
+    """Are tickets out of stock for this order that are not sold yet?"""
+    return Reservation.objects.filter(order_id=order_id, status=ReservationStatus.RESERVED).exists()
 
 
 def wait_until_decided(order_id: UUID, *, timeout_s: float) -> bool:

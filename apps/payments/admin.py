@@ -1,5 +1,6 @@
 """Payments, cards and the processor's side, to look at."""
 
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -78,6 +79,12 @@ def _rows(operations: QuerySet[Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _refunding(rows: list[dict[str, Any]]) -> Decimal:
+    """What was asked to be given back and is not answered."""
+    asked = [each["operation"] for each in rows if each["operation"].status == PaymentOperation.Status.REQUESTED]
+    return sum((one.amount for one in asked if one.kind == PaymentOperation.Kind.REFUND), Decimal(0))
+
+
 @admin.register(Payment)
 class PaymentAdmin(KeyedAdmin):
     says = "Every payment by card, newest first: what became of it, for which order, and why it was refused."
@@ -100,6 +107,7 @@ class PaymentAdmin(KeyedAdmin):
             "tone": TONES.get(row.state, "run"),
             "rows": rows,
             "approved": sum(each["operation"].status == PaymentOperation.Status.APPROVED for each in rows),
+            "refunding": _refunding(rows),
             "links": self._links(row, theirs),
             "short_ref": short(row.order_ref),
             "theirs": theirs,

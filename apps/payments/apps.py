@@ -4,3 +4,9 @@ from django.apps import AppConfig
 class PaymentsConfig(AppConfig):
     name = "apps.payments"
     verbose_name = "Payments"
+
+    def ready(self) -> None:
+        from apps.payments import metrics, metrics_answers
+
+        metrics.register()
+        metrics_answers.register()

@@ -1,6 +1,6 @@
 """A merchant's own payment: once only per key, and stored whether it is approved or rejected."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ from typing import Any
 
 from apps.common.clock import business_date, uuid7
 from apps.common.errors import DomainError
-from apps.common.transactions import transaction
+from apps.common.transactions import transaction, transaction_required
 from apps.idempotency import public as idempotency
 from apps.payments import operations, rules, vault
 from apps.payments.queries import PaymentView
@@ -32,6 +32,7 @@ class NewPayment:
     reference: str
     card_token: str | None = field(repr=False)
     card: vault.CardInput | None
+    captures_itself: bool = True  # else it is only authorised, and captured or voided later
     idempotency_key: str | None
     route: str
     body: Any = field(repr=False)  # as it came, for the fingerprint of the Idempotency-Key
@@ -56,20 +57,31 @@ def save_card(*, owner_id: str, card: vault.CardInput, now: datetime) -> vault.C
 def pay(command: NewPayment, *, now: datetime) -> Answer:
     """Accept a payment: 202 while the processor decides, 201 when our own rules rejected it (it is stored then, too).
 
-    With an Idempotency-Key safe to repeat. Raises InvalidAmount, UnknownCard, and what idempotency.begin raises.
+    With an Idempotency-Key safe to repeat. Raises InvalidAmount, UnknownCard, TooManyRefusals, and what idempotency.begin
+    raises.
     """
-    if command.idempotency_key is None:
-        return _answer(_pay(command, now=now))
-    begun = idempotency.begin(
+    return once(
+        lambda: _answer(_pay(command, now=now)),
         account_id=command.account_id,
         key=command.idempotency_key,
         route=command.route,
         body=_without_cvv(command.body),
         now=now,
     )
+
+
+@transaction_required
+def once(work: Callable[[], Answer], *, account_id: str, key: str | None, route: str, body: Any, now: datetime) -> Answer:
+    """Work, and its answer; under an Idempotency-Key that was used before, the answer that it got then.
+
+    Raises what ``work`` and idempotency.begin raise.
+    """
+    if key is None:
+        return work()
+    begun = idempotency.begin(account_id=account_id, key=key, route=route, body=body, now=now)
     if isinstance(begun, idempotency.Replay):
         return Answer(status=begun.status, body=begun.body, headers=begun.headers)
-    answer = _answer(_pay(command, now=now))
+    answer = work()
     idempotency.settle(begun, status=answer.status, body=answer.body, headers=answer.headers, now=now)
     return answer
 
@@ -115,7 +127,7 @@ def _pay(command: NewPayment, *, now: datetime) -> PaymentView:
         amount=amount,
         now=now,
         card_owner_id=command.account_id,
-        captures_itself=True,
+        captures_itself=command.captures_itself,
     )
 
 

@@ -76,6 +76,9 @@ class Payment(models.Model):
     )
     currency = models.CharField(max_length=3, default="BRL")
     card = models.ForeignKey(CardToken, on_delete=models.PROTECT, null=True, blank=True, related_name="payments")
+    card_fingerprint = models.BinaryField(
+        max_length=32, null=True, help_text="The card's, as it was then: refusals of one card are counted by it."
+    )
     card_bin = models.CharField("BIN", max_length=6, blank=True)
     card_last4 = models.CharField("last four", max_length=4, blank=True)
     card_brand = models.CharField("brand", max_length=20, blank=True)
@@ -110,8 +113,17 @@ class Payment(models.Model):
             models.CheckConstraint(condition=~Q(state="REJECTED") | ~Q(error_code=""), name="payments_payment_reason"),
         ]
         indexes = [
-            models.Index(fields=["account_id", "-id"], name="payments_payment_account"),
-            models.Index(fields=["order_ref"], name="payments_payment_ref"),
+            # The lists of a merchant: all, those in a state, those under a reference. The last one finds an order's, too.
+            models.Index(fields=["account_id", "-created_at", "-id"], name="payments_payment_list"),
+            models.Index(fields=["state", "account_id", "-created_at", "-id"], name="payments_payment_list_state"),
+            models.Index(fields=["order_ref", "account_id", "-created_at", "-id"], name="payments_payment_list_ref"),
+            # For apps/payments/card_testing.py. No column of them changes, so an answer changes no index.
+            models.Index(
+                fields=["card_fingerprint", "created_at"],
+                name="payments_payment_card",
+                condition=Q(card_fingerprint__isnull=False),
+            ),
+            models.Index(fields=["account_id", "-id"], name="payments_payment_tried", condition=Q(card__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -143,6 +155,8 @@ class PaymentOperation(models.Model):
     processor_reference = models.CharField(max_length=64, blank=True)
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.CharField(max_length=300, blank=True)
+    # With the database's own default: a process of the release before, which does not know it, goes on writing.
+    reason = models.CharField(max_length=200, blank=True, db_default="", help_text="Why a merchant gives it back.")
     times_asked = models.SmallIntegerField(default=1, help_text="More than once: an answer was late or lost.")
     late_answers = models.IntegerField(default=0, help_text="Answers that came after the first, or too late to matter.")
     requested_at = models.DateTimeField()

@@ -13,7 +13,7 @@ from django.db.models import Sum
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.common.transactions import transaction, transaction_required
-from apps.payments import rules, vault
+from apps.payments import card_testing, rules, vault
 from apps.payments.models import CardToken, Payment, PaymentOperation
 from apps.payments.queries import PaymentView, UnknownPayment, view_of
 from apps.payments.requests import ask, ask_again, publish_change
@@ -84,7 +84,7 @@ def authorise(
 
     Repeated, it asks again and gets the same answer. The processor decides on range, expiry and funds; its refusal is
     stored. Raises InvalidAmount, UnknownCard (also for a card of another owner, when ``card_owner_id`` is given),
-    PaymentVoided (the undo came first) or StepKeyReused.
+    TooManyRefusals (nobody is asked, the first time), PaymentVoided (the undo came first) or StepKeyReused.
     """
     cents = rules.exact_amount(amount)
     card = vault.find(card_token, owner_id=card_owner_id)
@@ -101,6 +101,7 @@ def authorise(
     }
     payment, created = Payment.objects.get_or_create(step_key=step_key, defaults=values)
     if created:
+        card_testing.check(card, account_id=account_id, now=now)
         publish_change(payment)
         ask(payment, Kind.AUTHORISE, step_key=step_key, amount=cents, reply_to=reply_to, now=now)
     else:
@@ -197,7 +198,9 @@ def _first_void(payment: Payment, *, reply_to: str, now: datetime) -> PaymentVie
 
 
 @transaction_required
-def refund(*, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, now: datetime) -> PaymentView:
+def refund(
+    *, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, now: datetime, reason: str = ""
+) -> PaymentView:
     """Ask to give back a part or all of what was captured; several refunds may follow each other.
 
     Repeated, it asks again. Raises InvalidAmount, UnknownPayment, PaymentNotCaptured, RefundTooLarge or StepKeyReused.
@@ -211,18 +214,23 @@ def refund(*, step_key: str, reply_to: str, payment_id: UUID, amount: Decimal, n
         ask_again(known, payment, now=now)
     else:
         _check_refundable(payment, cents)
-        ask(payment, Kind.REFUND, step_key=step_key, amount=cents, reply_to=reply_to, now=now)
+        ask(payment, Kind.REFUND, step_key=step_key, amount=cents, reply_to=reply_to, now=now, reason=reason)
     return view_of(payment, waits_for_answer=bool(reply_to))
 
 
 def _check_refundable(payment: Payment, amount: Decimal) -> None:
     if not payment.captured_amount:
         raise PaymentNotCaptured
+    if amount > refundable(payment):
+        raise RefundTooLarge(field="amount")
+
+
+def refundable(payment: Payment) -> Decimal:
+    """What can still be given back of a payment whose lock the caller holds."""
     # What is on its way counts too, or two refunds at once would both fit.
     promised = payment.operations.filter(kind=Kind.REFUND, status__in=[Status.REQUESTED, Status.APPROVED])
-    total = promised.aggregate(total=Sum("amount"))["total"] or Decimal(0)
-    if total + amount > payment.captured_amount:
-        raise RefundTooLarge(field="amount")
+    total: Decimal = promised.aggregate(total=Sum("amount", default=Decimal(0)))["total"]
+    return payment.captured_amount - total
 
 
 @transaction_required
@@ -276,7 +284,13 @@ def ask_overdue(*, now: datetime) -> int:
 
 def card_values(card: CardToken) -> dict[str, Any]:
     """What a payment keeps of its card."""
-    return {"card": card, "card_bin": card.bin6, "card_last4": card.last4, "card_brand": card.brand}
+    return {
+        "card": card,
+        "card_fingerprint": bytes(card.fingerprint),
+        "card_bin": card.bin6,
+        "card_last4": card.last4,
+        "card_brand": card.brand,
+    }
 
 
 def locked(payment_id: UUID) -> Payment:

@@ -1,5 +1,6 @@
 """The door of payments."""
 
+from apps.payments.card_testing import LimitedAccount, TooManyRefusals, limited_accounts
 from apps.payments.operations import (
     PaymentCaptured,
     PaymentNotAuthorised,
@@ -13,7 +14,7 @@ from apps.payments.operations import (
     refund,
     void,
 )
-from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of
+from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of, taken_ids
 from apps.payments.rules import AmountOutOfRange, CardExpired, InvalidAmount
 from apps.payments.vault import (
     CardInput,
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidAmount",
     "InvalidCardNumber",
     "InvalidCvv",
+    "LimitedAccount",
     "OperationView",
     "PaymentCaptured",
     "PaymentNotAuthorised",
@@ -43,15 +45,18 @@ __all__ = [
     "PaymentVoided",
     "RefundTooLarge",
     "StepKeyReused",
+    "TooManyRefusals",
     "UnknownCard",
     "UnknownPayment",
     "UnsupportedBrand",
     "authorise",
     "capture",
     "card",
+    "limited_accounts",
     "payment",
     "payments_of",
     "refund",
     "save_card",
+    "taken_ids",
     "void",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.common.pagination import Page, decode_id_cursor, encode_cursor
+from apps.common.pagination import Page, Slice, newest_first
 from apps.payments import rules
 from apps.payments.models import Payment, PaymentOperation
 
@@ -25,6 +25,7 @@ class UnknownPayment(DomainError):
 class OperationView:
     """What was asked of the processor, and what it said. ``status``: REQUESTED, APPROVED, REJECTED or NOT_NEEDED."""
 
+    id: UUID
     kind: str
     status: str
     amount: Decimal | None
@@ -43,6 +44,7 @@ class PaymentView:
 
     ``status`` is "approved", "rejected" or "pending"; ``state`` says it exactly. ``waits_for_answer``: the saga step named
     in ``reply_to`` of the verb just called will be resumed. ``amount``: None when it was voided before it was asked for.
+    ``of_saga``: a journey asked for it; else it is a merchant's own.
     """
 
     id: UUID
@@ -61,6 +63,7 @@ class PaymentView:
     error_code: str
     error_message: str
     waits_for_answer: bool
+    of_saga: bool
     created_at: datetime
     updated_at: datetime
     operations: tuple[OperationView, ...] = ()
@@ -103,6 +106,7 @@ def view_of(row: Payment, *, waits_for_answer: bool = False, operations: tuple[O
         error_code=row.error_code,
         error_message=row.error_message,
         waits_for_answer=waits_for_answer,
+        of_saga=bool(row.reply_to),
         created_at=row.created_at,
         updated_at=row.updated_at,
         operations=operations,
@@ -111,6 +115,7 @@ def view_of(row: Payment, *, waits_for_answer: bool = False, operations: tuple[O
 
 def _operation_view(row: PaymentOperation) -> OperationView:
     return OperationView(
+        id=row.pk,
         kind=row.kind,
         status=row.status,
         amount=row.amount,
@@ -133,15 +138,20 @@ def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
     return view_of(row, operations=tuple(_operation_view(operation) for operation in operations))
 
 
-def payments_page(account_id: str, *, rows_max: int, cursor: str | None) -> Page[PaymentView]:
-    """An account's payments, newest first, from behind the cursor. Raises InvalidRequest for a cursor that is none."""
-    rows = Payment.objects.filter(account_id=account_id).order_by("-pk")
-    if cursor:
-        rows = rows.filter(pk__lt=decode_id_cursor(cursor))
-    found = list(rows[: rows_max + 1])
-    page = found[:rows_max]
-    more = len(found) > rows_max
-    return Page([view_of(row) for row in page], encode_cursor(str(page[-1].pk)) if more else None)
+def payments_page(
+    account_id: str, wanted: Slice, *, state: str | None = None, reference: str | None = None
+) -> Page[PaymentView]:
+    """An account's payments, newest first; of one state or reference. Raises InvalidRequest for a wrong cursor."""
+    page = newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id})
+    return Page([view_of(row) for row in page.rows], page.next_cursor)
+
+
+def taken_ids(*, after: UUID | None, rows_max: int) -> tuple[UUID, ...]:
+    """Merchants' own payments whose money was taken, whatever became of it since; in the order of their ids, behind one."""
+    rows = Payment.objects.filter(captured_amount__gt=0, reply_to="").order_by("pk")
+    if after is not None:
+        rows = rows.filter(pk__gt=after)
+    return tuple(rows.values_list("pk", flat=True)[:rows_max])
 
 
 def payments_of(*, order_ref: str) -> tuple[PaymentView, ...]:

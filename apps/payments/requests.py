@@ -21,11 +21,25 @@ Kind, Status, State = PaymentOperation.Kind, PaymentOperation.Status, Payment.St
 
 @transaction_required
 def ask(
-    payment: Payment, kind: PaymentOperation.Kind, *, step_key: str, amount: Decimal | None, reply_to: str, now: datetime
+    payment: Payment,
+    kind: PaymentOperation.Kind,
+    *,
+    step_key: str,
+    amount: Decimal | None,
+    reply_to: str,
+    now: datetime,
+    reason: str = "",
 ) -> PaymentOperation:
     """Store a new operation and send its request. The caller holds the payment's lock."""
     operation = PaymentOperation.objects.create(
-        payment=payment, kind=kind, step_key=step_key, reply_to=reply_to, amount=amount, requested_at=now, asked_at=now
+        payment=payment,
+        kind=kind,
+        step_key=step_key,
+        reply_to=reply_to,
+        amount=amount,
+        reason=reason,
+        requested_at=now,
+        asked_at=now,
     )
     _send(operation, payment)
     return operation

@@ -15,15 +15,17 @@ from uuid import UUID
 
 from django.db import connection
 from django.db import transaction as django_transaction
+from django.db.models import Q
 
 from apps.common.errors import DomainError
 from apps.common.transactions import durable, transaction, transaction_required
 from apps.saga import audit, engine
-from apps.saga.attributes import InvalidAttribute
+from apps.saga.attributes import ACCOUNT, InvalidAttribute, check, collect
 from apps.saga.beginnings import new_run
 from apps.saga.definition import Definition
 from apps.saga.models import Audit, Run, StepStatus
 from apps.saga.pauses import UnknownStep
+from apps.saga.reading import lacking
 from apps.saga.session import Session
 from apps.saga.usecases import definition_for
 from apps.saga.values import InvalidValues, as_values
@@ -105,21 +107,24 @@ def adopt(
         # Its services go by the messages that they were sent, and the steps before would all be asked for.
         raise InvalidValues("Its steps are done in other services: it is taken over at its first one.", field="at_step")
     given = _outputs(names[:at], outputs)
-    print_ = _fingerprint(at_step, subject_id, business_key, idempotency_key, values, given)
-    known = _known(definition.use_case, business_key, idempotency_key, print_)
-    if known is not None:
-        return Adopted(run_id=known, known=True)
+    if lacks := lacking({name: given.get(name, {}) for name in names[:at]}, definition.steps[at:]):
+        raise InvalidValues(f"{lacks}: give it among the outputs.", field="outputs")
     try:
-        session = new_run(
-            definition,
-            subject_id=subject_id,
-            business_key=business_key,
-            data=values,
-            now=now,
-            idempotency_key=idempotency_key,
-        )
+        check(definition.attributes, values)
     except InvalidAttribute as error:
         raise InvalidValues(f"{error}.", field="input") from None
+    print_ = _fingerprint(at_step, subject_id, business_key, idempotency_key, values, given)
+    known = _known(definition, business_key, idempotency_key, values, print_)
+    if known is not None:
+        return Adopted(run_id=known, known=True)
+    session = new_run(
+        definition,
+        subject_id=subject_id,
+        business_key=business_key,
+        data=values,
+        now=now,
+        idempotency_key=idempotency_key,
+    )
     _stand_at(session, at, given)
     audit.note(
         at=now,
@@ -153,15 +158,20 @@ def _fingerprint(*body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _known(use_case: str, business_key: str, idempotency_key: str, fingerprint: str) -> UUID | None:
+def _known(
+    definition: Definition, business_key: str, idempotency_key: str, data: Mapping[str, Any], fingerprint: str
+) -> UUID | None:
     """The run that this very request made. Raises KeyTaken."""
     runs: list[UUID] = []
     # In one order, so that two that have both keys in common do not wait for each other in a circle.
     for column, key in (("business_key", business_key), ("idempotency_key", idempotency_key)):
         if key:
             with connection.cursor() as cursor:  # two at once: the second one waits, and finds the first one's run
-                cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{use_case} {column} {key}"])
-            found = Run.objects.filter(**{column: key}, use_case=use_case, parent_id__isnull=True)
+                lock = f"{definition.use_case} {column} {key}"
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [lock])
+            found = Run.objects.filter(**{column: key}, use_case=definition.use_case, parent_id__isnull=True)
+            if column == "idempotency_key":
+                found = found.filter(_of_the_same_caller(definition, data))
             runs += found.order_by().values_list("pk", flat=True)[:SAME_KEY_MAX]
     for run_id, detail in Audit.objects.filter(run_id__in=runs, action=ACTION).values_list("run_id", "detail"):
         if detail.get("fingerprint") == fingerprint:
@@ -169,6 +179,15 @@ def _known(use_case: str, business_key: str, idempotency_key: str, fingerprint: 
     if runs:
         raise KeyTaken(f"Run {runs[0]} has this key, and began otherwise.", field="business_key")
     return None
+
+
+def _of_the_same_caller(definition: Definition, data: Mapping[str, Any]) -> Q:
+    """Runs whose Idempotency-Keys are of the one who began this, where the use case tells who it was."""
+    declared = [one for one in definition.attributes if one.name == ACCOUNT and not one.from_step]
+    if not declared:
+        return Q()
+    caller = collect(declared, data, {})
+    return Q(attributes__contains=caller) if caller else ~Q(attributes__has_key=ACCOUNT)
 
 
 def _stand_at(session: Session, at: int, outputs: Mapping[str, dict[str, Any]]) -> None:

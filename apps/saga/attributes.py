@@ -21,6 +21,7 @@ DIGITS_MAX = 30
 DECIMALS_LEAST = 2  # so that an amount looks like one
 INTEGER_MAX = 2**63 - 1
 AMOUNT = "amount"  # what is at risk while the run is not over, wherever it is declared
+ACCOUNT = "account_id"  # whose request began it, wherever it is declared: everybody has Idempotency-Keys of their own
 
 Scalar = str | int | bool | Decimal | date | datetime
 Json = str | int | bool

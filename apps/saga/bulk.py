@@ -20,7 +20,7 @@ from apps.common.transactions import durable, transaction, transaction_required
 from apps.saga import audit, incidents, triage
 from apps.saga.attributes import amount_of
 from apps.saga.models import BulkAction, BulkItem, Incident, Run, Step
-from apps.saga.selection import READ_RUNS, NoRuns, Selection, at_risk, check_expected, needs_approval, runs_of
+from apps.saga.selection import READ_RUNS, NoRuns, Selection, at_risk, check_alone, check_expected, needs_approval, runs_of
 from apps.saga.telling import error_code, error_detail
 from apps.saga.triage import Action, Wanted
 
@@ -79,6 +79,7 @@ def ask(
     if not runs and not (what.action is Action.HANDLE and which.incident_id is not None):
         raise NoRuns(f"No run is meant by: {told}.")
     check_expected(runs, expected)
+    check_alone(runs, what)
     if expected:
         _check_not_stale(runs[0], expected, now=now)
     amount = at_risk(runs)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.core import checks
 
+from apps.saga import reading
 from apps.saga.attributes import Attribute
 from apps.saga.terms import Breaker, ErrorClass, Sla
 
@@ -44,7 +45,7 @@ class Run:
     step_key: str  # the same in every repetition of this step, do or undo: pass it on as the idempotency key
     reply_key: str  # what an answer must carry back: step_key for a do, step_key + ":undo" for an undo
     data: Mapping[str, Any]
-    outputs: Mapping[str, Mapping[str, Any]]  # of the steps done so far, by step name
+    outputs: Mapping[str, Mapping[str, Any]]  # of the steps that this one ``reads``, and its own, by step name
     attempt: int
     now: datetime
     renamed: Mapping[str, str] = field(default_factory=dict)  # of steps that a newer version renamed: what they began as
@@ -98,8 +99,17 @@ class Step:
     # What errors of these types ask for, where it is not what apps/saga/failing.py says; the nearest type decides.
     errors: ClassVar[Mapping[type[Exception], ErrorClass]] = {}
 
+    # By step before this one: the fields of its output that this one needs, with their types; see apps/saga/reading.py.
+    reads: ClassVar[Mapping[str, Mapping[str, type]]] = {}
+
     partner: ClassVar[str] = ""  # whom an ask or a call waits for, in words that people know
     breaker: ClassVar[Breaker | None] = None  # pauses the step for all runs when the partner is away
+
+    def skipped(self, run: Run, output: Mapping[str, Any]) -> None:
+        """A person says that it is done, with this output: note it in rows of your own, and do nothing else.
+
+        In the commit that takes the step as done. A DomainError refuses that.
+        """
 
     def registered(self) -> None:
         """A definition with this step has become known."""
@@ -217,6 +227,13 @@ class Hooks:
     def on_stuck(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
         """The run can go neither forward nor back without a person."""
 
+    def on_handled(self, run: Run, *, failed_step: str, code: str, detail: str) -> None:
+        """A person has closed the stuck run as it is: nothing more happens to it. ``code``, ``detail``: that, and why."""
+
+    def left(self, run: Run) -> tuple[str, ...]:
+        """What stays half done when a person closes the run now, a sentence each: he is told before. It looks only."""
+        return ()
+
     def reopens(self, run: Run, *, step: str) -> bool:
         """May a run that was undone go forward again from this step? Called in that commit: take back what was told."""
         return False
@@ -273,6 +290,7 @@ class Definition:
             if step.kind is COMPENSABLE:
                 found += [f"compensable step {step.name} has no {missing}" for missing in _lacks(step, step.undoes)]
             found += [f"step {step.name}: {problem}" for problem in step.problems()]
+        found += reading.problems(self.steps, self.optional_steps)
         if self.deadline is not None and self.deadline <= timedelta(0):
             found.append("its deadline is not positive")
         if self.on_conflict not in (WAIT, REFUSE):

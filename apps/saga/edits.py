@@ -1,7 +1,8 @@
 """What a person gives to an action on a run: a change of its input, or a step's output. Plain JSON, of a sane size."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -9,7 +10,8 @@ from django.core.serializers.json import DjangoJSONEncoder
 from apps.common.errors import DomainError
 from apps.saga import attributes
 from apps.saga.attributes import InvalidAttribute
-from apps.saga.definition import Definition
+from apps.saga.definition import Definition, UnknownDefinition, lookup
+from apps.saga.reading import WORDS, needed
 
 CHARACTERS_MAX = 20_000  # a run's input is ids and values
 DEPTH_MAX = 20  # nested deeper, nobody has read what they typed
@@ -47,6 +49,28 @@ def _check_depth(value: Any, left: int) -> None:
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     for each in inner:
         _check_depth(each, left - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputField:
+    """A field that the output of a skipped step must have. ``kind``: its type in words; ``reader``: who reads it first."""
+
+    name: str
+    kind: str
+    reader: str
+
+
+def output_fields(use_case: str, version: int, names: Sequence[str], at: int) -> tuple[OutputField, ...]:
+    """What the output of the step at this place must hold, when it is skipped in a run of these steps."""
+    try:
+        definition = lookup(use_case, version)
+        ahead = [definition.by_name[name] for name in names[at + 1 :]]
+    except (UnknownDefinition, KeyError):  # judged elsewhere: nobody here knows this run
+        return ()
+    if definition.is_choreographed or at >= len(names):
+        return ()
+    found = needed(names[at], ahead).items()
+    return tuple(OutputField(name=name, kind=WORDS[kind], reader=reader) for name, (kind, reader) in found)
 
 
 def merged(data: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:

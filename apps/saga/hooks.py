@@ -58,7 +58,8 @@ def told(session: "Session", *, undone: bool) -> bool:
     hook = hooks.on_compensated if undone else hooks.on_stuck
     try:
         with kept_savepoint():
-            hook(session.view(undo=undone), failed_step=run.failed_step, code=run.error_code, detail=run.error_detail)
+            view = session.view(undo=undone, whole=True)
+            hook(view, failed_step=run.failed_step, code=run.error_code, detail=run.error_detail)
     except Exception as error:
         if isinstance(error, DatabaseError) and not connection.is_usable():
             raise

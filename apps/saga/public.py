@@ -17,6 +17,7 @@ from apps.saga.care import unsilence as unsilence_incident
 from apps.saga.choreography.errors import AlreadyUndone, GlobalIdTaken, NotChoreographed, PastThePivot, UnknownSaga
 from apps.saga.choreography.verbs import compensate as compensate_elsewhere
 from apps.saga.choreography.verbs import run_of as choreographed_run
+from apps.saga.closing import ClosedByHand, standing
 from apps.saga.deciding import (
     AlreadyDecided,
     ApprovalOver,
@@ -48,7 +49,7 @@ from apps.saga.definition import (
     register,
     registered,
 )
-from apps.saga.edits import InvalidInput
+from apps.saga.edits import InvalidInput, OutputField, output_fields
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
@@ -71,6 +72,7 @@ from apps.saga.pipes import PipeHooks, PipeStep
 from apps.saga.places import Longest, Place, places
 from apps.saga.progress import RunProgress, StepProgress, run_progress
 from apps.saga.queries import AttemptState, ChildState, RunState, StepState, as_json, find_run, run_state, run_state_by_key
+from apps.saga.reading import OutputNeeded
 from apps.saga.resets import NotFailed, NotReopened, ResetChoice, UnsafeReset, reset, reset_choices
 from apps.saga.sandbox import ForkTooSlow, Keys, witness
 from apps.saga.search import FoundRun, FoundRuns, TooWide, find_runs
@@ -109,6 +111,7 @@ __all__ = [
     "CallStep",
     "Child",
     "ChildState",
+    "ClosedByHand",
     "Condition",
     "Decider",
     "Decision",
@@ -152,6 +155,8 @@ __all__ = [
     "NotWaiting",
     "NotYourIncident",
     "NotYours",
+    "OutputField",
+    "OutputNeeded",
     "Pace",
     "ParallelStep",
     "PastThePivot",
@@ -223,6 +228,7 @@ __all__ = [
     "latest_actions",
     "latest_of_incidents",
     "lift_pause",
+    "output_fields",
     "pace",
     "pause",
     "pauses",
@@ -243,6 +249,7 @@ __all__ = [
     "runs_in_need_count",
     "runs_now",
     "silence_incident",
+    "standing",
     "start",
     "subjects_of",
     "take_incident",

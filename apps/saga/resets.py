@@ -106,7 +106,7 @@ def _reset(run_id: UUID, *, to_step: str, reason: str, by: str, now: datetime) -
     failed = session.run.failed_step
     with session.at_work():
         _begin_anew(session, at)
-        if was == RunStatus.COMPENSATED and not session.definition.hooks.reopens(session.view(), step=to_step):
+        if was == RunStatus.COMPENSATED and not session.definition.hooks.reopens(session.view(whole=True), step=to_step):
             raise NotReopened(f"{session.run.use_case} does not say how what is undone begins again.")
     redone = tuple(row.name for row in session.steps[at:] if row.redone)
     audit.note(

@@ -23,6 +23,7 @@ from apps.common.errors import DomainError
 from apps.common.transactions import durable, kept_savepoint
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
+from apps.saga import reading
 from apps.saga.definition import AskStep, CallStep, Definition, LocalStep, Revise, Run, Step
 from apps.saga.telling import error_code, error_detail
 
@@ -175,7 +176,7 @@ class _Player:
             step_key=key,
             reply_key=key,
             data=plan.data,
-            outputs={name: output for name, output in self._outputs.items() if output},
+            outputs=reading.handed(plan.definition.by_name[self.names[position]], self._outputs),
             attempt=1,
             now=self.now,
             renamed=plan.renamed,

@@ -10,14 +10,17 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from apps.common.errors import DomainError, InvalidRequest
-from apps.saga import incidents, triage
+from apps.saga import closing, incidents, triage
 from apps.saga.attributes import amount_of
+from apps.saga.edits import output_fields
 from apps.saga.filters import Filter, matching
 from apps.saga.models import Run, Step
+from apps.saga.reading import OutputNeeded
 from apps.saga.search import check_use_case
 from apps.saga.triage import Action, Wanted
 
 RUNS_MAX = 10_000  # of one action: minutes of work; a person looks at what came of it before the next
+LEFT_RUNS_MAX = 100  # of which the owner is asked what stays half done: some queries each, and nobody reads more
 READ_RUNS = 500  # judged at a time: their steps are read in one query
 
 
@@ -51,13 +54,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What would become of one run. ``code`` empty: it would be done."""
+    """What would become of one run. ``code`` empty: it would be done. ``left``: what its owner says stays half done."""
 
     run_id: UUID
     business_key: str
     amount: Decimal | None
     code: str
     detail: str
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +139,22 @@ def at_risk(runs: Iterable[Run]) -> Decimal:
     return sum((amount_of(run.attributes) or Decimal(0) for run in runs), Decimal("0.00"))
 
 
+def check_alone(runs: Sequence[Run], what: Wanted) -> None:
+    """An output that a later step reads is one run's own: it names a payment, a hold, a document. Raises OutputNeeded."""
+    if what.action is not Action.SKIP or not what.given or len(runs) < 2:  # more than one
+        return
+    for run in runs:
+        names = Step.objects.filter(run_id=run.pk).order_by("position").values_list("name", flat=True)
+        if output_fields(run.use_case, run.version, list(names), run.cursor):
+            raise OutputNeeded("What a later step reads is different in each run: skip them one by one.", field="output")
+
+
 # --- Dry run ------------------------------------------------------------------------------------------------------------
 def preview(which: Selection, what: Wanted, *, now: datetime, expected: str = "", runs_max: int | None = None) -> Preview:
     """What would become of each run now. Changes nothing. Raises what ``request`` would, but for a missing reason."""
     runs, told = runs_of(which, runs_max=runs_max, now=now)
     check_expected(runs, expected)
+    check_alone(runs, what)
     outcomes = tuple(_outcomes(runs, what, seen=expected, now=now))
     amount = at_risk(runs)
     return Preview(
@@ -158,21 +173,27 @@ def check_expected(runs: Sequence[Run], expected: str) -> None:
 
 
 def _outcomes(runs: Sequence[Run], what: Wanted, *, seen: str, now: datetime) -> Iterator[Outcome]:
+    asks = what.action is Action.HANDLE and len(runs) <= LEFT_RUNS_MAX
     for first in range(0, len(runs), READ_RUNS):
         few = runs[first : first + READ_RUNS]
         steps: dict[UUID, list[Step]] = {run.pk: [] for run in few}
         for step in Step.objects.filter(run_id__in=steps).order_by("run_id", "position"):
             steps[step.run_id].append(step)
         for run in few:
-            yield _outcome(run, steps[run.pk], what, seen=seen, now=now)
+            yield _outcome(run, steps[run.pk], what, asks=asks, seen=seen, now=now)
 
 
-def _outcome(run: Run, steps: Sequence[Step], what: Wanted, *, seen: str, now: datetime) -> Outcome:
+def _outcome(run: Run, steps: Sequence[Step], what: Wanted, *, asks: bool, seen: str, now: datetime) -> Outcome:
+    left: tuple[str, ...] = ()
     try:
-        code, detail = "", triage.judge(triage.peek(run, steps, now=now), what, seen=seen)
+        session = triage.peek(run, steps, now=now)
+        code, detail = "", triage.judge(session, what, seen=seen)
+        if asks:
+            left = closing.left(session)
     except DomainError as refusal:
         code, detail = refusal.code, refusal.detail
-    return Outcome(run_id=run.pk, business_key=run.business_key, amount=amount_of(run.attributes), code=code, detail=detail)
+    amount = amount_of(run.attributes)
+    return Outcome(run_id=run.pk, business_key=run.business_key, amount=amount, code=code, detail=detail, left=left)
 
 
 def _sums(outcomes: Sequence[Outcome]) -> tuple[Sum, ...]:

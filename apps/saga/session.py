@@ -8,7 +8,7 @@ from uuid import UUID
 from apps.common import clock
 from apps.messaging.public import Collected, collecting
 from apps.observability import ids
-from apps.saga import attributes, budgets, chains, endings, hooks, incidents, lives, storage
+from apps.saga import attributes, budgets, chains, endings, hooks, incidents, lives, reading, storage
 from apps.saga.definition import (
     COMPENSABLE,
     PIVOT,
@@ -89,9 +89,10 @@ class Session:
         """The row of the current step."""
         return self.steps[self.position]
 
-    def view(self, *, undo: bool = False) -> Run:
-        """What the current step is handed."""
+    def view(self, *, undo: bool = False, whole: bool = False) -> Run:
+        """What the current step is handed; ``whole``: with the outputs of all steps, as the run's owner is."""
         run, row = self.run, self.row
+        outputs = {step.name: step.output for step in self.steps if step.output}
         key = f"{run.id}:{row.position}" + (f"~{row.redone}" if row.redone else "")
         return Run(
             id=run.id,
@@ -103,7 +104,7 @@ class Session:
             step_key=key,
             reply_key=f"{key}:undo" if undo else key,
             data=run.data,
-            outputs={step.name: step.output for step in self.steps if step.output},
+            outputs=outputs if whole else reading.handed(self.step, outputs),
             attempt=row.undo_attempts if undo else row.attempts,
             now=self.now,
             renamed=run.renamed,

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from apps.common.errors import DomainError, NotFound
 from apps.common.transactions import transaction, transaction_required
-from apps.saga import audit, chains, edits, hooks
+from apps.saga import audit, chains, closing, edits, hooks, reading
 from apps.saga.choreography import by_hand
 from apps.saga.definition import COMPENSABLE, PIVOT, AskStep, CallStep, LocalStep, UnknownDefinition, lookup
+from apps.saga.definition import Step as AnyStep
 from apps.saga.models import LIVE, AttemptOutcome, Run, RunStatus, Step, StepStatus
 from apps.saga.queries import RunState
 from apps.saga.rows import RunRow, StepRow
@@ -210,11 +211,18 @@ def _judge_skip(session: Session, given: Mapping[str, Any]) -> str:
     if run.status != RunStatus.STUCK and row.retry_at is None and row.waiting_until is None:
         raise WrongState(f"Nothing is wrong with {_where(session)}: the run goes on by itself.")
     if not _goes_back(session):
+        if not session.definition.is_choreographed:
+            reading.check(row.name, given, ahead(session))
         output = f"with {', '.join(sorted(given))} as its output" if given else "without an output"
         return f"takes {_where(session)} as done, {output}"
     if given:
         raise WrongState(f"The run undoes {_where(session)}: an undo has no output.")
     return f"takes {_where(session)} as undone"
+
+
+def ahead(session: Session) -> list[AnyStep]:
+    """The steps that follow the current one."""
+    return [session.definition.by_name[row.name] for row in session.steps[session.position + 1 :]]
 
 
 def _check_skippable(session: Session) -> None:
@@ -228,9 +236,9 @@ def _judge_handle(session: Session, given: Mapping[str, Any]) -> str:
     del given
     if session.run.status != RunStatus.STUCK:
         raise NotStuck(f"The run is {_says(session.run.status)}: only a stuck one is closed by a person.")
-    if session.run.parent_id is not None:
+    if session.run.parent_id is not None and Run.objects.filter(pk=session.run.parent_id, finished_at=None).exists():
         raise WrongState("The run is a branch of another one, which waits for it: retry it, or skip its step.")
-    return "closes the run as it is: nothing more happens to it"
+    return f"closes the run as it is: {closing.standing(session.steps) or 'nothing of it is half done'}"
 
 
 _JUDGES = {
@@ -283,7 +291,15 @@ def apply(
         raise NotFound("There is no such run.")
     told = judge(session, what, seen=seen)
     run, step = session.run, session.row.name
-    noted = {"was": token(session)[1:], "code": run.error_code, "did": told, **(detail or {}), **_noted(session, what)}
+    left = {"left": list(closing.left(session))} if what.action is Action.HANDLE else {}
+    noted = {
+        "was": token(session)[1:],
+        "code": run.error_code,
+        "did": told,
+        **(detail or {}),
+        **left,
+        **_noted(session, what),
+    }
     with session.at_work():
         _DEEDS[what.action](session, what.given, reason)
     _wake(session)
@@ -351,6 +367,7 @@ def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
         return
     _leave_attempt(session)
     if not _goes_back(session):
+        session.step.skipped(session.view(), given)
         session.done(dict(given))
         return
     session.run.status = RunStatus.COMPENSATING
@@ -358,8 +375,8 @@ def _skip(session: Session, given: Mapping[str, Any], reason: str) -> None:
 
 
 def _handle(session: Session, given: Mapping[str, Any], reason: str) -> None:
-    del given, reason
-    session.finish(RunStatus.HANDLED)
+    del given
+    closing.close(session, reason)
 
 
 _DEEDS = {Action.RETRY: _retry, Action.COMPENSATE: _compensate, Action.SKIP: _skip, Action.HANDLE: _handle}

@@ -21,6 +21,7 @@ from apps.saga.attributes import collect
 from apps.saga.definition import Definition, UnknownDefinition, lookup, versions_of
 from apps.saga.models import Lock, Run, RunStatus, Step, StepStatus
 from apps.saga.pauses import UnknownUseCase
+from apps.saga.reading import lacking
 from apps.saga.snapshots import Snapshots
 
 RUNS_MAX = 10_000  # in one call of move; call it again for more
@@ -128,6 +129,9 @@ def _refusal(run: Run, steps: Sequence[Step], definition: Definition) -> str:
             return f"it has begun {step.name}, which does not stand at the same place in version {definition.version}"
         if (step.kind, step.shape) != (new.kind, new.shape):
             return f"it has begun {step.name}, which is of another kind in version {definition.version}"
+    done = {mapping[step.name]: step.output for step in steps[: run.cursor]}
+    if lacks := lacking(done, definition.steps[run.cursor :]):
+        return f"in version {definition.version} {lacks}, which this run has not: it finishes on its own version"
     if not _has_keys(run, definition):
         return f"it holds other keys than it would need in version {definition.version}: it finishes on its own version"
     return ""

@@ -155,6 +155,23 @@ class TestPayment:
         )
         expect(page.locator(f'a[href="/admin/orders/order/{payment.order_ref}/change/"]')).to_be_visible()
 
+    def test_tells_of_refunds_with_their_reason_and_state(self, open_page: OpenPage, transactional_db: None) -> None:
+        client, payment_id = world.captured()
+        for body in ({"amount": 4, "reason": "Two tickets were not used."}, {"amount": 1, "reason": "x" * 200}):
+            client.post(f"/payments/{payment_id}/refunds", body, format="json")
+            if body["amount"] == 4:
+                pump_messages()
+        page = opened(open_page)
+        page.goto(f"/admin/payments/payment/{payment_id}/change/")
+        asked = page.get_by_role("table", name="What was asked of the processor")
+        expect(asked.locator(".bo-chip")).to_have_text(["Approved", "Approved", "Approved", "Waiting"])
+        expect(asked).to_contain_text("“Two tickets were not used.”")
+        expect(page.get_by_text("A refund of R$ 1.00 waits for the processor’s answer.")).to_be_visible()
+        for size, (width, height) in SIZES.items():
+            page.set_viewport_size({"width": width, "height": height})
+            shoot(page, f"money_refund_{size}")
+            assert_no_sideways_scroll(page)
+
 
 class TestAccount:
     def test_is_reached_from_the_list_and_says_what_is_posted_held_and_available(

@@ -13,8 +13,8 @@ from apps.saga import bulk, incidents
 from apps.saga.incidents import Occurred
 from apps.saga.models import Audit, BulkAction, Run, RunStatus, Step, StepStatus
 from tests import factories
-from tests.browser.conftest import PASSWORD, OpenPage, each_size
-from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import PASSWORD, OpenPage, each_look, each_size
+from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TRIAGE = "/admin/triage/"
@@ -63,20 +63,17 @@ def groups(transactional_db: None) -> dict[str, list[Run]]:
 
 
 class TestList:
-    @THEMES
-    def test_says_what_broke_and_what_it_is_worth(
-        self, open_page: OpenPage, groups: dict[str, list[Run]], dark: bool
-    ) -> None:
-        page = open_page(dark=dark)
+    def test_says_what_broke_and_what_it_is_worth(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
+        page = open_page()
         page.goto(TRIAGE)
-        for size in each_size(page, "wide", "phone"):
+        for look in each_look(page, "wide", "phone"):
             expect(page.get_by_role("heading", name="2 groups, 9 runs, R$ 3,592.00 at risk")).to_be_visible()
             first = page.locator(".bo-g").first
             expect(first.get_by_role("heading", name="Processor timed out R204")).to_be_visible()
             expect(first).to_contain_text("growing")
             expect(first.get_by_role("radio")).to_be_checked()
             expect(page.locator(".bo-g").nth(1)).to_contain_text("ended")
-            shoot(page, f"triage_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"triage_{look}")
             assert_no_sideways_scroll(page)
 
     def test_is_calm_when_nothing_broke(self, open_page: OpenPage) -> None:
@@ -153,6 +150,23 @@ class TestJourney:
         page.get_by_role("button", name="Retry", exact=True).click()
         expect(page.get_by_role("heading", name="Done.")).to_be_visible()
         assert Run.objects.filter(status=RunStatus.RUNNING).count() == 1
+
+    def test_one_first_then_asks(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
+        page = open_page()
+        page.goto(TRIAGE)
+        page.get_by_role("button", name="Retry…").click()
+        page.get_by_label("Reason, kept in the audit log").fill("let us see whether it helps")
+        page.get_by_role("button", name="Retry", exact=True).click()
+        tried = Run.objects.get(status=RunStatus.RUNNING)
+        expect(page.get_by_text("The run now")).to_be_visible()
+        expect(page.locator("#action-head").get_by_text("Running")).to_be_visible()
+        Run.objects.filter(pk=tried.pk).update(status=RunStatus.COMPLETED, finished_at=timezone.now(), due_at=None)
+        expect(page.locator("#action-head").get_by_text("Completed")).to_be_visible()
+        for size in each_size(page, "phone", "desktop"):
+            assert_no_sideways_scroll(page)
+            shoot(page, f"triage_first_{size}")
+        page.get_by_role("link", name="Retry the rest…").click()
+        expect(page.get_by_role("heading", name="Retry 6 runs", level=2)).to_be_visible()
 
     def test_of_one_run_with_another_input(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
         run = groups["refused"][0]

@@ -7,14 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from django.test import Client
 from jsonschema import Draft202012Validator, FormatChecker
 
 from config import demo
 from tests import shop
 from tests.contracts import snapshots
-from tests.saga_driver import finish, server_world
+from tests.saga_driver import finish, pump_messages, server_world
 
 ACCOUNT = "/ledger/accounts/0001/000000001"
 
@@ -23,7 +22,7 @@ class Caller:
     """A merchant who believes the document: each request and each answer is held against it."""
 
     def __init__(self, opened: demo.Demo) -> None:
-        self.document: dict[str, Any] = yaml.safe_load(snapshots.openapi())
+        self.document = snapshots.document()
         secret = base64.b64encode(f"{opened.account}:{opened.secret}".encode()).decode()
         self.client = Client(headers={"Authorization": f"Basic {secret}"})
 
@@ -90,6 +89,9 @@ class TestAnswers:
         found = caller.post(f"/orders/{order['id']}/returns", {"reason": "It does not fit."}, 202)
         caller.get(f"/orders/{order['id']}/returns")
         caller.get(found["links"]["self"])
+        caller.get("/orders?limit=1")
+        caller.get(f"/orders?status=RETURNED&customerId={demo.CUSTOMER_ID}&createdFrom=2026-01-01T00:00:00Z")
+        caller.get("/orders?status=odd", 422)
 
     def test_of_orders_that_are_refused(self, caller: Caller) -> None:
         caller.post("/orders", "{", 400)
@@ -107,9 +109,51 @@ class TestAnswers:
         paid = caller.post("/payments", {"amount": 0.5, "card_token": token, "reference": "mine"}, 201)
         caller.get("/payments?limit=2")
         caller.get(f"/payments/{paid['id']}")
+        caller.post(f"/payments/{paid['id']}/refunds", {"amount": 0.1}, 409)
+        taken = caller.post("/payments", {"amount": 10, "card_token": token}, 202)
+        pump_messages()
+        refund = caller.post(f"/payments/{taken['id']}/refunds", {"amount": 0.1, "reason": "too small"}, 202)
+        caller.post(f"/payments/{taken['id']}/refunds", {}, 202)
+        pump_messages()
+        caller.get(f"/payments/{taken['id']}/refunds/{refund['id']}")
+        caller.get(f"/payments/{taken['id']}/refunds")
+        caller.post(f"/payments/{taken['id']}/refunds", {"amount": "none"}, 422)
+        caller.get(f"/payments/{uuid4()}/refunds", 404)
+        for kind in ("capture", "void"):
+            held = caller.post("/payments", {"amount": 10, "card_token": token, "capture": False}, 202)
+            pump_messages()
+            caller.post(f"/payments/{held['id']}/{kind}", {}, 202)
+            caller.post(f"/payments/{taken['id']}/{kind}", {}, 409)
+            caller.post(f"/payments/{uuid4()}/{kind}", {}, 404)
         caller.post("/payments", {}, 422)
         caller.post("/payments", "x", 415, media="text/plain")
         caller.get("/payments?limit=0", 422)
+        caller.get(
+            "/payments?state=CAPTURED&reference=mine&created_from=2026-01-01T00:00:00Z&created_until=2199-01-01T00:00:00Z"
+        )
+        caller.get("/payments?state=odd", 422)
+
+    def test_of_webhooks(self, caller: Caller) -> None:
+        types = [one["type"] for one in caller.get("/webhooks/event-types")["event_types"]]
+        where = "/webhooks/endpoints"
+        body = {"url": "http://localhost:9/hooks", "event_types": types, "description": ""}
+        here = f"{where}/{caller.post(where, body, 201)['id']}"
+        caller.post(where, body, 409)
+        caller.post(where, {**body, "url": "ftp://localhost/"}, 422)
+        caller.get(where)
+        caller.get(here)
+        caller.post(f"{here}/secret", {"overlap_hours": 1}, 200)
+        caller.post(f"{here}/secret", {}, 200)
+        ping = f"{here}/ping"  # without a body
+        delivery = caller._checked("post", ping, caller.client.post(ping), 202)["delivery_id"]
+        caller.get(f"{here}/deliveries?state=PENDING")
+        caller.get(f"{here}/deliveries?state=LOST", 422)
+        caller.post(f"{here}/redeliveries", {"delivery_id": delivery}, 202)
+        caller.post(f"{here}/redeliveries", {"failed_since": "2026-11-22T08:00:00Z"}, 202)
+        caller.post(f"{here}/redeliveries", {"delivery_id": str(uuid4())}, 404)
+        caller.post(f"{here}/redeliveries", {}, 422)
+        caller.get(f"{where}/{uuid4()}", 404)
+        caller.post(where, "x", 415, media="text/plain")
 
     def test_of_the_ledger(self, caller: Caller) -> None:
         leg = {"branch": "0001", "account": "cash", "amount": 1.5, "debitcredit": "D", "eventcode": 1}

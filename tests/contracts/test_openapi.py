@@ -12,8 +12,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(snapshots.openapi())
-    return found
+    return snapshots.document()
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -40,6 +39,9 @@ class TestOpenApi:
 
     def test_describes_every_operation(self, document: dict[str, Any]) -> None:
         assert [at for at, operation in operations(document) if not operation.get("description")] == []
+
+    def test_names_every_operation_in_the_list_of_the_page(self, document: dict[str, Any]) -> None:
+        assert [path for path, operation in operations(document) if not operation.get("summary")] == []
 
     def test_says_how_every_operation_refuses(self, document: dict[str, Any]) -> None:
         for at, operation in operations(document):

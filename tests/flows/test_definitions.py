@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError, UnknownOutcome
 from apps.saga import public as saga
-from apps.saga import segments
+from apps.saga import segments, triage
 from apps.saga.definition import CallStep
 from apps.saga.models import Run as RunRow
 from apps.saga.models import Step as StepRow
@@ -138,6 +138,18 @@ class TestAfterThePivot:
         assert (run.status, run.failed_step) == ("STUCK", step.name)
         assert shop.Order.objects.get().status == "STUCK"
         assert shop.stock() == demo.STOCK - 1, "after the pivot nothing goes back"
+
+    def test_has_no_error_left_once_somebody_retried_it(
+        self, opened: demo.Demo, definition: saga.Definition, position: int
+    ) -> None:
+        step = definition.steps[position]
+        with changed(step, DO[step.shape], raising(Sabotage())):
+            run = buy(definition)
+        assert shop.Order.objects.get().error_code == "R998"
+        triage.retry(run.pk, now=timezone.now())
+        assert finish(run.pk).status == "COMPLETED"
+        order = shop.Order.objects.get()
+        assert (order.status, order.error_code, order.error_detail) == ("COMPLETED", "", "")
 
     def test_completes_when_a_technical_error_ends(
         self, opened: demo.Demo, definition: saga.Definition, position: int

@@ -50,6 +50,8 @@ class TestServerMode:
         ("changes", "says"),
         [
             ({"SECRET_KEY": ""}, "SECRET_KEY is missing"),
+            ({"TRUSTED_PROXIES": "10.0.0.0/8,proxy"}, "TRUSTED_PROXIES holds 'proxy'"),
+            ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES holds '10.0.0.1/8'"),
             ({"SECRET_KEY": "short"}, "SECRET_KEY is too short"),
             ({"VAULT_KEYS": ""}, "VAULT_KEYS is missing"),
             ({"VAULT_KEYS": f",{GOOD['VAULT_KEYS']}"}, "VAULT_KEYS is too short"),

@@ -10,6 +10,7 @@ from django.core.signals import request_finished
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import override_settings
 from django.urls import path
+from pytest_django import Settings
 
 from config.threads import ThreadedHandler
 from tests.asynchronous import LOOP_THREAD, run_apart
@@ -134,6 +135,36 @@ class TestAnAnswer:
             return sent
 
         assert run_apart(main()) == []
+
+
+class TestABody:
+    """Anybody may send one, so no more of it is kept than anybody may say."""
+
+    @pytest.mark.parametrize("declared", [[], [(b"content-length", b"1000000000000")]], ids=["in chunks", "declared"])
+    @pytest.mark.parametrize(("url", "most"), [("/echo", 64 * 1024), ("/ledger/transactions/batch", 8 * 1024 * 1024)])
+    def test_that_never_ends_is_refused_at_its_limit(
+        self, settings: Settings, url: str, most: int, declared: list[tuple[bytes, bytes]]
+    ) -> None:
+        settings.MIDDLEWARE = ["apps.observability.middleware.BodyLimitMiddleware"]
+        taken, part = 0, b"x" * 60_000
+
+        async def main() -> list[Any]:
+            sent: list[Any] = []
+
+            async def receive() -> dict[str, Any]:
+                nonlocal taken
+                taken += len(part)
+                assert taken < most + 2 * len(part), "it is read on and on"
+                return {"type": "http.request", "body": part, "more_body": True}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": url, "headers": declared}
+            await asyncio.wait_for(ThreadedHandler(1)(scope, receive, send), 30)
+            return sent
+
+        assert run_apart(main())[0]["status"] == 413
 
 
 class TestAStream:

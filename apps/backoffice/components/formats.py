@@ -1,5 +1,6 @@
 """Numbers and times as people read them: one rule each, in English and Brazilian Portuguese. Nothing else formats them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -139,3 +140,16 @@ def sentence(name: str) -> str:
     """The same with a capital, to begin a line."""
     text = words(name)
     return text[:1].upper() + text[1:]
+
+
+def decider(name: str) -> str:
+    """Who may decide, as a step names it (permission:orders.approve_return, scope:…, group:…), for people."""
+    kind, _, what = name.partition(":")
+    if kind == "permission":
+        return f"whoever may {words(what.rpartition('.')[2])}"
+    return {"group": f"the group {what}", "scope": f"an account with the scope {what}"}.get(kind, name)
+
+
+def deciders(names: Iterable[str]) -> str:
+    """All of them: whoever may approve return or an account with the scope sagas:operate."""
+    return " or ".join(decider(name) for name in names)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from apps.backoffice.components.formats import age, clock, duration, plural
+from apps.backoffice.components.formats import age, clock, deciders, duration, plural
 from apps.backoffice.components.usemap import HOTTEST, Lane, StepFacts, heat_of
 from apps.saga.public import Longest, Wait
 
@@ -100,7 +100,7 @@ def _for_whom(longest: Longest, *, now: datetime) -> str:
         "worker": "for a worker",
         "pause": "for whoever lifts the pause",
         "timer": "for its time",
-        "approval": f"for {wait.whom} to decide",
+        "approval": f"for {deciders(wait.whom.split(' or '))} to decide",
         "person": f"for somebody of {wait.whom} to decide" if wait.whom else "for somebody to decide",
     }.get(wait.kind, f"for {wait.whom}")
     if wait.until is None:

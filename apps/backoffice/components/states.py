@@ -97,6 +97,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "CANCELLED": _undo("Cancelled"),
         "STUCK": _bad("Stuck"),
         "RETURNED": _undo("Returned"),
+        "HANDLED": _idle("Closed by hand", "lock"),
     },
     "return": {
         "REQUESTED": _waiting("Requested"),
@@ -104,6 +105,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "COMPLETED": _ok("Completed"),
         "REFUSED": _idle("Refused", "close"),
         "STUCK": _bad("Stuck"),
+        "HANDLED": _idle("Closed by hand", "lock"),
     },
     "message": {
         "PENDING": _waiting("To relay"),
@@ -127,6 +129,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "DRAFT": _idle("Draft", "clock"),
         "NUMBERED": _running("Numbered"),
         "SIGNED": _running("Signed"),
+        "OFFLINE": _waiting("Handed out"),
         "SENT": _waiting("Sent"),
         "UNKNOWN": _unknown("Unknown"),
         "REJECTED": _bad("Refused"),

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from apps.backoffice.components.formats import duration, moment, plural, sentence, words
 from apps.observability.masking import mask_text
-from apps.saga.public import RunState, StepState
+from apps.saga.public import RunState, StepState, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ def _held(run: RunState, now: datetime) -> Verdict:
 
 def _handled(run: RunState, now: datetime) -> Verdict:
     when = f" at {moment(run.finished_at, now=now).text}" if run.finished_at else ""
-    return Verdict("idle", "lock", f"Closed by a person{when}.", _cause(run))
+    stands = standing(run.steps)
+    left = f" As it was left: {stands}." if stands else " Nothing of it was left half done."
+    return Verdict("idle", "lock", f"Closed by a person{when}.", f"{_cause(run)}{left}")
 
 
 def _completed(run: RunState, now: datetime) -> Verdict:

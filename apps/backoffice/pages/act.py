@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -21,6 +21,8 @@ from apps.backoffice.components.formats import plural, short_id, words
 from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
+from apps.fiscal_docs import public as fiscal
+from apps.orders import public as orders
 from apps.saga import public as saga
 
 JSON_CHARACTERS_MAX = 20_000
@@ -67,12 +69,32 @@ class ActForm(forms.Form):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Instead:
+    """Another action that is possible on the same run. ``does``: what it would do, in words."""
+
+    title: str
+    icon: str
+    does: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What the page is about: a run, or the group of an incident."""
 
     action: saga.Action
     run: saga.RunState | None
     incident: saga.IncidentState | None
+
+    @property
+    def output_fields(self) -> tuple[saga.OutputField, ...]:
+        """What the output of the step must hold that is to be skipped, because later steps read it."""
+        if self.run is None or self.action is not saga.Action.SKIP or self.run.status == "COMPENSATING":
+            return ()
+        names = [step.name for step in self.run.steps]
+        if any(step.status == "UNDOING" for step in self.run.steps):
+            return ()
+        return saga.output_fields(self.run.use_case, self.run.version, names, self.run.cursor)
 
     def selection(self, within: Sequence[UUID] | None = None) -> saga.Selection:
         """Which runs; of a group only those within."""
@@ -140,6 +162,9 @@ def _ask(request: HttpRequest, target: Target, *, by: str) -> HttpResponse:
     if not form.is_valid():
         return _page(request, target, form=form, status=422)
     values, now = form.cleaned_data, timezone.now()
+    if missing := _missing(target, values["given"], now=now):
+        form.add_error("given", missing)
+        return _page(request, target, form=form, status=422)
     first = len(seen) > 1 and values["how"] == "first"
     try:
         action_id = saga.request_action(
@@ -160,6 +185,17 @@ def _ask(request: HttpRequest, target: Target, *, by: str) -> HttpResponse:
     if saga.action_state(action_id).runs <= saga.INLINE_RUNS:
         saga.work_on_action(action_id, now=now)
     return redirect("admin:backoffice_triage_action", action_id)
+
+
+def _missing(target: Target, given: Any, *, now: datetime) -> str:
+    """What is missing in the output of the step that is to be skipped. Asked here, because the field is here."""
+    if not target.output_fields:
+        return ""
+    try:
+        (outcome,) = saga.preview(target.selection(), _wanted(target.action, given), now=now).outcomes
+    except DomainError:
+        return ""  # told where the action is asked for
+    return outcome.detail if outcome.code == saga.OutputNeeded.code else ""
 
 
 def _wanted(action: saga.Action, given: Any) -> saga.Wanted:
@@ -191,6 +227,7 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         messages.warning(request, refusal.detail)
         return redirect(target.back)
     verb, icon = TITLES[target.action]
+    fields, closes = target.output_fields, target.action is saga.Action.HANDLE
     doable = [each for each in dry.outcomes if not each.code]
     what = f"run {short_id(target.run.run_id)}" if target.run else plural(len(dry.outcomes), "run", "runs")
     context = {
@@ -202,7 +239,11 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "dry": dry,
         "shown": dry.outcomes[:OUTCOMES_SHOWN],
         "hidden": max(len(dry.outcomes) - OUTCOMES_SHOWN, 0),
-        "may": bool(doable) or (target.action is saga.Action.HANDLE and target.incident is not None),
+        "fields": fields,
+        "placeholder": json.dumps({field.name: "…" for field in fields}, ensure_ascii=False),
+        "stays": dry.outcomes[0].left if target.run is not None and dry.outcomes else (),
+        "instead": _instead(target, now=now),
+        "may": bool(doable) or _only_output_is_missing(target, dry) or (closes and target.incident is not None),
         "many": len(dry.outcomes) > 1,
         "seen": _text([each.run_id for each in dry.outcomes]),
         "expected": saga.token_of_state(target.run) if target.run else "",
@@ -211,8 +252,28 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "data": json.dumps(saga.run_input(target.run.run_id), indent=2, ensure_ascii=False) if target.run else "",
         "now": now,
         "edits": request.GET.get("edit") == "1",
+        "correction": _correction(target, now),
+        "signs_anew": _signs_anew(target),
     }
     return render(request, "backoffice/act.html", context, status=status)
+
+
+def _only_output_is_missing(target: Target, dry: saga.Preview) -> bool:
+    return bool(target.output_fields) and all(each.code == saga.OutputNeeded.code for each in dry.outcomes)
+
+
+def _instead(target: Target, *, now: datetime) -> list[Instead]:
+    """What else could be done to a run that somebody is about to leave as it is."""
+    if target.run is None or target.action is not saga.Action.HANDLE:
+        return []
+    found = []
+    for action in (saga.Action.COMPENSATE, saga.Action.SKIP, saga.Action.RETRY):
+        (outcome,) = saga.preview(target.selection(), saga.wanted(action), now=now).outcomes
+        if not outcome.code or outcome.code == saga.OutputNeeded.code:
+            title, icon = TITLES[action]
+            href = address(action, run=target.run.run_id)
+            found.append(Instead(title=title.removesuffix(" of"), icon=icon, does=outcome.detail, href=href))
+    return found
 
 
 def _persists(target: Target) -> int:
@@ -221,3 +282,16 @@ def _persists(target: Target) -> int:
         return 0
     counts = saga.trends([target.incident.id], buckets=2, now=timezone.now())[target.incident.id]
     return sum(counts) if timezone.now() - target.incident.last_seen < PERSISTS_WITHIN else 0
+
+
+def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | None:
+    """What else the retry of a run would do: sign its document anew that the authority refused."""
+    if target.run is None or target.action is not saga.Action.RETRY:
+        return None
+    return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)
+
+
+def _signs_anew(target: Target) -> bool:
+    """Is it about a group of documents that the authority refused?"""
+    refused = target.incident is not None and target.incident.error_code == fiscal.DocumentRejected.code
+    return refused and target.action is saga.Action.RETRY

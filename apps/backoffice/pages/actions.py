@@ -19,6 +19,7 @@ from apps.saga import public as saga
 
 LIVE_MS = 500  # somebody watches it
 ITEMS_SHOWN = 100
+MOVING = ("RUNNING", "WAITING", "COMPENSATING")  # a run that was acted on alone, and is watched until it is somewhere
 FILTERS = ("", "DONE", "REFUSED", "FAILED", "CANCELLED", "PENDING")
 
 
@@ -32,15 +33,14 @@ def action_view(request: HttpRequest, action_id: UUID) -> HttpResponse:
     """The whole page."""
     require(request, VIEW)
     context = _context(request, action_id)
-    batch: Batch = context["batch"]
     live = f"{reverse('admin:backoffice_triage_action_live', args=[action_id])}?{request.GET.urlencode()}"
     return render(
         request,
         "backoffice/action.html",
         {
             **admin.site.each_context(request),
-            "title": batch.title,
-            "live_url": live if batch.state.live else "",
+            "title": context["batch"].title,
+            "live_url": live if context["live"] else "",
             "live_ms": LIVE_MS,
             **context,
         },
@@ -62,8 +62,12 @@ def _context(request: HttpRequest, action_id: UUID) -> dict[str, Any]:
     status = status if status in FILTERS else ""
     items, after = saga.action_items(action_id, limit=ITEMS_SHOWN, after=_after(request), status=status)
     mine = actor_of(request.user) == batch.state.asked_by
+    one = _the_one(batch)
     return {
         "batch": batch,
+        "one": one,
+        "rest": _rest(batch),
+        "live": batch.state.live or (one is not None and one.status in MOVING),
         "verdict": verdict_of(batch),
         "items": items,
         "after": after,
@@ -72,6 +76,22 @@ def _context(request: HttpRequest, action_id: UUID) -> dict[str, Any]:
         "mine": mine,
         "may_act": request.user.has_perm(ACT),
     }
+
+
+def _the_one(batch: Batch) -> saga.RunState | None:
+    """The only run of an action that is over: what became of it is what the next step depends on."""
+    if batch.state.live or batch.state.runs != 1:
+        return None
+    items, _ = saga.action_items(batch.state.id, limit=1)
+    return saga.run_state(items[0].run_id) if items else None
+
+
+def _rest(batch: Batch) -> saga.IncidentState | None:
+    """The action's group, when it still affects other runs and somebody may act on them."""
+    if batch.state.live or batch.state.incident_id is None:
+        return None
+    group = saga.incident(batch.state.incident_id)
+    return group if group is not None and group.open and group.runs else None
 
 
 def _after(request: HttpRequest) -> UUID | None:

@@ -10,11 +10,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 
-from apps.backoffice.components.formats import words
+from apps.backoffice.components.formats import deciders, words
 from apps.backoffice.components.states import look
 from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
-from apps.backoffice.pages.triage import actor_of
+from apps.backoffice.pages.triage import VIEW as SEE_RUNS
+from apps.backoffice.pages.triage import actor_of, name_of, sentence_of
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
 from apps.ledger import public as ledger
@@ -52,6 +53,7 @@ def approvals_view(request: HttpRequest) -> HttpResponse:
         "reversals": [(row, row.asked_by != by.name) for row in reversals],
         "lines": sorted(lines, key=lambda line: not line[1]),  # mine first, each group the newest first
         "more": found.total - len(lines),
+        "sees_runs": user.has_perm(SEE_RUNS),
     }
     return render(request, "backoffice/approvals.html", context)
 
@@ -92,10 +94,10 @@ def verdict_of(approval: saga.ApprovalState, *, mine: bool) -> Verdict:
     what = f"{words(approval.step)} of {approval.business_key}"
     if approval.status == "OPEN":
         passed = " The first ones did not decide in time." if approval.delegated else ""
-        said = "You decide." if mine else f"{' or '.join(approval.who)} decides."
+        said = "You decide." if mine else f"{sentence_of(deciders(approval.who))} decides."
         return Verdict("run", "wait", said, f"The run waits at {what}.{passed}")
     shown = look("approval", approval.status)
-    said = f"{approval.decided_by}: {approval.reason}" if approval.reason else ""
+    said = f"{name_of(approval.decided_by)}: {approval.reason}" if approval.reason else ""
     return Verdict(shown.tone, shown.icon, f"{shown.word}.", said)
 
 
@@ -111,5 +113,6 @@ def _page(
         "verdict": verdict_of(approval, mine=mine),
         "may_decide": mine and approval.status == "OPEN",
         "form": form,
+        "sees_runs": request.user.has_perm(SEE_RUNS),
     }
     return render(request, "backoffice/approval.html", context, status=status)

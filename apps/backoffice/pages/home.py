@@ -11,20 +11,26 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import duration, money, plural, words
+from apps.backoffice.components.formats import clock, duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.pages.entry import ACT as MAY_REVERSE
+from apps.backoffice.pages.triage import ACT as MAY_ACT
+from apps.backoffice.shell import contingency_of
+from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
+from apps.payments import public as payments
 from apps.saga import public as saga
 
 LIVE_MS = 2000  # the home page of every colleague: half as often as a run that somebody watches
 WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
+ACTIONS_MAX = 20  # of those that wait; more are told as so many
 RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
 
 
@@ -89,12 +95,23 @@ def home_live(request: HttpRequest) -> HttpResponse:
 def _home_of(request: HttpRequest) -> Home:
     user = request.user
     assert isinstance(user, User)  # noqa: S101  # the admin's own door
-    return home(may=user.has_perm, decides=lambda: decider(user), now=timezone.now())
+    contingency = contingency_of(request) if user.has_perm("fiscal_docs.view_document") else None
+    return home(may=user.has_perm, decides=lambda: decider(user), contingency=contingency, now=timezone.now())
 
 
-def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now: datetime) -> Home:
+def home(
+    *,
+    may: Callable[[str], bool],
+    decides: Callable[[], saga.Decider],
+    contingency: fiscal.ContingencyPeriod | None = None,
+    now: datetime,
+) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs = _approval_needs(decides)
+    if may(MAY_REVERSE):
+        needs += _reversal_needs(decides, now=now)
+    if may(MAY_ACT):
+        needs += _action_needs(decides)
     tiles: list[Tile] = []
     waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
@@ -111,9 +128,15 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
         tiles.insert(4, _message_tile(messages, now=now))
-    if may("ledger.view_difference"):
-        needs += _ledger_needs(ledger.care_now(now=now))
+    if may("payments.view_payment"):
+        needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
+    care = ledger.care_now(now=now) if may("ledger.view_difference") else None
+    needs += _ledger_needs(care) if care is not None else []
+    if contingency is not None:
+        needs.append(_contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
+    if care is not None and care.damage:
+        needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
     return Home(
@@ -158,6 +181,43 @@ def _approval_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
     ]
 
 
+def _reversal_needs(decides: Callable[[], saga.Decider], *, now: datetime) -> list[Need]:
+    """Reversals that somebody else asked for: nobody is told elsewhere, and after a day they lapse."""
+    waiting = ledger.waiting_reversals(now=now)
+    mine = [row for row in waiting if row.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'reversal waits', 'reversals wait')} for a second person"
+    until = f"Ledger · until {clock(mine[0].until, now=now)}"
+    one = mine[0].amount if len(mine) == 1 and mine[0].currency == "BRL" else None
+    return [_second_person(title, until, mine[0].asked_at, reverse("admin:backoffice_approvals"), amount=one)]
+
+
+def _action_needs(decides: Callable[[], saga.Decider]) -> list[Need]:
+    """Actions on runs that somebody else asked for."""
+    waiting = saga.latest_actions(limit=ACTIONS_MAX, waiting=True)
+    mine = [action for action in waiting if action.asked_by != decides().name]
+    if not mine:
+        return []
+    title = f"{plural(len(mine), 'action waits', 'actions wait')} for a second person"
+    href = f"{reverse('admin:backoffice_triage')}?tab=approvals"
+    return [_second_person(title, mine[-1].told, mine[-1].asked_at, href)]
+
+
+def _second_person(title: str, where: str, since: datetime, href: str, amount: Decimal | None = None) -> Need:
+    return Need(
+        title=title,
+        where=where,
+        since=since,
+        amount=amount,
+        who="",
+        href=href,
+        door="Open approvals",
+        icon="eye",
+        tone="warn",
+    )
+
+
 def _run_need(group: saga.RunsInNeed) -> Need:
     one, many = _SAYS[group.kind]
     stake = orders.at_stake(group.subject_ids)
@@ -199,6 +259,19 @@ def _message_need(title: str, where: str, href: str, since: datetime | None) -> 
     return Need(title=title, where=where, since=since, amount=None, who="", href=href, door="Open messages")
 
 
+def _card_testing_need(account: payments.LimitedAccount) -> Need:
+    whose = account.account_id or "nobody"
+    return Need(
+        title=f"{account.refused} card payments of {whose} were refused",
+        where="stolen cards are tried? Only cards that have paid before go on",
+        since=account.since,
+        amount=None,
+        who="",
+        href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
+        door="Open payments",
+    )
+
+
 def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     found = []
     if care.differences:
@@ -208,6 +281,18 @@ def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     if care.unchecked_since:
         found.append(_unchecked(care))
     return found
+
+
+def _chain_need(damage: str) -> Need:
+    return Need(
+        title="The chain of the ledger is damaged",
+        where=f"{damage} · manage.py verify_chain says more",
+        since=None,
+        amount=None,
+        who="",
+        href=rows("ledger_block"),
+        door="Open the chain",
+    )
 
 
 def _unchecked(care: ledger.CareNow) -> Need:
@@ -235,6 +320,21 @@ def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> N
         who="",
         href=rows(f"ledger_{name}", **state),
         door=f"Open {name}s",
+    )
+
+
+def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
+    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
+    return Need(
+        title="Contingency is on",
+        where=f"{waiting} handed out and not delivered",
+        since=period.began_at,
+        amount=None,
+        who="",
+        href=reverse("admin:backoffice_contingency"),
+        door="Open contingency",
+        icon="warn",
+        tone="warn",
     )
 
 

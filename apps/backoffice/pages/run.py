@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -20,6 +21,7 @@ from apps.backoffice.components.links import change_link, list_link
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.components.verdicts import Verdict, current_step, run_verdict
 from apps.backoffice.live import fragment
+from apps.backoffice.pages.approvals import decider
 from apps.backoffice.pages.run_actions import actions_of
 from apps.backoffice.pages.run_money import Money, as_uuid, money_of, outputs_of
 from apps.customers import public as customers
@@ -113,7 +115,7 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "title": f"Run {short_id(page.run.run_id)}",
         "page": page,
         "tab": tab,
-        **_actions(request, page.run),
+        **_actions(request, page),
         "live_url": f"{address}?tab={tab}" if page.live else "",
         "live_ms": LIVE_MS,
     }
@@ -123,14 +125,17 @@ def run_view(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def run_live(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The parts of the page that change, alone."""
     page = _page(request, run_id)
-    context = {"page": page, "tab": _tab(request), **_actions(request, page.run)}
+    context = {"page": page, "tab": _tab(request), **_actions(request, page)}
     return fragment(request, "backoffice/run_parts.html", context)
 
 
-def _actions(request: HttpRequest, run: saga.RunState) -> dict[str, Any]:
+def _actions(request: HttpRequest, page: RunPage) -> dict[str, Any]:
     """The likeliest one stands in the head of the page, the others beside the run's parts."""
-    main, *others = actions_of(run, may=request.user.has_perm)
-    return {"main": main, "others": others}
+    main, *others = actions_of(page.run, may=request.user.has_perm)
+    question = next((each for each in page.approvals if each.status == "OPEN"), None) if page.live else None
+    user = request.user
+    decides = question is not None and isinstance(user, User) and question.may(decider(user))
+    return {"main": main, "others": others, "question": question, "decides": decides}
 
 
 def _tab(request: HttpRequest) -> str:

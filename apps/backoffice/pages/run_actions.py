@@ -74,9 +74,9 @@ def _not_skipped(run: RunState) -> str:
 
 
 def _not_handled(run: RunState) -> str:
-    if run.status != "STUCK":
-        return "it is over" if run.status not in OPEN else "only a stuck run is closed by a person"
-    return "it is a branch of another run" if run.parent_id is not None else ""
+    if run.status == "STUCK":
+        return ""  # of a branch the state manager says whether its parent waits for it
+    return "it is over" if run.status not in OPEN else "only a stuck run is closed by a person"
 
 
 def _not_failed(run: RunState) -> str:

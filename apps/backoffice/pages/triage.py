@@ -78,7 +78,12 @@ class Batch:
     @property
     def title(self) -> str:
         """Retry 61 runs."""
-        return f"{VERBS[self.state.action]} {plural(self.state.runs, 'run', 'runs')}"
+        return f"{self.verb} {plural(self.state.runs, 'run', 'runs')}"
+
+    @property
+    def verb(self) -> str:
+        """Retry, Undo, Skip a step of, Close."""
+        return VERBS[self.state.action]
 
     @property
     def settled(self) -> str:

@@ -136,6 +136,12 @@ def gantt(gantt: Any, run: Any) -> dict[str, Any]:
 
 
 @register.filter
+def deciders(value: Any) -> str:
+    """Who may decide, for people."""
+    return formats.deciders(value)
+
+
+@register.filter
 def actor(value: str) -> str:
     """Whom people know: chief, of user:chief."""
     return value.partition(":")[2] or value

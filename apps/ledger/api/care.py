@@ -54,7 +54,9 @@ class SuspensionsSerializer(serializers.Serializer[Any]):
 class SuspensionsView(APIView):
     """Suspensions of posting."""
 
-    @extend_schema(operation_id="ledger_suspended", responses={200: SuspensionsSerializer, **_REFUSED})
+    @extend_schema(
+        operation_id="ledger_suspended", summary="What is suspended", responses={200: SuspensionsSerializer, **_REFUSED}
+    )
     def get(self, request: Request) -> Response:
         """The suspensions that hold now, oldest first."""
         require_scope(request, ADMIN)
@@ -63,6 +65,7 @@ class SuspensionsView(APIView):
 
     @extend_schema(
         operation_id="ledger_suspend",
+        summary="Suspend posting",
         request=SuspensionRequestSerializer,
         responses={201: SuspensionSerializer, 409: ProblemSerializer, **_REFUSED},
     )
@@ -89,7 +92,9 @@ class SuspensionsView(APIView):
 class SuspensionView(APIView):
     """One suspension."""
 
-    @extend_schema(operation_id="ledger_resume", responses={200: SuspensionSerializer, **_REFUSED})
+    @extend_schema(
+        operation_id="ledger_resume", summary="Lift a suspension", responses={200: SuspensionSerializer, **_REFUSED}
+    )
     def delete(self, request: Request, suspension_id: UUID) -> Response:
         """Lift it: who waits goes on. Safe to repeat."""
         caller = require_scope(request, ADMIN)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from django.db import transaction
@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.common import parameters
 from apps.common.clock import business_date
 from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
@@ -62,24 +63,12 @@ def _period(request: Request) -> tuple[date, date]:
     return _day(request, "from") or date_to.replace(day=1), date_to
 
 
-def _moment(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{name} is a moment with its zone, such as 2025-01-31T15:04:05Z.", field=name) from None
-
-
 class BalanceView(APIView):
     """An account's balance."""
 
     @extend_schema(
         operation_id="ledger_balance",
+        summary="The balance of an account",
         parameters=[
             OpenApiParameter("date", date, description="At the end of this day. Absent: now, with what is held."),
             OpenApiParameter(
@@ -108,7 +97,7 @@ class BalanceView(APIView):
     def get(self, request: Request, branch: str, account: str) -> Response:
         """The balance now (posted, pending, available), at the end of a day, or as it was known at a moment."""
         require_scope(request, READ)
-        ref, day, moment = _account(request, branch, account), _day(request, "date"), _moment(request, "as_of")
+        ref, day, moment = _account(request, branch, account), _day(request, "date"), parameters.moment(request, "as_of")
         if moment is not None:
             now = timezone.now()
             known = ask_for(request, lambda: public.balance_as_of(ref, moment, day=day, now=now))
@@ -125,6 +114,7 @@ class TotalsView(APIView):
 
     @extend_schema(
         operation_id="ledger_totals",
+        summary="Totals by event",
         parameters=[
             OpenApiParameter("branch", str, description="Absent: all branches."),
             OpenApiParameter("account", str, description="Of that branch; absent: all of them."),
@@ -153,6 +143,7 @@ class StatementView(APIView):
 
     @extend_schema(
         operation_id="ledger_statement",
+        summary="The statement of an account",
         parameters=[
             *_PERIOD,
             OpenApiParameter("cursor", str, description="next_cursor of the page before; JSON only."),
@@ -215,6 +206,7 @@ class PostingView(APIView):
 
     @extend_schema(
         operation_id="ledger_outcomes",
+        summary="What became of tracekeys",
         parameters=[
             OpenApiParameter("tracekey", UUID, required=True, many=True, description=f"1 to {TRACEKEYS_MAX} of them.")
         ],
@@ -228,6 +220,7 @@ class PostingView(APIView):
 
     @extend_schema(
         operation_id="ledger_post",
+        summary="Post a line or an entry",
         request=serializers.either_entry(),
         parameters=[_PREFER, WRITE],
         responses={
@@ -277,6 +270,7 @@ class BatchView(APIView):
 
     @extend_schema(
         operation_id="ledger_post_batch",
+        summary="Post many entries",
         request=serializers.PostingBatchRequestSerializer,
         parameters=[_PREFER, WRITE],
         responses={
@@ -345,6 +339,7 @@ class TransactionView(APIView):
 
     @extend_schema(
         operation_id="ledger_transaction",
+        summary="One transaction",
         parameters=[*QUESTION],
         responses={200: serializers.TransactionsSerializer, 409: ProblemSerializer, **_REFUSED},
     )

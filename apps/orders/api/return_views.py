@@ -44,7 +44,7 @@ class ReturnSerializer(serializers.Serializer[dict[str, Any]]):
 
     id = serializers.UUIDField()
     orderId = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=["REQUESTED", "ACCEPTED", "COMPLETED", "REFUSED", "STUCK"])
+    status = serializers.ChoiceField(choices=["REQUESTED", "ACCEPTED", "COMPLETED", "REFUSED", "STUCK", "HANDLED"])
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     reason = serializers.CharField()
     error = ErrorSerializer(allow_null=True)
@@ -83,12 +83,13 @@ class ReturnsView(APIView):
 
         409 when the order is not complete, too old, or being returned already (R538).
         """
+        mine = account_id(request, "orders:write")
         if not isinstance(request.data, dict):
             raise InvalidRequest("The body is not an object.")
         serializer = ReturnRequestSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         command = AskReturn(
-            account_id=account_id(request, "orders:write"),
+            account_id=mine,
             order_id=order_id,
             reason=serializer.validated_data["reason"],
             idempotency_key=request.headers.get("Idempotency-Key"),

@@ -10,9 +10,9 @@ from apps.common.known_fields import KnownFields
 from apps.common.money import AMOUNT_TEXT, CENT
 from apps.common.openapi import amount_schema
 from apps.fiscal_docs import public as fiscal
-from apps.orders.models import PaymentMethod
+from apps.orders.models import OrderStatus, PaymentMethod
 from apps.orders.operations import ITEMS_MAX, QUANTITY_MAX
-from apps.orders.queries import OrderView
+from apps.orders.queries import ListedOrder, OrderView
 from apps.payments import public as payments
 from apps.saga import public as saga
 
@@ -107,6 +107,12 @@ class OrderLinksSerializer(serializers.Serializer[dict[str, Any]]):
     fiscalDocument = serializers.CharField(allow_null=True)
 
 
+class ListedOrderLinksSerializer(serializers.Serializer[dict[str, Any]]):
+    """Where to go on."""
+
+    self = serializers.CharField()
+
+
 class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     """An order as it is now."""
 
@@ -123,6 +129,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
             "CANCELLED",
             "STUCK",
             "RETURNED",
+            "HANDLED",
         ]
     )
     customerId = serializers.UUIDField()
@@ -138,25 +145,56 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     links = OrderLinksSerializer()
 
 
-def order_body(order: OrderView, run: saga.RunProgress | None = None) -> dict[str, Any]:
-    """The JSON of an order: its state, the steps of its run with their times, links to what came of them."""
-    if run is None and order.run_id:
-        run = saga.run_progress(order.run_id)
+class ListedOrderSerializer(serializers.Serializer[dict[str, Any]]):
+    """An order in a list; its own address has its items and its run."""
+
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=OrderStatus.values)
+    customerId = serializers.UUIDField()
+    amount = serializers.DecimalField(max_digits=15, decimal_places=2)
+    currency = serializers.CharField()
+    payment = serializers.DictField()
+    error = ErrorSerializer(allow_null=True)
+    createdAt = serializers.DateTimeField()
+    paidAt = serializers.DateTimeField(allow_null=True)
+    finishedAt = serializers.DateTimeField(allow_null=True)
+    links = ListedOrderLinksSerializer()
+
+
+class OrderPageSerializer(serializers.Serializer[dict[str, Any]]):
+    """A page of orders, newest first."""
+
+    orders = ListedOrderSerializer(many=True)
+    nextCursor = serializers.CharField(allow_null=True, help_text="Continue behind this page; null on the last one.")
+
+
+def line_body(order: ListedOrder | OrderView) -> dict[str, Any]:
+    """What a list says of an order, and its own address says too."""
     return {
         "id": str(order.id),
         "status": order.status,
         "customerId": str(order.customer_id),
         "amount": str(order.amount),
         "currency": order.currency,
-        "items": [
-            {"id": str(item.ticket_id), "name": item.name, "amount": str(item.amount), "quantity": item.quantity}
-            for item in order.items
-        ],
         "payment": {"method": order.payment_method},
         "error": {"code": order.error_code, "detail": order.error_detail} if order.error_code else None,
         "createdAt": order.created_at.isoformat(),
         "paidAt": order.paid_at and order.paid_at.isoformat(),
         "finishedAt": order.finished_at and order.finished_at.isoformat(),
+        "links": {"self": f"/orders/{order.id}"},
+    }
+
+
+def order_body(order: OrderView, run: saga.RunProgress | None = None) -> dict[str, Any]:
+    """The JSON of an order: its state, the steps of its run with their times, links to what came of them."""
+    if run is None and order.run_id:
+        run = saga.run_progress(order.run_id)
+    return {
+        **line_body(order),
+        "items": [
+            {"id": str(item.ticket_id), "name": item.name, "amount": str(item.amount), "quantity": item.quantity}
+            for item in order.items
+        ],
         "run": _run_body(run) if run else None,
         "links": _links(order, run),
     }

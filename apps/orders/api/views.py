@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
@@ -15,12 +16,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.common import parameters
 from apps.common.errors import InvalidRequest, NotFound, Unauthenticated
 from apps.common.problems import ProblemSerializer
 from apps.idempotency import public as idempotency
 from apps.identity.public import require_scope
 from apps.orders import queries
-from apps.orders.api.serializers import OrderRequestSerializer, OrderSerializer, order_body
+from apps.orders.api.serializers import OrderPageSerializer, OrderRequestSerializer, OrderSerializer, line_body, order_body
+from apps.orders.models import OrderStatus
 from apps.orders.operations import OrderLine
 from apps.orders.sagas.place import Placed, PlaceOrder, json_of, place_order
 
@@ -107,8 +110,35 @@ class OrdersView(APIView):
             return Response(placed.replay.body, status=placed.replay.status, headers=placed.replay.headers)
         return _answer(placed, preference, spent_s=time.monotonic() - started)
 
+    @extend_schema(
+        operation_id="listOrders",
+        summary="Your orders, newest first",
+        parameters=[
+            OpenApiParameter("status", str, enum=OrderStatus.values, description="Those that are in this status now."),
+            OpenApiParameter("customerId", UUID, description="Those of this customer."),
+            OpenApiParameter("createdFrom", datetime, description="Placed at this moment or later."),
+            OpenApiParameter("createdUntil", datetime, description="Placed before this moment."),
+            OpenApiParameter("limit", int, description="1 to 500; 50 when absent."),
+            OpenApiParameter("cursor", str, description="The nextCursor of the page before, with the same filters."),
+        ],
+        responses={200: OrderPageSerializer, **dict.fromkeys((401, 422), ProblemSerializer)},
+    )
+    def get(self, request: Request) -> Response:
+        """Of the account alone that asks: what nobody's account has placed is found by its id, and in no list."""
+        mine = account_id(request, "orders:read")
+        if not mine:
+            raise Unauthenticated
+        page = queries.orders_page(
+            mine,
+            parameters.part_of_list(request, since="createdFrom", until="createdUntil"),
+            status=parameters.one_of(request, "status", OrderStatus.values),
+            customer_id=parameters.uuid(request, "customerId"),
+        )
+        return Response({"orders": [line_body(order) for order in page.rows], "nextCursor": page.next_cursor})
+
 
 def _command(request: Request) -> PlaceOrder:
+    mine = account_id(request, "orders:write")  # first: what is wrong with a body is told to whoever may send one
     if not isinstance(request.data, dict):
         raise InvalidRequest("The body is not an object.")
     serializer = OrderRequestSerializer(data=request.data)
@@ -116,7 +146,7 @@ def _command(request: Request) -> PlaceOrder:
     values: dict[str, Any] = serializer.validated_data
     payment = values.get("payment", {})
     return PlaceOrder(
-        account_id=account_id(request, "orders:write"),
+        account_id=mine,
         customer_id=values["customerId"],
         amount=values["amount"],
         method=payment.get("method"),

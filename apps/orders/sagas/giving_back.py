@@ -17,6 +17,7 @@ from apps.ledger import public as ledger
 from apps.orders import queries, returns
 from apps.orders.models import PaymentMethod
 from apps.orders.sagas.document import AUTHORITY, AUTHORITY_BREAKER, LEASE
+from apps.orders.sagas.left import left_of_order
 from apps.orders.sagas.purchase import APPROVED, OWNER, PROCESSOR, PROCESSOR_BREAKER
 from apps.orders.sagas.subject import order_of
 from apps.payments import public as payments
@@ -130,9 +131,13 @@ class AcceptReturn(saga.LocalStep):
 
     name = "accept_return"
     kind = saga.PIVOT
+    reads = {CheckReturn.name: {"tracekey": UUID}}
 
     def handle(self, run: saga.Run) -> None:
         check_sale_stands(run.outputs[CheckReturn.name]["tracekey"])  # a person may have thought about it for days
+        returns.accept(return_id=return_id_of(run), now=run.now)
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
         returns.accept(return_id=return_id_of(run), now=run.now)
 
 
@@ -259,6 +264,7 @@ class GiveBack(saga.ParallelStep):
     name = "give_back"
     kind = saga.RETRIABLE
     definitions = (MONEY_BY_CARD, MONEY_BY_BALANCE, GOODS, DOCUMENT)
+    reads = {CheckReturn.name: {"payment_method": str, "tracekey": UUID, "payment_id": str}}
 
     def branches(self, run: saga.Run) -> Mapping[str, saga.Child]:
         found = run.outputs[CheckReturn.name]
@@ -284,6 +290,9 @@ class CloseReturn(saga.LocalStep):
     def handle(self, run: saga.Run) -> None:
         returns.close(return_id=return_id_of(run), now=run.now)
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        self.handle(run)
+
 
 class ReturnEnds(saga.Hooks):
     """How the return is told that its run ended badly, in the commit that ends it."""
@@ -293,6 +302,12 @@ class ReturnEnds(saga.Hooks):
 
     def on_stuck(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
         returns.mark_stuck(return_id=return_id_of(run), code=code, detail=f"{failed_step}: {detail}")
+
+    def on_handled(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
+        returns.close_by_hand(return_id=return_id_of(run), code=code, detail=detail, now=run.now)
+
+    def left(self, run: saga.Run) -> tuple[str, ...]:
+        return left_of_order(run)
 
     def reopens(self, run: saga.Run, *, step: str) -> bool:
         return returns.reopen(return_id=return_id_of(run))

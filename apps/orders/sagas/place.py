@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from apps.common.clock import uuid7
 from apps.common.transactions import transaction
 from apps.customers import public as customers
@@ -58,7 +60,7 @@ def place_order(command: PlaceOrder, *, inline_ms: int, now: datetime) -> Placed
     begun = _begin(command, now=now)
     if isinstance(begun, idempotency.Replay):
         return Placed(order_id=None, replay=begun)
-    customer = customers.customer(command.customer_id)
+    customer = _customer(command)
     method, card_token = _method(command, customer)
     order_id, run_id = uuid7(), uuid7()
     operations.create_order(
@@ -104,6 +106,20 @@ def _begin(command: PlaceOrder, *, now: datetime) -> idempotency.Begun | idempot
     return idempotency.begin(
         account_id=command.account_id or "anonymous", key=command.idempotency_key, route=ROUTE, body=command.body, now=now
     )
+
+
+def _customer(command: PlaceOrder) -> customers.CustomerView:
+    """The caller's customer. Another's is answered like one that there is not: who guesses ids learns nothing.
+
+    Nobody's customer is charged where anybody may order, and by those who have done so before customers had owners.
+    """
+    customer = customers.customer(command.customer_id)
+    if customer.account_id == command.account_id:
+        return customer
+    open_to_all = not customer.account_id and settings.ORDERS_ALLOW_ANONYMOUS
+    if open_to_all or (not customer.account_id and queries.has_ordered(command.account_id, command.customer_id)):
+        return customer
+    raise customers.UnknownCustomer
 
 
 def _method(command: PlaceOrder, customer: customers.CustomerView) -> tuple[str, str]:

@@ -1,14 +1,17 @@
 """The journey of an order, by card and from the customer's ledger account, top to bottom, each step with its undo."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from apps.ledger import public as ledger
 from apps.orders import operations
 from apps.orders.models import OrderStatus
 from apps.orders.sagas import money
 from apps.orders.sagas.document import CheckDocument, IssueDocument, SignDocument, TransmitDocument
+from apps.orders.sagas.left import left_of_order
 from apps.orders.sagas.subject import customer_of, order_of
 from apps.payments import public as payments
 from apps.saga import public as saga
@@ -69,6 +72,11 @@ class AuthorisePayment(saga.AskStep):
             raise payments.PaymentRefused(answer["error_message"] or None)
         return {"payment_id": answer["payment_id"]}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        own = {each.id for each in payments.payments_of(order_ref=str(run.subject_id))}
+        if UUID(output["payment_id"]) not in own:
+            raise payments.UnknownPayment("That is no payment of this order.", field="output")
+
     def ask_undo(self, run: saga.Run) -> bool:
         order = order_of(run)
         view = payments.void(
@@ -91,6 +99,7 @@ class CapturePayment(saga.AskStep):
     name = "capture_payment"
     kind = saga.PIVOT
     partner, breaker = PROCESSOR, PROCESSOR_BREAKER
+    reads = {AuthorisePayment.name: {"payment_id": UUID}}
 
     def ask(self, run: saga.Run) -> None:
         payment_id = run.outputs["authorise_payment"]["payment_id"]
@@ -99,6 +108,9 @@ class CapturePayment(saga.AskStep):
     def on_answer(self, run: saga.Run, answer: dict[str, Any]) -> None:
         if answer["status"] != APPROVED:
             raise payments.PaymentRefused(answer["error_message"] or None)
+        operations.mark_paid(order_id=run.subject_id, now=run.now)
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
         operations.mark_paid(order_id=run.subject_id, now=run.now)
 
 
@@ -142,6 +154,16 @@ class HoldAmount(saga.LocalStep):
         )
         return {"hold_key": run.step_key}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        """Only under its own key: an undo looks for that one, and any other may be another order's."""
+        hold = ledger.hold_by_key(run.step_key)
+        if (
+            output["hold_key"] != run.step_key
+            or hold is None
+            or (hold.status, hold.amount) != ("OPEN", order_of(run).amount)
+        ):
+            raise ledger.UnknownHold(f"This order's hold, of its amount, has the key {run.step_key}.", field="output")
+
     def compensate(self, run: saga.Run) -> None:
         ledger.void_hold(key=run.step_key, now=run.now)
 
@@ -151,6 +173,7 @@ class PostHold(saga.LocalStep):
 
     name = "post_hold"
     kind = saga.PIVOT
+    reads = {HoldAmount.name: {"hold_key": str}}
 
     def handle(self, run: saga.Run) -> dict[str, Any]:
         ledger.post_hold(
@@ -164,6 +187,9 @@ class PostHold(saga.LocalStep):
         operations.mark_paid(order_id=run.subject_id, now=run.now)
         return {"tracekey": str(run.tracekey)}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        operations.mark_paid(order_id=run.subject_id, now=run.now)
+
 
 class ConfirmOrder(saga.LocalStep):
     """The tickets are sold, the order is complete."""
@@ -173,6 +199,9 @@ class ConfirmOrder(saga.LocalStep):
 
     def handle(self, run: saga.Run) -> None:
         operations.confirm(order_id=run.subject_id, now=run.now)
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        self.handle(run)
 
 
 class PurchaseEnds(saga.Hooks):
@@ -192,6 +221,12 @@ class PurchaseEnds(saga.Hooks):
 
     def on_stuck(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
         operations.mark_stuck(order_id=run.subject_id, code=code, detail=f"{failed_step}: {detail}")
+
+    def on_handled(self, run: saga.Run, *, failed_step: str, code: str, detail: str) -> None:
+        operations.close_by_hand(order_id=run.subject_id, code=code, detail=detail, now=run.now)
+
+    def left(self, run: saga.Run) -> tuple[str, ...]:
+        return left_of_order(run)
 
 
 PURCHASE_BY_CARD = saga.register(

@@ -14,6 +14,7 @@ from apps.observability.logs import mask_cards
 
 AMOUNT_PLACES_MAX = 2
 DIGITS_MAX = 15  # numeric(15,2)
+REFERENCE_CHARACTERS_MAX = 100
 REFERENCE = re.compile(r"[\x20-\x7e\u00a0-\uffff]*")  # no control characters
 
 
@@ -58,6 +59,24 @@ class WholeField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
+def own_words(value: str, name: str) -> str:
+    """Text of the merchant's own, which is stored and shown as it is. Raises ValidationError."""
+    if not REFERENCE.fullmatch(value):
+        raise serializers.ValidationError(f"A {name} has no control characters and no emoji.")
+    if mask_cards(value) != value:
+        raise serializers.ValidationError(f"This looks like a card number. Send a {name} of your own.")
+    return value
+
+
+class FlagField(serializers.BooleanField):
+    """true or false, and nothing that could be taken for one of them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input="This")
+        return data
+
+
 class CardRequest(KnownFields):
     """A card as its holder typed it."""
 
@@ -88,15 +107,17 @@ class PaymentRequest(KnownFields):
     amount = AmountField(help_text='1.00 to 1000.00, a number or text: 10.50 or "10.50".')
     card_token = TextField(max_length=64, required=False)
     card = CardRequest(required=False)
-    reference = TextField(max_length=100, required=False, default="", allow_blank=True, help_text="Your own.")
+    reference = TextField(
+        max_length=REFERENCE_CHARACTERS_MAX, required=False, default="", allow_blank=True, help_text="Your own."
+    )
+
+    capture = FlagField(
+        required=False, default=True, help_text="false: only authorise; capture or void it later, within seven days."
+    )
 
     # No validator of the field: its pattern would stand in the document in a way that the empty text fails.
     def validate_reference(self, value: str) -> str:
-        if not REFERENCE.fullmatch(value):
-            raise serializers.ValidationError("A reference has no control characters and no emoji.")
-        if mask_cards(value) != value:  # it is stored and shown as it is, so it must not be a card number
-            raise serializers.ValidationError("This looks like a card number. Send a reference of your own.")
-        return value
+        return own_words(value, "reference")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("card" in attrs) == ("card_token" in attrs):

@@ -1,5 +1,6 @@
 """Merchants over HTTP: save a card, pay, look."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +10,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.common.pagination import page_rows
+from apps.common import parameters
 from apps.common.problems import ProblemSerializer
 from apps.identity.public import require_scope
 from apps.payments import merchants, queries
 from apps.payments.api.serializers import (
+    REFERENCE_CHARACTERS_MAX,
     CardRequest,
     CardResponse,
     OperationResponse,
@@ -22,6 +24,7 @@ from apps.payments.api.serializers import (
     PaymentRequest,
     PaymentResponse,
 )
+from apps.payments.models import Payment
 from apps.payments.vault import CardInput
 
 WRITE = "payments:write"
@@ -95,6 +98,7 @@ class PaymentsView(APIView):
             **PROBLEMS,
             404: _problem("The card token is unknown (R207)."),
             409: _problem("The first request with this Idempotency-Key still runs (R012)."),
+            429: _problem("Too many card payments were refused (R217), or logins failed (R008): see Retry-After."),
         },
     )
     def post(self, request: Request) -> Response:
@@ -108,6 +112,7 @@ class PaymentsView(APIView):
             reference=values["reference"],
             card_token=values.get("card_token"),
             card=_card_input(values["card"]) if "card" in values else None,
+            captures_itself=values["capture"],
             idempotency_key=request.headers.get("Idempotency-Key"),
             route="POST /payments",
             body=request.data,
@@ -120,8 +125,12 @@ class PaymentsView(APIView):
         tags=["payments"],
         summary="Your payments, newest first.",
         parameters=[
+            OpenApiParameter("state", str, enum=Payment.State.values, description="Those that are in this state now."),
+            OpenApiParameter("reference", str, description="Those under this reference; an order's id is its payment's."),
+            OpenApiParameter("created_from", datetime, description="Created at this moment or later."),
+            OpenApiParameter("created_until", datetime, description="Created before this moment."),
             OpenApiParameter("limit", int, description="1 to 500; 50 when missing."),
-            OpenApiParameter("cursor", str, description="The next_cursor of the page before."),
+            OpenApiParameter("cursor", str, description="The next_cursor of the page before, with the same filters."),
         ],
         responses={200: PaymentPage, **READ_PROBLEMS, 422: PROBLEMS[422]},
     )
@@ -129,8 +138,9 @@ class PaymentsView(APIView):
         caller = require_scope(request, READ)
         page = queries.payments_page(
             caller.account_id,
-            rows_max=page_rows(request.query_params.get("limit")),
-            cursor=request.query_params.get("cursor"),
+            parameters.part_of_list(request, since="created_from", until="created_until"),
+            state=parameters.one_of(request, "state", Payment.State.values),
+            reference=parameters.text(request, "reference", characters_max=REFERENCE_CHARACTERS_MAX),
         )
         body = {"payments": [view.to_json() for view in page.rows], "next_cursor": page.next_cursor}
         return Response(body, headers=NO_STORE)

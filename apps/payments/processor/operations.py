@@ -99,7 +99,13 @@ def refund(request: RefundRequested, *, reply_to: str, now: datetime) -> None:
     row = _transaction_of(request, now=now)
     if _answered_before(request, row):
         return
-    decision = rules.refund(captured=row.captured_amount, refunded=row.refunded_amount, amount=request.amount)
+    decision = rules.refund(
+        captured=row.captured_amount,
+        refunded=row.refunded_amount,
+        amount=request.amount,
+        card_bin=row.card_bin,
+        card_last4=row.card_last4,
+    )
     if decision == rules.YES:
         row.refunded_amount += request.amount
         row.save(update_fields=["refunded_amount"])
@@ -170,8 +176,9 @@ def _stored(
 
 
 def _answer(operation: ProcessorOperation, row: ProcessorTransaction) -> None:
-    """Publish the answer; a sandbox card may lose, double or withhold the one to its authorisation."""
-    fault = behaviour(row.card_bin, row.card_last4).fault if operation.kind == "authorise" else Fault.NONE
+    """Publish the answer; a sandbox card may lose, double or withhold the one to its authorisation or its refund."""
+    card = behaviour(row.card_bin, row.card_last4)
+    fault = card.fault if operation.kind == card.fault_of else Fault.NONE
     silent = fault is Fault.FIRST_ANSWER_LOST and operation.times_asked == 1
     if silent or (fault is Fault.ANSWERED_AFTER_VOID and row.voided_at is None):
         return

@@ -72,8 +72,10 @@ def void(*, captured: Decimal) -> Decision:
     return no("already_captured", "The payment was captured: refund it.") if captured else YES
 
 
-def refund(*, captured: Decimal, refunded: Decimal, amount: Decimal) -> Decision:
+def refund(*, captured: Decimal, refunded: Decimal, amount: Decimal, card_bin: str, card_last4: str) -> Decision:
     """Give back no more than was captured."""
     if amount > captured - refunded:
         return no("refund_too_large", "The refunds would exceed what was captured.")
+    if behaviour(card_bin, card_last4).refuses_refund:
+        return no("refund_refused", "The card's bank refused the refund.")
     return YES

@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """What goes wrong with the answer to an authorisation. The decision itself is made and stored."""
+    """What goes wrong with the answer to an authorisation, or to a refund. The decision itself is made and stored."""
 
     NONE = "none"
     FIRST_ANSWER_LOST = "first answer lost"  # asked again, it answers
@@ -19,7 +19,9 @@ class Behaviour:
 
     decline: tuple[str, str] | None = None
     refuses_capture: bool = False
+    refuses_refund: bool = False
     fault: Fault = Fault.NONE
+    fault_of: str = "authorise"  # the kind of operation whose answer it is
 
 
 NORMAL = Behaviour()
@@ -32,6 +34,9 @@ _CARDS = {
     ("400000", "1000"): Behaviour(fault=Fault.FIRST_ANSWER_LOST),
     ("400000", "2008"): Behaviour(fault=Fault.ANSWERED_TWICE),
     ("400000", "3006"): Behaviour(fault=Fault.ANSWERED_AFTER_VOID),
+    ("400000", "5126"): Behaviour(refuses_refund=True),
+    ("400000", "7726"): Behaviour(fault=Fault.FIRST_ANSWER_LOST, fault_of="refund"),
+    ("400000", "8054"): Behaviour(fault=Fault.ANSWERED_TWICE, fault_of="refund"),
 }
 
 

@@ -178,6 +178,10 @@ class OutcomeSerializer(Shape):
     amount = _money(allow_null=True)
     code = serializers.CharField(help_text="Why it would be left alone; empty when it would be done.")
     detail = serializers.CharField()
+    left = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="handle: what its use case says stays half done, of at most 100 runs.",
+    )
 
 
 class SumSerializer(Shape):

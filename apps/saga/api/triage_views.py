@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.errors import InvalidRequest
-from apps.common.pagination import decode_cursor, decode_id_cursor, encode_cursor, page_rows
+from apps.common.pagination import decode_id_cursor, decode_moment_cursor, encode_cursor, page_rows
 from apps.idempotency import public as idempotency
 from apps.identity.public import require_scope
 from apps.saga import bulk, incidents, selection
@@ -95,16 +95,7 @@ def _question(request: Request) -> IncidentQuestion:
 
 def _after(request: Request) -> tuple[datetime, UUID] | None:
     cursor = request.query_params.get("cursor")
-    if cursor is None:
-        return None
-    seen, last = decode_cursor(cursor, parts=2)
-    try:
-        moment = datetime.fromisoformat(str(seen))
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment, UUID(str(last))
-    except ValueError:
-        raise InvalidRequest("The cursor was not made by this list.", field="cursor") from None
+    return decode_moment_cursor(cursor) if cursor is not None else None
 
 
 class IncidentView(APIView):

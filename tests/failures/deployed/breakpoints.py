@@ -9,10 +9,13 @@ BREAK_MARKS. BREAK_AFTER lets so many passes of each go by first.
     worker.advanced       the engine has committed, the next wake-up is not sent and this one not acknowledged
     beat.sent             beat has sent a task
     step:<use case>:<step>:<method>    the method has done its work, and returns
+
+SHAKY is how often a step's method fails by itself, refused or broken, before or behind its work: 0.1 is one time in ten.
 """
 
 import functools
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 _armed = frozenset(filter(None, os.environ.get("BREAK_AT", "").split(",")))
 _marks = Path(os.environ.get("BREAK_MARKS", "."))
+_shaky = float(os.environ.get("SHAKY", "0"))
 _to_pass = dict.fromkeys(_armed, int(os.environ.get("BREAK_AFTER", "0")))
 
 
@@ -51,7 +55,9 @@ def _then_reach(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def arm() -> None:
-    """Put the points of BREAK_AT behind the functions that they name."""
+    """Put the points of BREAK_AT behind the functions that they name, and shake the steps."""
+    if _shaky:
+        _shake()
     for point in _armed:
         if point == "relay.acknowledged":
             _arm_relay(point)
@@ -94,3 +100,34 @@ def _arm_step(point: str) -> None:
     (definition,) = (one for one in registered() if one.use_case == use_case)
     step = definition.steps[definition.position_of(name)]
     setattr(step, method, _then_reach(point, getattr(step, method)))
+
+
+# An answer is not refused here: a refusal of an answer says that the other side has refused, which it has not.
+SHAKEN = {
+    "local": ("handle", "compensate"),
+    "ask": ("ask", "ask_undo"),
+    "call": ("prepare", "call", "record", "undo_prepare", "undo_call", "undo_record"),
+}
+
+
+def _shake() -> None:
+    from apps.saga.definition import registered
+
+    for definition in registered():
+        for step in definition.steps if definition.use_case.startswith("orders.") else ():
+            for method in SHAKEN.get(step.shape, ()):
+                setattr(step, method, _shaken(getattr(step, method)))
+
+
+def _shaken(function: Callable[..., Any]) -> Callable[..., Any]:
+    from apps.common.errors import InvalidRequest
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if random.random() >= _shaky:  # no secret
+            return function(*args, **kwargs)
+        if random.random() < 0.5:
+            function(*args, **kwargs)
+        raise random.choice((InvalidRequest("shaken"), RuntimeError("shaken")))
+
+    return wrapped

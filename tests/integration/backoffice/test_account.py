@@ -341,6 +341,16 @@ class TestSecondPerson:
         assert page.status_code == 409
         assert b"R144" in page.content
 
+    def test_is_called_by_the_home_page_who_asked_is_not(self, chief: Client, moved: ledger.PostResult) -> None:
+        chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})
+        second = auditor("view_transaction", "view_account", "add_transaction")
+        home = reverse("admin:index")
+        told = "1 reversal waits for a second person"
+        assert told in second.get(home).content.decode()
+        assert told not in chief.get(home).content.decode()
+        second.post(answer_url(moved, "agree"))
+        assert told not in second.get(home).content.decode()
+
     def test_is_not_needed_for_less(self, chief: Client, moved: ledger.PostResult) -> None:
         less = post(move(ANA, BOB, 20), now=timezone.now())
         chief.post(entry_url(less, "entry_reverse"), {"reason": WHY})

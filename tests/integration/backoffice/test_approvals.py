@@ -1,5 +1,6 @@
 """The pages of approvals: a question, its facts, two buttons and a reason; for those whose it is to decide."""
 
+import re
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -65,12 +66,15 @@ class TestLook:
         assert "1.00" in page
         assert 'value="approve"' in page
         assert 'value="refuse"' in page
+        run = reverse("admin:backoffice_run", args=[Run.objects.get().pk])
+        assert run not in page + html(boss, LIST), "a door that is closed to him"
 
     def test_whoever_may_look_sees_all_and_decides_nothing(self, looker: Client, made: Definition) -> None:
         begin(made, now=timezone.now())
-        assert "group:bosses" in html(looker, LIST)
+        assert "the group bosses" in html(looker, LIST)
         page = html(looker, page_of())
-        assert "group:bosses decides this" in page
+        assert "The group bosses decides." in page
+        assert "the group bosses decides this" in page
         assert 'value="approve"' not in page
         assert looker.post(page_of(), {"decision": "approve", "reason": REASON}).status_code == 403
 
@@ -89,6 +93,20 @@ class TestLook:
         assert "Shall toy go on?" in html(chief, reverse("admin:saga_approval_changelist") + "?q=toy")
         assert "No run holds a key." in html(chief, reverse("admin:saga_lock_changelist"))
         html(chief, reverse("admin:saga_approval_change", args=[Approval.objects.get().pk]))
+
+
+class TestRun:
+    def test_leads_whoever_decides_to_the_question_and_tells_the_others_who_does(
+        self, chief: Client, made: Definition
+    ) -> None:
+        run = reverse("admin:backoffice_run", args=[begin(made, now=timezone.now())])
+        assert "Decide: the group bosses" in html(chief, run)
+        chief_user = User.objects.get(username="chief")
+        chief_user.groups.add(Group.objects.create(name="bosses"))
+        door = f'href="{page_of()}">'
+        assert re.search(re.escape(door) + r"<svg.*?</svg>Decide…", html(chief, run), re.DOTALL)
+        chief.post(page_of(), {"decision": "approve", "reason": REASON})
+        assert "Decide" not in html(chief, run)
 
 
 class TestHome:
@@ -119,7 +137,8 @@ class TestDecide:
         if run == RunStatus.COMPENSATING:
             assert Run.objects.get().status == run
         page = html(boss, page_of())
-        assert REASON in page
+        assert f"boss: {REASON}" in page
+        assert "user:boss" not in page
         assert 'value="approve"' not in page
 
     @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ class TestDifferences:
         assert differences_badge(page.wsgi_request) == ""
         assert "proven 10.00, known" in chief.get(account_url()).content.decode()
 
+    def test_has_a_page_that_says_what_to_do(self, chief: Client, found: Difference) -> None:
+        page = reverse("admin:ledger_difference_change", args=[found.pk])
+        door = f'href="{reverse(LIST)}?q={ANA.branch}/{ANA.account}"'
+        assert door in chief.get(page).content.decode()
+        Difference.objects.update(state="GONE", gone_at=timezone.now())
+        assert door not in chief.get(page).content.decode()
+
     def test_that_are_gone_are_not_told(self, chief: Client, found: Difference) -> None:
         Difference.objects.update(state="GONE", gone_at=timezone.now())
         assert "It does not add up." not in chief.get(account_url()).content.decode()

@@ -2,6 +2,8 @@
 
 import re
 from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
@@ -12,6 +14,8 @@ from django.utils import timezone
 
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference
+from apps.ledger.chain_models import Patrol
+from apps.orders.models import Order, OrderReturn
 from apps.saga.models import Run
 from tests import factories
 
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 22  # the last ones ask whether anything waits for a decision, and when the whole ledger was proven
+HOME_QUERIES_MAX = 26  # the last ones ask for decisions, second persons, when the whole ledger was proven, its chain
 LIST_QUERIES_MAX = 12
 
 
@@ -120,6 +124,14 @@ class TestRun:
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
 
+    def test_names_a_chain_of_the_ledger_that_is_damaged_first(self, chief: Client, runs: list[Run]) -> None:
+        Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert "2 things need you." in html
+        assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
+        assert "block 7: line 41 is not what was hashed" in html
+        assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
+
     def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
         title, now = "The whole ledger was not proven for days", timezone.now()
         row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
@@ -145,6 +157,14 @@ class TestRun:
         assert main.count("<script") == 1, "that of the shell behind it"
         for inline in ("onclick", " style=", "<style"):
             assert inline not in main
+
+
+class TestEmptyLists:
+    @pytest.mark.parametrize("model", [m for m in admin.site._registry if m._meta.app_label != "auth"], ids=str)
+    def test_say_what_would_be_there(self, chief: Client, model: Any) -> None:
+        list_of = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        assert "This page yielded into no results" not in chief.get(list_of).content.decode()
+        assert "This page yielded into no results" not in chief.get(f"{list_of}?q={uuid4()}").content.decode()
 
 
 class TestHome:
@@ -190,6 +210,8 @@ class TestHome:
         assert "Step post_sale holds 1 run; it waits 21 min for somebody of orders to decide." in html
         assert reverse("admin:backoffice_use_case", args=["orders.purchase.card"]) in html
         assert "1 in trouble" in html
+        assert "<b>2 runs</b>" in html
+        assert "2 on the way" not in html, "one is stuck; the headline counts one on the way"
         listed = chief.get(reverse("admin:backoffice_use_cases")).content.decode().replace("\u00a0", " ")
         assert "Step post_sale holds 1 run; it waits 21 min" in listed
 
@@ -235,3 +257,24 @@ class TestLists:
         html = chief.get(reverse("admin:orders_order_change", args=[runs[0].subject_id])).content.decode()
         assert run_url(runs[0]) in html
         assert "Noite do Samba" in html
+
+
+class TestOrder:
+    def test_leads_to_its_returns_and_to_no_payment_that_is_not_there(self, chief: Client) -> None:
+        order = factories.make_order(now=timezone.now(), status="COMPLETED", amount="10.50")
+        page = reverse("admin:orders_order_change", args=[order.pk])
+        door = f"{reverse('admin:orders_orderreturn_changelist')}?q={order.pk}"
+        html = chief.get(page).content.decode()
+        assert "Its payments" in html
+        assert door not in html
+        OrderReturn.objects.create(
+            order_id=order.pk,
+            amount=order.amount,
+            document="RETURN_DOCUMENT_NEEDED",
+            run_id=uuid4(),
+            created_at=timezone.now(),
+        )
+        assert door in chief.get(page).content.decode()
+        assert "Return document needed" in chief.get(door).content.decode()
+        Order.objects.update(payment_method="balance")
+        assert "Its payments" not in chief.get(page).content.decode()

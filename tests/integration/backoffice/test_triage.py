@@ -107,6 +107,16 @@ class TestDoors:
 
 
 class TestAct:
+    def test_of_a_group_without_runs_leads_to_its_closing(self, chief: Client, stuck: list[Run], group: Incident) -> None:
+        Run.objects.update(status=RunStatus.COMPLETED, finished_at=timezone.now(), due_at=None)
+        page = chief.get(act_url(action="retry", incident=group.pk)).content.decode()
+        door = act_url(incident=group.pk, action="handle").replace("&", "&amp;")
+        assert "Nothing would be done." in page
+        assert "The cause is still there." not in page
+        assert "only the group is closed" not in page
+        assert f'href="{door}"' in page
+        assert "only the group is closed" in chief.get(act_url(action="handle", incident=group.pk)).content.decode()
+
     def test_does_it_and_shows_the_outcomes(self, chief: Client, stuck: list[Run], group: Incident) -> None:
         answer = post(chief, act_url(action="retry", incident=group.pk), how="all", typed="3")
         action = BulkAction.objects.get()
@@ -203,6 +213,9 @@ class TestApprove:
         assert not Run.objects.filter(status=RunStatus.RUNNING).exists()
         other = Client()
         other.force_login(User.objects.create_superuser("finance", password="a long one"))
+        told, home = "1 action waits for a second person", reverse("admin:index")
+        assert told in other.get(home).content.decode()
+        assert told not in chief.get(home).content.decode()
         assert "Done." in other.post(url, follow=True).content.decode()
         assert Run.objects.filter(status=RunStatus.RUNNING).count() == 3
 

@@ -18,6 +18,7 @@ ID = UUID("e081ad0f-f83e-4f81-b2d7-23655ac04b8a")
 
 def create(**changes: Any) -> customers.CustomerView:
     values = {
+        "account_id": "acc_shop",
         "name": "Ana",
         "cpf": "529.982.247-25",
         "email": "ana@example.com",

@@ -243,6 +243,8 @@ class TestCommand:
             call_command("ledger_statement", "0001", "nobody", stdout=io.StringIO())
         with pytest.raises(CommandError, match="not a date"):
             self.call("--from", "yesterday")
+        with pytest.raises(CommandError, match=r"/nowhere/statement-.* cannot be written: No such file or directory\."):
+            self.call("--output", "/nowhere")
 
 
 class TestZone:

@@ -89,6 +89,8 @@ class TestRefuse:
         with pytest.raises(LedgerSuspended) as refused:
             WRITERS[writer]()
         assert (refused.value.code, refused.value.retryable) == ("R130", True)
+        # People read it, in the triage and on an order: to the second, and which clock it is.
+        assert refused.value.detail.endswith(f" is suspended until {suspension.until:%Y-%m-%d %H:%M:%S} UTC.")
         assert everything() == before
         resume(suspension)
         WRITERS[writer]()

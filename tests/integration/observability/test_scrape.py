@@ -3,7 +3,7 @@
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,22 +15,26 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.common.clock import uuid7
-from apps.messaging import lag
+from apps.messaging import inbox, lag
 from apps.messaging import metrics as messaging_metrics
+from apps.messaging.consumer import consume_once
+from apps.messaging.contracts.base import InvalidMessage
 from apps.messaging.lag import LagWatch
-from apps.messaging.models import Pending, Redelivery
+from apps.messaging.models import Message, Pending, Redelivery
 from apps.messaging.outbox import publish_raw
 from apps.messaging.partitions import first_message_id
 from apps.messaging.relay import relay_all
-from apps.messaging.transports.base import TransportDown
+from apps.messaging.transports import transport
+from apps.messaging.transports.base import OutgoingRecord, TransportDown
 from apps.observability import metrics, scrape
 from apps.saga.models import Run, RunStatus
-from tests.integration.messaging.world import ERROR_TOPIC, TOPIC, Reader, post
+from tests.integration.messaging.world import ERROR_TOPIC, TOPIC, Reader, ScriptedTransport, again, post
 from tests.process import free_port
 
 TOKEN = "a-token-of-the-tests-that-is-long-enough"
 
 Samples = dict[str, dict[tuple[str, ...], float]]
+Grown = Callable[[str], dict[tuple[str, ...], float]]
 
 
 def scraped(client: Client, **headers: str) -> Samples:
@@ -182,6 +186,110 @@ class TestMessages:
 
 
 @pytest.mark.django_db(transaction=True)
+class TestWork:
+    """What a relay and a consumer count while they work."""
+
+    @pytest.fixture
+    def reader(self) -> Iterator[Reader]:
+        made = Reader("tests")
+        yield made
+        made.close()
+
+    @pytest.fixture
+    def grown(self, client: Client) -> Grown:
+        """By how much the samples of a name have grown since the test began."""
+        before = scraped(client)
+
+        def grown(name: str) -> dict[tuple[str, ...], float]:
+            now = scraped(client).get(name, {})
+            more = {labels: value - before.get(name, {}).get(labels, 0) for labels, value in now.items()}
+            return {labels: value for labels, value in more.items() if value}
+
+        return grown
+
+    def consume(self) -> None:
+        consumer = transport().consumer(group="tests", topics=[TOPIC])
+        consume_once(consumer, group="tests", timeout_s=0)
+        consumer.close()
+
+    def test_messages_by_topic_and_each_batch(self, grown: Grown, reader: Reader) -> None:
+        post(1, 2, 3)
+        relay_all()
+        assert grown("lastro_relay_messages_total") == {("acknowledged", TOPIC): 3}
+        assert grown("lastro_relay_batch_seconds_count") == {(): 1}
+
+    def test_a_broker_that_is_away(self, grown: Grown, monkeypatch: pytest.MonkeyPatch) -> None:
+        broker = ScriptedTransport()
+        broker.down = True
+        monkeypatch.setattr("apps.messaging.relay.transport", lambda: broker)
+        post(1)
+        assert relay_all().broker_down
+        assert grown("lastro_relay_failures_total") == {("broker_down",): 1}
+        assert grown("lastro_relay_messages_total") == {}
+
+    def test_a_message_and_its_copy(self, grown: Grown, reader: Reader) -> None:
+        post(1)
+        relay_all()
+        self.consume()
+        again(Message.objects.get(topic=TOPIC))
+        relay_all()
+        self.consume()
+        assert reader.numbers() == [1]
+        assert grown("lastro_consumer_messages_total") == {("tests", "handled", TOPIC): 1, ("tests", "copy", TOPIC): 1}
+        assert grown("lastro_consumer_commit_seconds_count") == {("tests",): 2}
+
+    def test_one_that_fails_is_put_aside_and_handled_later(self, grown: Grown, reader: Reader) -> None:
+        reader.failing[1] = [RuntimeError("no"), RuntimeError("no")]
+        post(1, 2)
+        relay_all()
+        self.consume()
+        assert grown("lastro_consumer_messages_total") == {("tests", "put_aside", TOPIC): 2}
+        for _ in range(3):
+            Redelivery.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+            self.consume()
+        assert reader.numbers() == [1, 2]
+        said = {("tests", "put_aside", TOPIC): 2, ("tests", "handled", TOPIC): 2}
+        assert grown("lastro_consumer_messages_total") == said
+        assert grown("lastro_consumer_failures_total") == {("tests", TOPIC): 2}
+
+    def test_one_that_is_buried_and_one_that_nobody_can_read(self, grown: Grown, reader: Reader, client: Client) -> None:
+        reader.failing[1] = [InvalidMessage("never")]
+        post(1)
+        relay_all()
+        transport().send([OutgoingRecord(TOPIC, "k", b"no envelope", [])])
+        self.consume()
+        assert grown("lastro_consumer_messages_total") == {("tests", "buried", TOPIC): 2}
+        assert grown("lastro_consumer_failures_total") == {("tests", TOPIC): 2}
+        assert scraped(client)["lastro_dead_letters_topic_day"] == {(ERROR_TOPIC,): 2}
+
+    def test_what_is_for_others_is_passed_over(self, grown: Grown, reader: Reader) -> None:
+        inbox._handlers["tests"].clear()
+        post(1)
+        relay_all()
+        self.consume()
+        assert grown("lastro_consumer_messages_total") == {("tests", "passed_over", TOPIC): 1}
+
+    def test_is_told_by_the_process_that_does_it_and_not_by_the_web_servers(self, client: Client, reader: Reader) -> None:
+        post(1)
+        relay_all()
+        port = free_port()
+        end = scrape.serve(port, host="127.0.0.1")
+        try:
+            with override_settings(METRICS_TOKEN=TOKEN, EMBEDDED=False):
+                said = {"Authorization": f"Bearer {TOKEN}"}
+                request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers=said)
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    assert (
+                        f'lastro_relay_messages_total{{outcome="acknowledged",topic="{TOPIC}"}}'.encode() in answer.read()
+                    )
+                found = scraped(client, **said)
+        finally:
+            end()
+        assert "lastro_messages_to_relay" in found
+        assert not [name for name in found if name.startswith(("lastro_relay_", "lastro_consumer_m"))]
+
+
+@pytest.mark.django_db(transaction=True)
 class TestRuns:
     def test_runs_by_status_and_zeros_too(self, client: Client) -> None:
         now = timezone.now()
@@ -215,7 +323,18 @@ class TestASourceThatFails:
 
         monkeypatch.setitem(metrics._sources, "saga", (broken, True))
         found = scraped(client)
-        up = dict.fromkeys((("broker",), ("ledger",), ("ledger_chain",), ("messaging",), ("triage",)), 1)
+        others = (
+            "broker",
+            "identity",
+            "ledger",
+            "ledger_chain",
+            "messaging",
+            "payments",
+            "payments_answers",
+            "triage",
+            "webhooks",
+        )
+        up = dict.fromkeys(((name,) for name in [*others, "webhooks"]), 1)
         assert found["lastro_metrics_source_up"] == {**up, ("saga",): 0}
         assert "lastro_saga_runs" not in found
         assert "lastro_messages_to_relay" in found

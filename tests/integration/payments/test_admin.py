@@ -36,7 +36,13 @@ def shop() -> str:
     pump_messages()
     with transaction.atomic():
         customers.create_customer(
-            name="Ana", cpf="52998224725", email="a@example.com", default_method="card", card_token=token, now=world.NOW
+            account_id=account,
+            name="Ana",
+            cpf="52998224725",
+            email="a@example.com",
+            default_method="card",
+            card_token=token,
+            now=world.NOW,
         )
     return token
 
@@ -75,6 +81,18 @@ class TestWhatIsShown:
         assert all(word in page for word in ("authorise", "capture", "approved", "psr_", "order-7"))
         page = browser.get(reverse("admin:payments_processortransaction_change", args=[theirs.pk])).content.decode()
         assert "psr_" in page
+
+    def test_a_refund_with_its_reason_while_it_waits_and_when_it_is_done(self) -> None:
+        client, payment_id = world.captured()
+        client.post(f"/payments/{payment_id}/refunds", {"amount": 4, "reason": "It did not fit."}, format="json")
+        browser, address = world.staff(), reverse("admin:payments_payment_change", args=[payment_id])
+        page = browser.get(address).content.decode()
+        assert "waits for the processor’s answer" in page
+        assert "“It did not fit.”" in page
+        pump_messages()
+        page = browser.get(address).content.decode()
+        assert "of it was given back" in page
+        assert "waits for the processor" not in page
 
     def test_a_cpf_as_banks_print_it(self, shop: str) -> None:
         page = world.staff().get(reverse("admin:customers_customer_changelist")).content.decode()

@@ -2,12 +2,13 @@
 
 import threading
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import connections
 from rest_framework.test import APIClient
 
+from apps.common.pagination import encode_cursor
 from apps.messaging.models import Message
 from apps.payments.models import CardToken, Payment, PaymentOperation
 from tests.integration.payments import world
@@ -278,9 +279,72 @@ class TestList:
                 break
         assert seen == made[::-1]
 
+    def test_filters_by_state_reference_and_time(self) -> None:
+        client, _ = world.merchant()
+        first = pay(client, reference="a").json()
+        second = pay(client, reference="b", card={**CARD, "number": world.DECLINED}).json()
+        pump_messages()
+        assert self.ids(client, state="CAPTURED") == [first["id"]]
+        assert self.ids(client, state="REJECTED") == [second["id"]]
+        assert self.ids(client, reference="b") == [second["id"]]
+        assert self.ids(client, reference="b", state="CAPTURED") == []
+        assert self.ids(client, created_from=second["created_at"]) == [second["id"]]
+        assert self.ids(client, created_until=second["created_at"]) == [first["id"]]
+        assert self.ids(client, created_from=first["created_at"]) == [second["id"], first["id"]]
+
+    def test_filters_no_others_payment_in(self) -> None:
+        owner, _ = world.merchant()
+        pay(owner, reference="a")
+        stranger, _ = world.merchant()
+        assert self.ids(stranger, reference="a") == self.ids(stranger, state="PENDING") == []
+
+    def test_pages_in_order_when_many_were_created_at_one_moment(self) -> None:
+        client, account = world.merchant()
+        token = world.save_card(owner_id=account).token
+        for number in range(5):
+            world.authorise(account_id=account, card_token=token, step_key=f"k{number}", reply_to="")
+        seen, cursor = [], None
+        for _ in range(3):
+            page = client.get("/payments", {"limit": "2", **({"cursor": cursor} if cursor else {})}).json()
+            seen += [payment["id"] for payment in page["payments"]]
+            cursor = page["next_cursor"]
+        assert (len(set(seen)), seen, cursor) == (5, sorted(seen, reverse=True), None)
+
+    def ids(self, client: APIClient, **query: str) -> list[str]:
+        answer = client.get("/payments", query)
+        assert answer.status_code == 200, answer.json()
+        return [payment["id"] for payment in answer.json()["payments"]]
+
     @pytest.mark.parametrize(
-        "query", [{"limit": "0"}, {"limit": "501"}, {"limit": "x"}, {"cursor": "x"}, {"cursor": "WzFd"}]
+        "query",
+        [
+            *({"limit": limit} for limit in ("0", "501", "x")),
+            # No cursor; of another list; of this one's form and no place in it.
+            *({"cursor": cursor} for cursor in ("x", "WzFd", encode_cursor("2026-01-01", str(UUID(int=7))))),
+            {"cursor": encode_cursor("2026-01-01T00:00:00+00:00", "x")},
+            {"cursor": encode_cursor("0001-01-01T00:00:00+23:59", str(UUID(int=7)))},
+            {"cursor": encode_cursor("9999-12-31T23:59:59-23:59", str(UUID(int=7)))},
+            {"state": "captured"},
+            {"state": ""},
+            {"reference": ""},
+            {"reference": "x" * 101},
+            {"reference": "a\x00b"},
+            {"created_from": "2026-01-01"},
+            {"created_from": "yesterday"},
+            {"created_until": "2026-01-01T00:00:00"},
+            {"created_until": "0001-01-01T00:00:00+23:00"},
+            {"created_from": "2026-01-02T00:00:00Z", "created_until": "2026-01-01T00:00:00Z"},
+        ],
     )
     def test_a_malformed_page_is_refused(self, query: dict[str, str]) -> None:
         client, _ = world.merchant()
-        assert client.get("/payments", query).status_code == 422
+        answer = client.get("/payments", query)
+        assert (answer.status_code, answer.json()["code"]) == (422, "R001")
+        assert answer.json()["field"] in query
+
+    @pytest.mark.parametrize("at", ["9999-12-31T23:59:59.999999+00:00", "0001-01-01T23:59:00+23:59"])
+    def test_a_forged_cursor_of_another_age_finds_what_it_says(self, at: str) -> None:
+        client, _ = world.merchant()
+        made = pay(client).json()["id"]
+        answer = client.get("/payments", {"cursor": encode_cursor(at, str(UUID(int=7)))})
+        assert [one["id"] for one in answer.json()["payments"]] == ([made] if at.startswith("9") else [])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -52,6 +52,7 @@ class Authorise(saga.AskStep):
 
 class Capture(saga.AskStep):
     name, kind = "capture", saga.PIVOT
+    reads: ClassVar = {"authorise": {"payment_id": UUID}}
 
     def ask(self, run: saga.Run) -> None:
         payment_id = UUID(run.outputs["authorise"]["payment_id"])

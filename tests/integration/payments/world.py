@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 
 from apps.identity import public as identity
 from apps.payments import public as payments
+from tests.saga_driver import pump_messages
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 GOOD = "4242424242424242"
@@ -22,6 +23,9 @@ CAPTURE_REFUSED = "4000000000000341"
 ANSWER_LOST = "4000000000001000"
 ANSWERED_TWICE = "4000000000002008"
 ANSWERED_LATE = "4000000000003006"
+REFUND_REFUSED = "4000000000005126"
+REFUND_ANSWER_LOST = "4000000000007726"
+REFUND_ANSWERED_TWICE = "4000000000008054"
 CVV = "973"
 STEP = "01990000-0000-7000-8000-000000000001:1"
 
@@ -69,6 +73,13 @@ def merchant(*scopes: str, code: str | None = None) -> tuple[APIClient, str]:
     return client, account.account_id
 
 
+def again(client: APIClient) -> APIClient:
+    """The same merchant, in another thread."""
+    own = APIClient()
+    own.credentials(**client._credentials)
+    return own
+
+
 def basic(account_id: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{account_id}:{secret}".encode()).decode()
 
@@ -78,3 +89,12 @@ def staff() -> Client:
     client = Client()
     client.force_login(get_user_model().objects.create_superuser("ops", password="x"))
     return client
+
+
+def captured(*, card: str = GOOD, amount: str = "10.50") -> tuple[APIClient, str]:
+    """A merchant's client, and the id of a payment of theirs whose money was taken."""
+    client, _ = merchant()
+    typed = {"number": card, "exp_month": 12, "exp_year": 2030, "cvv": CVV}
+    answer = client.post("/payments", {"amount": amount, "card": typed, "reference": "order-7"}, format="json")
+    pump_messages()
+    return client, answer.json()["id"]

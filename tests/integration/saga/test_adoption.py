@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from io import StringIO
@@ -17,6 +18,7 @@ from django.utils import timezone
 from apps.common.errors import InvalidRequest
 from apps.saga import adoption_rows
 from apps.saga.adoption import Adopted, KeyTaken, adopt
+from apps.saga.attributes import Attribute
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
 from apps.saga.models import Audit, Run, Step
 from apps.saga.pauses import UnknownStep, UseCasePaused, pause
@@ -122,6 +124,19 @@ class TestOnce:
             assert take_over(made, idempotency_key="once") == Adopted(run_id=first.run_id, known=True)
             with pytest.raises(KeyTaken):
                 take_over(made, idempotency_key="once", business_key="legacy 2")
+
+    def test_an_idempotency_key_is_its_merchants_own(self, story: Story) -> None:
+        accounts: list[dict[str, Any]] = [{"account_id": "acc_a"}, {"account_id": "acc_b"}, {}]
+        with registered(made := replace(journey(story), attributes=(Attribute("account_id", str),))):
+            found = [
+                take_over(made, data=data, idempotency_key="1", business_key=f"legacy {place}")
+                for place, data in enumerate(accounts)
+            ]
+            for data in accounts:
+                with pytest.raises(KeyTaken):
+                    take_over(made, data=data, idempotency_key="1", business_key="legacy 9")
+        assert [each.known for each in found] == [False] * 3
+        assert len({each.run_id for each in found}) == 3
 
     def test_not_what_we_have_begun_ourselves(self, story: Story) -> None:
         with registered(made := journey(story)):

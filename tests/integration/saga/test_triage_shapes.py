@@ -7,12 +7,13 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from apps.saga import triage
+from apps.saga import engine, triage
+from apps.saga.definition import RETRIABLE
 from apps.saga.models import Approval, Run, RunStatus
 from apps.saga.triage import Action, WrongState, wanted
 from tests.integration.saga.hints import Hints
 from tests.integration.saga.test_approvals import question
-from tests.integration.saga.test_children import child_of, sub
+from tests.integration.saga.test_children import child_of, sub, wrapped
 from tests.integration.saga.test_engine import Refusal, Story, call, local
 from tests.integration.saga.test_timers import begin
 from tests.integration.saga.world import registered, toy
@@ -78,3 +79,20 @@ class TestBranch:
             hints.work_off()
         assert Run.objects.get(pk=branch.pk).status == RunStatus.COMPENSATED
         assert Run.objects.get(pk=run_id).status == RunStatus.COMPENSATED
+
+    def test_is_closed_by_hand_when_the_other_run_is_over(self, story: Story, hints: Hints) -> None:
+        """One branch was undone before it began, so its parent got stuck and was closed; the other one is stuck alone."""
+        story.plan["do x"] = [Refusal("no")]
+        made = toy(wrapped(local(story, "x", RETRIABLE), local(story, "y", RETRIABLE), kind=RETRIABLE), story=story)
+        with registered(made):
+            run_id = begin(made, now=timezone.now())
+            engine.advance(run_id)
+            stuck, undone = child_of(run_id, "x"), child_of(run_id, "y")
+            do(undone.pk, Action.COMPENSATE)
+            hints.work_off()
+            assert Run.objects.get(pk=run_id).status == Run.objects.get(pk=stuck.pk).status == RunStatus.STUCK
+            with pytest.raises(WrongState):
+                do(stuck.pk, Action.HANDLE)
+            do(run_id, Action.HANDLE)
+            do(stuck.pk, Action.HANDLE)
+        assert set(Run.objects.values_list("status", flat=True)) == {RunStatus.HANDLED, RunStatus.COMPENSATED}

@@ -118,6 +118,7 @@ class TestMove:
             return original(run)
 
         step.did_it_happen = look
+        step.reads = {"a": {"by": str}}
         story.plan["call b"] = [RuntimeError("away")]
         run_id = begin(old)
         engine.advance(run_id)

@@ -112,3 +112,15 @@ class TestWords:
     def test_a_long_id_is_shortened_and_a_short_one_is_not(self) -> None:
         assert formats.short_id("01a1fe33-5f2f-7ad4-b007-05970f18fe5c") == "01a1fe33…18fe5c"
         assert formats.short_id("2026-11-21-004817") == "2026-11-21-004817"
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("permission:orders.approve_return", "whoever may approve return"),
+            ("group:bosses", "the group bosses"),
+            ("scope:sagas:operate", "an account with the scope sagas:operate"),
+            ("the pricing service", "the pricing service"),
+        ],
+    )
+    def test_whoever_decides_is_told_as_people_are(self, name: str, text: str) -> None:
+        assert formats.deciders([name]) == text

@@ -155,7 +155,7 @@ class TestOutsideTheRestFramework:
         assert response["Retry-After"] == "1"
 
     def test_is_what_django_says_for_404_and_500(self) -> None:
-        assert problems.page_not_found(request(), Http404()).status_code == 404
+        assert problems.page_not_found(request()).status_code == 404
         assert problems.server_error(request()).status_code == 500
 
 

@@ -32,3 +32,5 @@ class TestPublishedTable:
         for number, line in published().items():
             decline = sandbox.behaviour(number[:6], number[-4:]).decline
             assert decline is None or f"`{decline[0]}`" in line
+            if sandbox.behaviour(number[:6], number[-4:]).refuses_refund:
+                assert "`refund_refused`" in line

@@ -255,7 +255,9 @@ class TestProcessorDecides:
     def test_voids_and_refunds(self) -> None:
         assert processor_rules.void(captured=Decimal(0)) == processor_rules.YES
         assert processor_rules.void(captured=Decimal(1)).error_code == "already_captured"
-        fits = processor_rules.refund(captured=Decimal(10), refunded=Decimal(4), amount=Decimal(6))
-        assert fits == processor_rules.YES
-        too_much = processor_rules.refund(captured=Decimal(10), refunded=Decimal(4), amount=Decimal("6.01"))
+        card = {"captured": Decimal(10), "refunded": Decimal(4), "card_bin": "400000", "card_last4": "0341"}
+        assert processor_rules.refund(**card, amount=Decimal(6)) == processor_rules.YES  # type: ignore[arg-type]
+        too_much = processor_rules.refund(**card, amount=Decimal("6.01"))  # type: ignore[arg-type]
         assert too_much.error_code == "refund_too_large"
+        refusing = {**card, "card_last4": "5126"}
+        assert processor_rules.refund(**refusing, amount=Decimal(6)).error_code == "refund_refused"  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """``manage.py ledger_statement BRANCH ACCOUNT``: an account's statement as text, CSV or OFX."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not a date such as 2025-01-31") from None
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
+    # As bytes: a text file would turn the line ends of CSV into those of the system.
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part.encode())
 
 
 class Command(BaseCommand):
@@ -55,8 +63,9 @@ class Command(BaseCommand):
             for part in export.parts:
                 self.stdout.write(part, ending="")
             return
-        # As bytes: a text file would turn the line ends of CSV into those of the system.
-        with (options["output"] / export.name).open("wb") as file:
-            for part in export.parts:
-                file.write(part.encode())
-        self.stdout.write(f"{options['output'] / export.name}: {export.line_count} lines")
+        file = options["output"] / export.name
+        try:
+            _write(file, export.parts)
+        except OSError as error:
+            raise CommandError(f"{file} cannot be written: {error.strerror}.") from None
+        self.stdout.write(f"{file}: {export.line_count} lines")

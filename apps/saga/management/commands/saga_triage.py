@@ -79,6 +79,8 @@ class Command(BaseCommand):
             self.stdout.write(f"{each.runs} x {each.code + ' ' if each.code else ''}{each.detail} ({each.amount})")
         for one in dry.outcomes[:ITEMS_TOLD]:
             self.stdout.write(f"{one.run_id}  {one.business_key}  {one.code + ' ' if one.code else ''}{one.detail}")
+            for text in one.left:
+                self.stdout.write(f"    {text}")
         approval = " A second person must approve it." if dry.needs_approval else ""
         self.stdout.write(f"{len(dry.outcomes)} runs, {dry.amount} at risk. Nothing was changed.{approval}")
 

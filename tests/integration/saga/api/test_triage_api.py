@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from apps.common.pagination import encode_cursor
 from apps.identity.public import Caller
 from apps.saga import bulk
 from apps.saga.definition import PIVOT, RETRIABLE, Definition
@@ -98,6 +99,7 @@ class TestIncidents:
             {"limit": 0},
             {"cursor": "x"},
             {"cursor": "WzEsMl0"},
+            {"cursor": encode_cursor("0001-01-01T00:00:00+23:59", str(UUID(int=7)))},  # a moment that no column holds
             {"step": "\x00"},
             {"owner": "\x00"},
             {"silenced": "odd"},
@@ -200,7 +202,14 @@ class TestActions:
             "needs_approval": False,
             "sums": [{"code": "", "detail": "tries e again", "runs": 1, "amount": "10.00"}],
             "outcomes": [
-                {"run_id": str(one), "business_key": "toy 0", "amount": "10.00", "code": "", "detail": "tries e again"}
+                {
+                    "run_id": str(one),
+                    "business_key": "toy 0",
+                    "amount": "10.00",
+                    "code": "",
+                    "detail": "tries e again",
+                    "left": [],
+                }
             ],
         }
         assert not BulkAction.objects.exists()
