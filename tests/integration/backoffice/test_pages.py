@@ -22,7 +22,8 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-HOME_QUERIES_MAX = 25  # the last ones ask for decisions, second persons, and when the whole ledger was proven
+# The last ones ask for decisions, second persons, when the whole ledger was proven, and whether there is a contingency.
+HOME_QUERIES_MAX = 26
 LIST_QUERIES_MAX = 12
 
 
