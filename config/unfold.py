@@ -155,6 +155,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _model("Customers", "person", "customers", "customer"),
                     _model("Merchants", "storefront", "identity", "account"),
+                    _model("Webhook endpoints", "webhook", "webhooks", "endpoint"),
+                    _model("Webhook deliveries", "send", "webhooks", "delivery"),
                 ],
             },
             {

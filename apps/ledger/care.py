@@ -5,6 +5,7 @@ from datetime import datetime
 
 from apps.ledger import checks, suspensions
 from apps.ledger.care_models import Difference
+from apps.ledger.chain_models import Patrol
 from apps.ledger.checks import PassView
 
 COUNT_MAX = 10_000
@@ -20,10 +21,11 @@ class CareNow:
     suspended_since: datetime | None
     unchecked_since: datetime | None  # the whole ledger was last proven then, which is too long ago
     running: PassView | None  # then: the full check that has not ended
+    damage: str  # of the chain of hashes, in words; empty when its patrol has found none
 
 
 def care_now(*, now: datetime) -> CareNow:
-    """Open differences, suspensions that hold now, and a full check that has not ended for too long."""
+    """Open differences, suspensions that hold now, a full check that takes too long, and a chain that is damaged."""
     open_ = Difference.objects.filter(state=Difference.State.OPEN)
     active = suspensions.suspended(now=now)
     since = checks.whole_since()
@@ -35,4 +37,12 @@ def care_now(*, now: datetime) -> CareNow:
         suspended_since=active[0].since if active else None,
         unchecked_since=since if late else None,
         running=checks.open_pass() if late else None,
+        damage=_damage(),
     )
+
+
+def _damage() -> str:
+    patrol = Patrol.objects.filter(id=1).first()
+    if patrol is None or not (patrol.damages or patrol.damages_before):
+        return ""
+    return patrol.damage or "a block is not what was hashed"

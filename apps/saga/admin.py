@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import OuterRef, Q, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -16,7 +16,7 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.paginator import InfinitePaginator
 
-from apps.common.admin import KeyedAdmin, Look, address, chip, column, link, moment, short
+from apps.common.admin import KeyedAdmin, Look, address, as_uuid, chip, column, link, moment, short
 from apps.saga import triage_admin
 from apps.saga.admin_filters import LED_TO, UseCaseFilter
 from apps.saga.filters import STATES, Filter, in_state
@@ -112,7 +112,10 @@ class RunAdmin(ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return redirect("admin:backoffice_run", object_id)
+        run_id = as_uuid(object_id)
+        if run_id is None:
+            raise Http404("There is no such run.")
+        return redirect("admin:backoffice_run", run_id)
 
     @admin.display(description="State", ordering="status")
     def state(self, row: Run) -> SafeString:

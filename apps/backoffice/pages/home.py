@@ -130,11 +130,13 @@ def home(
         tiles.insert(4, _message_tile(messages, now=now))
     if may("payments.view_payment"):
         needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
-    if may("ledger.view_difference"):
-        needs += _ledger_needs(ledger.care_now(now=now))
+    care = ledger.care_now(now=now) if may("ledger.view_difference") else None
+    needs += _ledger_needs(care) if care is not None else []
     if contingency is not None:
         needs.append(_contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
+    if care is not None and care.damage:
+        needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
     return Home(
@@ -279,6 +281,18 @@ def _ledger_needs(care: ledger.CareNow) -> list[Need]:
     if care.unchecked_since:
         found.append(_unchecked(care))
     return found
+
+
+def _chain_need(damage: str) -> Need:
+    return Need(
+        title="The chain of the ledger is damaged",
+        where=f"{damage} · manage.py verify_chain says more",
+        since=None,
+        amount=None,
+        who="",
+        href=rows("ledger_block"),
+        door="Open the chain",
+    )
 
 
 def _unchecked(care: ledger.CareNow) -> Need:

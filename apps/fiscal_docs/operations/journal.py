@@ -13,10 +13,14 @@ from uuid import UUID
 from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
-from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
+from apps.fiscal_docs.lifecycle import Event, Fact, Life, State, fold
 from apps.fiscal_docs.models import ACTOR_MAX, REASON_MAX, BlobKind, Document, DocumentBlob, DocumentEvent, Issuer
+from apps.messaging.contracts.fiscal import DocumentChanged
+from apps.messaging.public import publish
+from apps.webhooks.public import listens
 
 Kept = tuple[BlobKind, bytes]
+TOLD = frozenset({State.AUTHORISED, State.REJECTED, State.CANCELLED, State.NUMBER_VOIDED})  # the authority has decided
 
 
 class NothingPrepared(DomainError):
@@ -160,14 +164,34 @@ def append(
 
     ``known``: the facts that the caller has read behind the lock.
     """
-    before = facts(document) if known is None else known
+    before, state = (facts(document) if known is None else known), str(document.state)
     there = {(event.fact, event.seq, event.status) for event in before}
     fresh = [event for event in events if (event.fact, event.seq, event.status) not in there]
     current = _project(document, (*before, *fresh), now)
     projected = {name: getattr(document, name) for name in ("protocol", "refusal_code", "refusal_reason", "authorised_at")}
     written = _events(document, fresh, now, event_type)
     prepared.execute(_APPEND, {**projected, "state": str(document.state), **written, **_blobs(keep)})
+    if str(document.state) != state and current.state in TOLD:
+        _tell(document, now)
     return current
+
+
+def _tell(document: Document, now: datetime) -> None:
+    """Publish what the authority has decided, if the document's account has anybody who listens."""
+    if not listens(document.account_id):
+        return
+    fact = DocumentChanged(
+        document_id=document.pk,
+        account_id=document.account_id,
+        kind=str(document.kind),
+        state=str(document.state),
+        access_key=document.access_key or "",
+        total=document.total,
+        changed_at=now,
+        order_id=document.order_id,
+        refusal_code=document.refusal_code,
+    )
+    publish(fact, key=str(document.pk))
 
 
 def _project(document: Document, events: Iterable[Event], now: datetime) -> Life:

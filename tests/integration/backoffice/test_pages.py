@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference
+from apps.ledger.chain_models import Patrol
 from apps.orders.models import Order, OrderReturn
 from apps.saga.models import Run
 from tests import factories
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.django_db
 
 # Session, user and permissions cost 4; a run page asks each of seven neighbours once or twice.
 RUN_QUERIES_MAX = 32
-# The last ones ask for decisions, second persons, when the whole ledger was proven, and whether there is a contingency.
-HOME_QUERIES_MAX = 26
+# The last ones: decisions, second persons, when the whole ledger was proven, its chain, whether there is a contingency.
+HOME_QUERIES_MAX = 27
 LIST_QUERIES_MAX = 12
 
 
@@ -123,6 +124,14 @@ class TestRun:
 
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
+
+    def test_names_a_chain_of_the_ledger_that_is_damaged_first(self, chief: Client, runs: list[Run]) -> None:
+        Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert "2 things need you." in html
+        assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
+        assert "block 7: line 41 is not what was hashed" in html
+        assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
 
     def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
         title, now = "The whole ledger was not proven for days", timezone.now()
