@@ -20,8 +20,14 @@ from apps.common.transactions import transaction_required
 from apps.ledger.commands import Command
 from apps.ledger.fold import LinkedRefused
 from apps.ledger.models import Batch
+from apps.ledger.rows import fetch
 from apps.ledger.rules import BATCH_KEY_CHARACTERS_MAX, MalformedEntry, check_text
 
+# get_or_create would break off when the key that it met is forgotten before it reads it.
+_CLAIM = """
+INSERT INTO ledger_batch (key, bodyhash, refusals, createdat) VALUES (%s, %s, '[]', %s)
+ON CONFLICT (key) DO NOTHING RETURNING 1
+"""
 FORGET_ROWS_MAX = 1_000  # a commit; the refusals of a full batch are some megabytes
 
 
@@ -40,20 +46,17 @@ def claim(key: str, commands: Sequence[Command], *, now: datetime) -> int:
     if not key:
         raise MalformedEntry("key is a text of one character at least.", field="key")
     body_hash = _hash(commands)
-    row, created = Batch.objects.get_or_create(
-        key=key, defaults={"body_hash": body_hash, "refusals": [], "created_at": now}
-    )
-    if created:
+    if fetch(_CLAIM, [key, body_hash, now]):
         return 0
+    # Two repeats may both find entries that were neither posted nor refused: the second one has the first one's answer.
+    row = Batch.objects.select_for_update().filter(key=key).first()
+    if row is None:  # it was forgotten since the line above, and is free
+        return claim(key, commands, now=now)
     if bytes(row.body_hash) != body_hash:
         raise BatchKeyReused(field="key")
-    # Two repeats may both find entries that were neither posted nor refused: the second one has the first one's answer.
-    locked = Batch.objects.select_for_update().filter(key=key).first()
-    if locked is None:  # it was forgotten since the line above, and is free
-        return claim(key, commands, now=now)
-    for refused in locked.refusals:
+    for refused in row.refusals:
         commands[refused["place"]].refusal = _again(refused)
-    return len(locked.refusals)
+    return len(row.refusals)
 
 
 @transaction_required

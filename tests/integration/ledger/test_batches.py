@@ -131,16 +131,16 @@ class TestARepeatThatComesTooLate:
     def test_may_meet_the_one_who_forgets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = line(ANA, "C", 10)
         post_keyed([entry])
-        real = type(Batch.objects).get_or_create
+        real = batches.fetch
 
-        def forgotten_meanwhile(self: Any, **given: Any) -> Any:
-            found = real(self, **given)
+        def forgotten_meanwhile(*given: Any) -> Any:
+            found = real(*given)
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(closing, forget).result(WAIT_S)
             return found
 
         with monkeypatch.context() as patched:
-            patched.setattr(type(Batch.objects), "get_or_create", forgotten_meanwhile)
+            patched.setattr(batches, "fetch", forgotten_meanwhile)
             (result,) = post_keyed([entry], LATER)
         assert result.posting is not None
         assert (result.posting.replayed, posted(ANA), Batch.objects.get().created_at) == (True, 10, LATER)
