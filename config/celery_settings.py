@@ -39,7 +39,7 @@ def _pgmq_options(database: dict[str, Any]) -> dict[str, Any]:
 
 broker_transport_options: dict[str, Any] = {}
 # One queue an app, so that each may have workers of its own and one app's flood does not delay another's tasks.
-APPS = ("saga", "messaging", "payments", "ledger", "idempotency")
+APPS = ("saga", "messaging", "payments", "ledger", "idempotency", "webhooks")
 task_default_queue = "default"
 QUEUES = [task_default_queue, *APPS]
 task_routes = {f"{app}.*": {"queue": app} for app in APPS}
@@ -145,6 +145,8 @@ beat_schedule: dict[str, dict[str, Any]] = {
     "relay-outbox": _every(1.0, "messaging.relay"),
     # Merchants' own payments whose answer is lost; sagas ask for theirs themselves.
     "ask-overdue-payments": _every(30.0, "payments.ask_overdue"),
+    "send-webhooks": _every(1.0, "webhooks.sweep"),
+    "forget-webhooks": _hourly(43, "webhooks.forget"),
     "void-stale-payments": _every(300.0, "payments.void_stale"),
     "expire-holds": _every(30.0, "ledger.expire_holds"),
     "roll-up-ledger": _every(1.0, "ledger.roll_up"),

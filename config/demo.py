@@ -32,7 +32,7 @@ BACKOFFICE_USER, BACKOFFICE_PASSWORD = "techlead", "zup@123"  # the seed's demo 
 ACCOUNT_ID = "acc_demo"
 SCOPES = [
     *("orders:write", "orders:read", "payments:write", "payments:read", "ledger:read", "ledger:post", "fiscal:read"),
-    *("ledger:admin", "sagas:read", "sagas:operate"),
+    *("ledger:admin", "sagas:read", "sagas:operate", "webhooks:read", "webhooks:write"),
 ]
 OPENING_BALANCE = Decimal("1000.00")
 EVENT_DEPOSIT = 1

@@ -199,6 +199,19 @@ PAYMENTS_REFUSED_OF_CARD_MAX = env.whole("PAYMENTS_REFUSED_OF_CARD_MAX", 0 if EM
 PAYMENTS_REFUSED_OF_CUSTOMER_MAX = env.whole("PAYMENTS_REFUSED_OF_CUSTOMER_MAX", 0 if EMBEDDED else 10)
 PAYMENTS_REFUSED_OF_ACCOUNT_MAX = env.whole("PAYMENTS_REFUSED_OF_ACCOUNT_MAX", 0 if EMBEDDED else 50)
 
+# --- Webhooks: what merchants' own servers are told -----------------------------------------------------------------
+# Lets endpoints be http://, on any port and at any address, also private ones: for development. Elsewhere a merchant could
+# have us talk to our own network.
+WEBHOOKS_ALLOW_LOCAL = env.flag("WEBHOOKS_ALLOW_LOCAL", default=EMBEDDED)
+WEBHOOKS_CA_FILE = env.text("WEBHOOKS_CA_FILE")  # PEM; by whom endpoints are certified; empty: the system's authorities
+WEBHOOKS_ENDPOINTS_MAX = env.whole("WEBHOOKS_ENDPOINTS_MAX", 10, least=1)  # of one account
+# Requests to one endpoint at a time, and of one worker process to all of them. The embedded worker has four threads, and
+# one of them at least is for everything else.
+WEBHOOKS_IN_FLIGHT_MAX = env.whole("WEBHOOKS_IN_FLIGHT_MAX", 2 if EMBEDDED else 4, least=1)
+WEBHOOKS_SENDERS_MAX = env.whole("WEBHOOKS_SENDERS_MAX", 3 if EMBEDDED else 50, least=1)
+# Days for which events, their deliveries and attempts are kept, and can be sent again.
+WEBHOOKS_KEEP_DAYS = env.whole("WEBHOOKS_KEEP_DAYS", 30, least=7)
+
 # --- Metrics ----------------------------------------------------------------------------------------------------------
 # What a scraper shows as "Authorization: Bearer …". Empty: no metrics, save in the embedded mode, which is on loopback.
 METRICS_TOKEN = env.text("METRICS_TOKEN")
@@ -275,6 +288,7 @@ INSTALLED_APPS = [
     "apps.payments",
     "apps.ledger",
     "apps.fiscal_docs",
+    "apps.webhooks",
     "apps.orders",
 ]
 

@@ -34,6 +34,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ActionItemStatus": ["PENDING", "DONE", "REFUSED", "FAILED", "CANCELLED"],
         "RunAction": ["retry", "compensate", "skip", "handle"],
         "StepKindEnum": ["COMPENSABLE", "PIVOT", "RETRIABLE"],
+        "WebhookDeliveryState": "apps.webhooks.models.Delivery.State",
         "WaitKind": ["answer", "call", "retry", "undo", "worker", "pause", "person"],
     },
     "SERVE_INCLUDE_SCHEMA": False,

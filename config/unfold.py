@@ -140,6 +140,12 @@ UNFOLD: dict[str, Any] = {
                 "title": "Fiscal",
                 "items": [
                     _model("Documents", "description", "fiscal_docs", "document"),
+                    {
+                        "title": "Contingency",
+                        "icon": "cloud_off",
+                        "link": reverse_lazy("admin:backoffice_contingency"),
+                        "permission": _may("fiscal_docs.view_document"),
+                    },
                     _model("Issuers", "apartment", "fiscal_docs", "issuer"),
                     _model("Certificates", "key", "fiscal_docs", "certificate"),
                 ],
@@ -149,6 +155,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _model("Customers", "person", "customers", "customer"),
                     _model("Merchants", "storefront", "identity", "account"),
+                    _model("Webhook endpoints", "webhook", "webhooks", "endpoint"),
+                    _model("Webhook deliveries", "send", "webhooks", "delivery"),
                 ],
             },
             {

@@ -229,5 +229,7 @@ def _static_files_found_once() -> Iterator[None]:
 def _forget_pauses() -> None:
     """What this process remembers of the test before: its rows are gone."""
     from apps.saga import pauses
+    from apps.webhooks import listening
 
     pauses.forget()
+    listening.forget()

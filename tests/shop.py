@@ -29,6 +29,7 @@ from apps.payments.models import Payment
 from apps.payments.processor.models import ProcessorTransaction
 from apps.saga.models import Run
 from config import demo
+from tests.again import again
 
 CUSTOMER_ACCOUNT = ledger.AccountRef("0001", "000000001")
 SEED_BODY: dict[str, Any] = {
@@ -58,6 +59,10 @@ def _register_issuer(*, now: datetime) -> None:
 
 def open_shop() -> demo.Demo:
     """Everything that ``make run`` loads."""
+    return again("shop", _open_shop)
+
+
+def _open_shop() -> demo.Demo:
     now = timezone.now()
     _register_issuer(now=now)
     demo.create_shop(now=now, key=_key())

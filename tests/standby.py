@@ -30,7 +30,10 @@ def _tools() -> Path:
 
 
 class Standby:
-    """A replica that follows. ``pause`` stops it where it is, ``stop`` ends it as a crash would."""
+    """A replica that follows, and waits for questions that are in the way of the log (30 s, PostgreSQL's own default).
+
+    ``lose_patience`` cancels them at once from now on, ``stop`` ends it as a crash would.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
@@ -61,9 +64,12 @@ class Standby:
         place = ["-h", primary["HOST"], "-p", str(primary["PORT"] or 5432), "-U", primary["USER"]]
         self._run("pg_basebackup", *place, "-D", str(self.data), "-X", "stream", "-c", "fast", "-R", "--no-sync")
         options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c shared_buffers=8MB -c fsync=off"
-        # What is in the way of the log is cancelled at once.
-        options += " -c max_standby_streaming_delay=0"
         self._run("pg_ctl", "-D", str(self.data), "-o", options, "-l", str(self.folder / "log"), "-w", "start")
+
+    def lose_patience(self) -> None:
+        """Cancel at once what is in the way of the log: any question may be, also one that a test asks by itself."""
+        self.ask("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+        self.ask("SELECT pg_reload_conf()")
 
     def stop(self) -> None:
         """End it, if it runs."""

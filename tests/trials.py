@@ -10,18 +10,21 @@ from functools import partial
 from uuid import UUID
 
 from django.db import transaction
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.fiscal_docs import public as fiscal
+from apps.orders import public as orders
 from apps.orders import returns
 from apps.orders.models import Order, OrderReturn
 from apps.payments import public as payments
 from apps.saga import public as saga
+from apps.saga import triage
+from apps.saga.models import Run
 from config import demo
 from tests import shop
-from tests.saga_driver import finish
+from tests.saga_driver import finish, work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,42 @@ def _assert_returned() -> None:
     _assert_paid_back()
 
 
+# --- A document that its run has left behind: the authority was away, and an operator passed the step over --------------
+NOWHERE = "https://127.0.0.1:1"
+
+
+def leave_behind() -> UUID:
+    """An order that is complete, and whose document was never sent."""
+    order_id = UUID(shop.post_order(Client(), shop.by_balance()).json()["id"])
+    with override_settings(FISCAL_AUTHORITY_URL=NOWHERE):
+        run = work(shop.run_of(order_id).pk)
+    with transaction.atomic():
+        skip = triage.wanted(triage.Action.SKIP)
+        triage.apply(run.pk, skip, reason="they wait", by="user:ana", now=timezone.now(), seen="")
+    assert finish(run.pk).status == "COMPLETED"
+    return order_id
+
+
+def _deliver() -> UUID:
+    """An order of a contingency that is over; its delivery has not begun."""
+    orders.enter_contingency(reason="Sem comunicacao com a SEFAZ.", by="user:ana", now=timezone.now())
+    order_id = _bought(shop.by_balance())
+    orders.leave_contingency(reason="It is back.", by="user:ana", now=timezone.now())
+    return Run.objects.get(use_case="orders.document.delivery", subject_id=order_id).pk
+
+
+def _settle() -> UUID:
+    return orders.settle_document(
+        order_id=leave_behind(), settle=orders.Settle.SEND, reason="a trial", by="user:ana", now=timezone.now()
+    )
+
+
+def _assert_settled() -> None:
+    assert shop.Document.objects.get().state == "AUTHORISED"
+    assert shop.SandboxDocument.objects.count() == 1
+    shop.assert_money(customer="989.50", sales="10.50", clearing="0.00")
+
+
 TRIALS = {
     "orders.purchase.card": Trial(
         begin=lambda: _buy(shop.body()), assert_undone=shop.assert_clean_slate, assert_done=_assert_sold_by_card
@@ -139,6 +178,8 @@ TRIALS = {
     "orders.purchase.balance": Trial(
         begin=lambda: _buy(shop.by_balance()), assert_undone=shop.assert_clean_slate, assert_done=_assert_sold_by_balance
     ),
+    "orders.document": Trial(begin=_settle, assert_undone=_assert_settled, assert_done=_assert_settled),  # never undone
+    "orders.document.delivery": Trial(begin=_deliver, assert_undone=_assert_settled, assert_done=_assert_settled),
     "orders.return": Trial(begin=_return, assert_undone=_assert_kept, assert_done=_assert_returned, people=_approve),
     **{
         # Nothing of these is ever undone: they begin after the pivot.

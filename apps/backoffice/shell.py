@@ -4,15 +4,27 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.backoffice.components.formats import moment
+from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.saga import public as saga
 
 BADGE_MAX = 99  # three digits do not fit; the list behind it tells the number
 
 
-def environment(_request: HttpRequest) -> list[str] | None:
-    """The label in the header: nobody may take a demo for production."""
+def environment(request: HttpRequest) -> list[str] | None:
+    """The label in the header: nobody may take a demo for production, or forget that the tax authority is passed over."""
+    period = contingency_of(request) if request.user.is_authenticated else None
+    if period is not None:
+        return [f"Contingency since {moment(period.began_at, now=timezone.now()).text}", "danger"]
     return ["Embedded demo", "info"] if settings.EMBEDDED else None
+
+
+def contingency_of(request: HttpRequest) -> fiscal.ContingencyPeriod | None:
+    """The contingency that is on, asked for once in a request: the header of every page tells it."""
+    if not hasattr(request, "contingency"):
+        request.contingency = fiscal.contingency()  # type: ignore[attr-defined]
+    return request.contingency  # type: ignore[attr-defined,no-any-return]
 
 
 def triage_badge(_request: HttpRequest) -> str:

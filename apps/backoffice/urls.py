@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.backoffice.pages import account, act, actions, care, entry, forks, resets, triage
+from apps.backoffice.pages import account, act, actions, care, contingency, entry, forks, order_document, resets, triage
 from apps.backoffice.pages.approvals import approval_view, approvals_view
 from apps.backoffice.pages.home import home_live
 from apps.backoffice.pages.run import run_live, run_view
@@ -50,6 +50,8 @@ def page_urls() -> list[URLPattern]:
         path("entries/<uuid:tracekey>/reverse/", inside(entry.reverse_view), name="backoffice_entry_reverse"),
         path(f"{_REVERSAL}agree/", inside(entry.agree_view), name="backoffice_reversal_agree"),
         path(f"{_REVERSAL}withdraw/", inside(entry.withdraw_view), name="backoffice_reversal_withdraw"),
+        path("contingency/", inside(contingency.contingency_view), name="backoffice_contingency"),
+        path("orders/<uuid:order_id>/document/", inside(order_document.settle_view), name="backoffice_order_document"),
         path("approvals/", inside(approvals_view), name="backoffice_approvals"),
         path("approvals/<uuid:approval_id>/", inside(approval_view), name="backoffice_approval"),
         path("use-cases/", inside(list_view), name="backoffice_use_cases"),

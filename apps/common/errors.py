@@ -1,7 +1,8 @@
 """Expected answers have a code; bugs crash.
 
 A code is R + three digits: R0xx common, R1xx ledger, R2xx payments, R3xx orders, R4xx fiscal documents, R5xx saga,
-R6xx messaging, R7xx identity, R8xx customers. Each is documented in docs/errors.md; a test keeps them unique.
+R6xx messaging, R7xx identity, R8xx customers, R9xx webhooks. Each is documented in docs/errors.md; a test keeps them
+unique.
 """
 
 from typing import ClassVar

@@ -54,6 +54,8 @@ FACTS = {
     "UNKNOWN": Look("unk", "unknown", "No answer"),
     "NOT_DELIVERED": Look("warn", "warn", "Not delivered"),
     "REJECTED": Look("bad", "bad", "Refused"),
+    "SIGNED_AGAIN": Look("warn", "edit", "Signed again"),
+    "OFFLINE": Look("warn", "out", "Handed out offline"),
     "AUTHORISED": Look("ok", "ok", "Authorised"),
     "UNDO_ASKED": Look("undo", "undo", "Undo asked"),
     "CANCEL_SIGNED": Look("undo", "undo", "Cancellation signed"),
@@ -202,6 +204,9 @@ class DocumentAdmin(ReadOnlyAdmin):
             "run_href": address("backoffice_run", run) if run and row.order_id else "",
             "links": links,
             "archive": self._archive(row, links),
+            # Leads on to the run, while that is not over.
+            "settle_href": address("backoffice_order_document", row.order_id) if row.state in queries.UNSETTLED else "",
+            "files": self._files(row),
             "events": [
                 {"event": event, "look": FACTS[event.fact]}
                 for event in DocumentEvent.objects.filter(document=row).order_by("id")[:EVENTS_MAX]
@@ -213,8 +218,21 @@ class DocumentAdmin(ReadOnlyAdmin):
         context = {"checked": check_archive(row), "links": links, "receipt": receipt}
         return render_to_string("fiscal_docs/admin/archive.html", context)
 
+    def _files(self, row: Document) -> list[tuple[queries.File, str]]:
+        try:
+            return [
+                (each, reverse("admin:fiscal_docs_document_file", args=[row.pk, each.id])) for each in queries.files(row)
+            ]
+        except ArchiveDamaged:
+            return []  # the archive above says so
+
     def get_urls(self) -> list[URLPattern]:
         own = [
+            path(
+                "<uuid:document_id>/files/<uuid:file_id>",
+                self.admin_site.admin_view(self.file),
+                name="fiscal_docs_document_file",
+            ),
             path("<uuid:document_id>/xml", self.admin_site.admin_view(self.xml), name="fiscal_docs_document_xml"),
             path("<uuid:document_id>/danfe", self.admin_site.admin_view(self.danfe), name="fiscal_docs_document_danfe"),
         ]
@@ -233,6 +251,15 @@ class DocumentAdmin(ReadOnlyAdmin):
         document = self._readable(request, document_id)
         response = HttpResponse(queries.legal_xml(document) or b"", content_type="application/xml")
         response["Content-Disposition"] = f'attachment; filename="{document.access_key}.xml"'
+        return response
+
+    def file(self, request: HttpRequest, document_id: UUID, file_id: UUID) -> HttpResponse:
+        """The exact bytes of one file: of an attempt that was refused, of an answer."""
+        content = queries.file(self._readable(request, document_id), file_id)
+        if content is None:
+            raise Http404
+        response = HttpResponse(content, content_type="application/xml")
+        response["Content-Disposition"] = f'attachment; filename="{file_id}.xml"'
         return response
 
     @method_decorator(xframe_options_sameorigin)

@@ -234,7 +234,7 @@ def _of_document(result: etree._Element, answer: bytes) -> Answer:
         protocol=_text(inner, "nProt"),
         at=_text(said, "dhRecbto"),
         digest=_text(inner, "digVal"),
-        xml=_exact(answer, _child(result, "protNFe"), "protNFe"),
+        xml=_exact(answer, _child(result, "protNFe"), "protNFe") or _exact(answer, result, "retEnviNFe"),
     )
 
 

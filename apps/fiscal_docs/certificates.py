@@ -3,7 +3,6 @@
 Opening a PKCS#12 costs 45 ms, so an identity is opened once per process and kept.
 """
 
-import os
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,22 +10,18 @@ from functools import lru_cache
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
-from django.conf import settings
-from django.utils.encoding import force_bytes
 
+from apps.common import sealed
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
 from apps.fiscal_docs.keys import CNPJ_PATTERN
 from apps.fiscal_docs.models import Certificate, Issuer
 from apps.fiscal_docs.signature import cnpj_of
 
-NONCE_BYTES = 12
+PURPOSE = b"fiscal_docs.certificate"
 IDENTITIES_MAX = 64  # open keys in memory: companies served by one process
 CNPJ_BASE = 8  # the first eight characters name the company, the rest the branch
 
@@ -53,23 +48,16 @@ class Identity:
     certificate: x509.Certificate = field(compare=False, repr=False)
 
 
-def _site_key(secret: str | bytes) -> bytes:
-    return HKDF(hashes.SHA256(), length=32, salt=None, info=b"fiscal_docs.certificate").derive(force_bytes(secret))
-
-
 def _seal(password: bytes, fingerprint: str) -> bytes:
-    nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(_site_key(settings.SECRET_KEY)).encrypt(nonce, password, fingerprint.encode())
+    return sealed.seal(password, purpose=PURPOSE, owner=fingerprint)
 
 
-def _unseal(sealed: bytes, fingerprint: str) -> bytes:
+def _unseal(box: bytes, fingerprint: str) -> bytes:
     """Raises CertificateUnusable when no key of the site fits: SECRET_KEY was changed without a fallback."""
-    for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        try:
-            return AESGCM(_site_key(secret)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], fingerprint.encode())
-        except InvalidTag:
-            continue
-    raise CertificateUnusable("The certificate was sealed with another SECRET_KEY: import it again.")
+    password = sealed.unseal(box, purpose=PURPOSE, owner=fingerprint)
+    if password is None:
+        raise CertificateUnusable("The certificate was sealed with another SECRET_KEY: import it again.")
+    return password
 
 
 @transaction_required

@@ -13,6 +13,8 @@ from apps.common.clock import BUSINESS_ZONE
 KEY_PATTERN = re.compile(r"[0-9]{6}[0-9A-Z]{12}[0-9]{26}")
 CNPJ_PATTERN = re.compile(r"[0-9A-Z]{12}[0-9]{2}")
 NUMBER_MAX = 999_999_999  # nNF has nine digits
+# tpEmis: as usual; handed out before the authority has it (NFC-e only)
+NORMAL, OFFLINE = "1", "9"
 SERIES_MAX = 889  # 890 and above are kept for notes issued by the authority itself and for individuals
 ZERO = ord("0")
 # Random parts that the authority refuses (897): eight times one digit, and eight that follow each other.
@@ -64,13 +66,18 @@ class AccessKey:
         return base + check_digit(base)
 
 
+def year_month_of(issued_at: datetime) -> str:
+    """The month of emission as a key has it."""
+    return f"{issued_at.astimezone(BUSINESS_ZONE):%y%m}"
+
+
 def new_key(
     *, uf_code: str, issued_at: datetime, cnpj: str, kind: str, series: int, number: int, emission_type: str = "1"
 ) -> AccessKey:
     """Draw a key for a number that nobody has used. Its random part is drawn once: another draw is another document."""
     return AccessKey(
         uf_code=uf_code,
-        year_month=f"{issued_at.astimezone(BUSINESS_ZONE):%y%m}",
+        year_month=year_month_of(issued_at),
         cnpj=cnpj,
         kind=kind,
         series=series,

@@ -2,8 +2,10 @@
 
     DRAFT -> NUMBERED -> SIGNED -> SENT -> AUTHORISED -> CANCELLED
                            ^        |-> UNKNOWN (no answer: ask by key, never send another number)
-                           |        |-> REJECTED (fix, same number) ----> NUMBER_VOIDED
-                           '-- NOT_DELIVERED: the authority does not know the key: the same bytes may go again
+                           |        |-> REJECTED -----------------------> NUMBER_VOIDED
+                           |<- NOT_DELIVERED: the authority does not know the key: the same bytes may go again
+                           '-- SIGNED_AGAIN: refused, or signed too long ago: other bytes under the same number
+    SIGNED -> OFFLINE: handed out in contingency, valid before the authority has it; it is delivered later, by attempts
     nothing numbered, and already undone: ABANDONED (a do that comes later is refused)
 
 Facts arrive twice and out of order (an answer may overtake the note that the document was sent), so the fold looks at
@@ -25,6 +27,8 @@ class Fact(StrEnum):
     UNKNOWN = "UNKNOWN"
     NOT_DELIVERED = "NOT_DELIVERED"
     REJECTED = "REJECTED"
+    SIGNED_AGAIN = "SIGNED_AGAIN"
+    OFFLINE = "OFFLINE"
     AUTHORISED = "AUTHORISED"
     UNDO_ASKED = "UNDO_ASKED"
     CANCEL_SIGNED = "CANCEL_SIGNED"
@@ -42,6 +46,7 @@ class State(StrEnum):
     DRAFT = "DRAFT"
     NUMBERED = "NUMBERED"
     SIGNED = "SIGNED"
+    OFFLINE = "OFFLINE"
     SENT = "SENT"
     UNKNOWN = "UNKNOWN"
     REJECTED = "REJECTED"
@@ -64,6 +69,7 @@ _OF_AN_ATTEMPT = {
     Fact.UNKNOWN: (2, State.UNKNOWN),
     Fact.NOT_DELIVERED: (3, State.SIGNED),
     Fact.REJECTED: (4, State.REJECTED),
+    Fact.SIGNED_AGAIN: (5, State.SIGNED),  # after whatever came of that attempt; 0: before the first
 }
 LATE = frozenset({"150", "151", "155"})  # authorised or cancelled out of time, and still valid
 
@@ -77,6 +83,7 @@ class Event:
     status: str = ""
     reason: str = ""
     protocol: str = ""
+    actor: str = ""  # the person who wanted it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +136,26 @@ def _state(facts: list[Event], by_fact: dict[Fact, Event]) -> State:
         if fact in by_fact:
             return state
     latest = _latest_attempt(facts)
+    signed = State.OFFLINE if Fact.OFFLINE in by_fact else State.SIGNED
     if latest is not None:
-        return _OF_AN_ATTEMPT[latest.fact][1]
-    if Fact.SIGNED in by_fact:
-        return State.SIGNED
+        return signed if _OF_AN_ATTEMPT[latest.fact][1] is State.SIGNED else _OF_AN_ATTEMPT[latest.fact][1]
+    if Fact.OFFLINE in by_fact or Fact.SIGNED in by_fact:
+        return signed
     return State.NUMBERED if Fact.NUMBERED in by_fact else State.DRAFT
+
+
+# An attempt that was noted as not delivered for another reason than that a question by key said so: no connection was
+# made, or the authority said that it decides nothing now.
+_NEVER_ARRIVED = frozenset({"", "108", "109"})
+
+
+def never_sent(events: Iterable[Event]) -> bool:
+    """Is it certain, without asking, that the authority has got nothing of a document?"""
+    attempts = [event for event in events if event.fact in _OF_AN_ATTEMPT and event.fact is not Fact.SIGNED_AGAIN]
+    known = {event.seq for event in attempts if event.fact is Fact.NOT_DELIVERED and event.status in _NEVER_ARRIVED}
+    told = {event.seq for event in attempts if event.fact in (Fact.UNKNOWN, Fact.REJECTED)}
+    asked = {event.seq for event in attempts if event.fact is Fact.NOT_DELIVERED and event.status not in _NEVER_ARRIVED}
+    return {event.seq for event in attempts} == known - told - asked
 
 
 class Outcome(StrEnum):
@@ -162,6 +184,9 @@ _OUTCOMES = {
 }
 # Asked by key: its number is used, and what it was used for is no valid document. Sent: a refusal like others.
 DENIED = frozenset({"110", "205", "301", "302", "303"})
+# Sent, and refused because the number is not free any more: denied for good, voided, cancelled, another document's (539).
+# No correction under this number helps. 301 to 303 are rejections like others since NT 2024.001.
+NUMBER_TAKEN = frozenset({"110", "205", "206", "218", "539"})
 EVENT_REGISTERED = frozenset({"135", "136", "155"})
 EVENT_ALREADY_THERE = frozenset({"573", "218"})  # after asking by key these are a success
 NUMBER_VOIDED = frozenset({"102", "563", "256"})  # voided now, asked before with the same range, voided before

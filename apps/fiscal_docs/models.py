@@ -20,6 +20,7 @@ from apps.fiscal_docs.sandbox.models import (
 __all__ = [
     "BlobKind",
     "Certificate",
+    "Contingency",
     "Document",
     "DocumentBlob",
     "DocumentEvent",
@@ -35,6 +36,7 @@ __all__ = [
 
 # TStat, TProt and TMotivo of the layout. The tax reform's rejections (1026, 1115) have four digits.
 STATUS_MAX, PROTOCOL_MAX, REASON_MAX = 4, 17, 255
+ACTOR_MAX = 200  # as wide as the saga's audit, which names the same people
 
 
 class DocumentKind(models.TextChoices):
@@ -93,6 +95,26 @@ class Certificate(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subject}, until {self.not_after:%Y-%m-%d}"
+
+
+class Contingency(models.Model):
+    """A time in which documents of a kind are handed out before the authority has them. One at a time is open."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    kind = models.CharField(max_length=2, choices=DocumentKind.choices)
+    began_at = models.DateTimeField()
+    began_by = models.CharField(max_length=ACTOR_MAX)
+    reason = models.CharField(max_length=REASON_MAX, help_text="Stands on every document of that time.")
+    ended_at = models.DateTimeField(null=True, blank=True)
+    ended_by = models.CharField(max_length=ACTOR_MAX, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind"], condition=Q(ended_at__isnull=True), name="fiscal_contingency_one")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} since {self.began_at:%Y-%m-%d %H:%M}"
 
 
 class NumberRange(models.Model):
@@ -205,6 +227,8 @@ class DocumentEvent(models.Model):
     status = models.CharField("cStat", max_length=STATUS_MAX, blank=True)
     reason = models.CharField(max_length=REASON_MAX, blank=True)
     protocol = models.CharField(max_length=PROTOCOL_MAX, blank=True)
+    # The default stands in the database, too: processes of the version before write rows without it.
+    actor = models.CharField(max_length=ACTOR_MAX, blank=True, default="", db_default="", help_text="Who wanted it.")
     happened_at = models.DateTimeField()
 
     class Meta:

@@ -7,6 +7,7 @@ same key. Every verb may be repeated, and an undo may come before its do.
     prepare_issue       transaction   number, key, signature, exact bytes stored
     begin_sending       transaction   notes the attempt that transmit then makes; transmit does it itself otherwise
     transmit            network       sends; a rejection is kept, then raised
+                                      ``again`` (also of begin_sending): what was refused, or is too old, is signed anew
     ask_authority       network       before a repeat: was it authorised?
     record_issue        transaction   protocol, legal file
     prepare_cancel · cancel · ask_cancelled · record_cancel                 the same four for a cancellation
@@ -34,8 +35,21 @@ from apps.fiscal_docs.operations.cancel import (
     undo_prepare,
     undo_record,
 )
+from apps.fiscal_docs.operations.contingency import (
+    AlreadyInContingency,
+    ContingencyPeriod,
+    NotInContingency,
+    contingencies,
+    contingency,
+    enter_contingency,
+    handed_out,
+    leave_contingency,
+)
+from apps.fiscal_docs.operations.correct import Change, Correction, NotCorrectable
+from apps.fiscal_docs.operations.correct import Preview as CorrectionPreview
+from apps.fiscal_docs.operations.correct import preview as preview_correction
 from apps.fiscal_docs.operations.issue import (
-    DocumentInvalid,
+    HANDED_OUT,
     DocumentRejected,
     IssueUndone,
     NumberConflict,
@@ -52,6 +66,7 @@ from apps.fiscal_docs.operations.issuers import (
     register_issuer,
 )
 from apps.fiscal_docs.operations.journal import NothingPrepared
+from apps.fiscal_docs.operations.signing import DocumentInvalid
 from apps.fiscal_docs.queries import (
     DocumentView,
     authorised_of_order,
@@ -73,14 +88,20 @@ from apps.fiscal_docs.transmission import (
 )
 
 __all__ = [
+    "HANDED_OUT",
     "PAYMENT_ACCOUNT_BALANCE",
     "PAYMENT_CARD",
+    "AlreadyInContingency",
     "AuthorityUnavailable",
     "AuthorityUnreachable",
     "BuyerAddress",
     "CancelRefused",
     "CertificateUnreadable",
     "CertificateUnusable",
+    "Change",
+    "ContingencyPeriod",
+    "Correction",
+    "CorrectionPreview",
     "DocumentInvalid",
     "DocumentRejected",
     "DocumentView",
@@ -88,6 +109,8 @@ __all__ = [
     "NoIssuer",
     "NoNumberLeft",
     "NotAuthorised",
+    "NotCorrectable",
+    "NotInContingency",
     "NothingPrepared",
     "NumberConflict",
     "ReasonUnfit",
@@ -104,13 +127,19 @@ __all__ = [
     "begin_sending",
     "cancel",
     "check_can_issue",
+    "contingencies",
+    "contingency",
     "create_issuer_with_test_certificate",
     "document_of",
     "document_of_order",
     "documents_of_order",
+    "enter_contingency",
+    "handed_out",
     "import_certificate",
+    "leave_contingency",
     "prepare_cancel",
     "prepare_issue",
+    "preview_correction",
     "record_cancel",
     "record_issue",
     "register_issuer",

@@ -14,10 +14,12 @@ from apps.fiscal_docs import danfe
 from apps.fiscal_docs.danfe import Printed
 from apps.fiscal_docs.keys import KEY_PATTERN
 from apps.fiscal_docs.lifecycle import State
-from apps.fiscal_docs.models import BlobKind, Document
+from apps.fiscal_docs.models import BlobKind, Document, DocumentBlob
 from apps.fiscal_docs.operations import journal
+from apps.fiscal_docs.operations.correct import Change, changes
 
-UNSETTLED = (State.SIGNED, State.SENT, State.UNKNOWN, State.REJECTED)
+UNSETTLED = (State.SIGNED, State.OFFLINE, State.SENT, State.UNKNOWN, State.REJECTED)
+FILES_MAX = 200  # a document has about four; one that is signed and refused again and again must not fill the page
 ORDER_DOCUMENTS_MAX = 20  # an order has one document, and a few more when it was retried under new steps
 
 
@@ -114,6 +116,40 @@ def _one(document_id: UUID, account_id: str) -> Document:
 def document(*, document_id: UUID, account_id: str) -> DocumentView:
     """Raises NotFound for another's document too."""
     return view(_one(document_id, account_id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """Exact bytes that are kept for a document. ``changes``: in what a signed file differs from the one before it."""
+
+    id: UUID
+    label: str
+    at: datetime
+    size_bytes: int
+    sha256: str
+    changes: tuple[Change, ...] = ()
+
+
+def files(document: Document) -> list[File]:
+    """All that was signed, sent and answered, the first one first. Raises ArchiveDamaged."""
+    kept = DocumentBlob.objects.filter(document=document).defer("gzip_bytes").order_by("id")
+    signed = iter(journal.contents(document, BlobKind.SIGNED)[::-1])
+    told, before = [], b""
+    for row in kept[:FILES_MAX]:
+        differs: tuple[Change, ...] = ()
+        if row.kind == BlobKind.SIGNED:
+            content = next(signed)
+            differs, before = tuple(changes(before, content)) if before else (), content
+        label = str(BlobKind(row.kind).label)
+        told.append(
+            File(id=row.id, label=label, at=row.created_at, size_bytes=row.size_bytes, sha256=row.sha256, changes=differs)
+        )
+    return told
+
+
+def file(document: Document, file_id: UUID) -> bytes | None:
+    """One of them. Raises ArchiveDamaged."""
+    return journal.content_of(document, file_id)
 
 
 def legal_xml(document: Document) -> bytes | None:

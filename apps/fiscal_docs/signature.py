@@ -88,6 +88,11 @@ def sign(xml: bytes, *, reference: str, key: rsa.RSAPrivateKey, certificate: x50
     return etree.tostring(root, encoding="UTF-8", xml_declaration=False)
 
 
+def sign_text(text: str, *, key: rsa.RSAPrivateKey) -> str:
+    """A text's signature (RSA, SHA-1, as prescribed for the QR code) in Base64."""
+    return base64.b64encode(key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA1())).decode()  # noqa: S303
+
+
 def verify(xml: bytes, *, tag: str) -> Verification:
     """Check the one signature over the one element ``tag``. Whom the certificate belongs to is the caller's question."""
     root = read_xml(xml)

@@ -7,6 +7,7 @@ caller's commit; when the caller dies before it, asking by key finds it again.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -28,12 +29,15 @@ from apps.fiscal_docs.lifecycle import (
     Fact,
     Outcome,
     State,
+    fold,
+    never_sent,
     outcome_of,
 )
 from apps.fiscal_docs.models import BlobKind, Document
 from apps.fiscal_docs.operations import cancel as cancelling
-from apps.fiscal_docs.operations import issue, journal
+from apps.fiscal_docs.operations import correct, issue, journal
 from apps.fiscal_docs.operations.cancel import Undo
+from apps.fiscal_docs.operations.correct import Correct
 from apps.fiscal_docs.operations.issue import Sending
 
 logger = logging.getLogger(__name__)
@@ -71,15 +75,25 @@ def _connects(document: Document, now: datetime) -> UUID:
 
 
 def _consult(document: Document) -> Answer:
+    """What the authority knows about the document, under whichever of its keys; the latest key's answer when nothing."""
+    told = []
+    for key in correct.keys_of(document):
+        told.append(_consult_key(document, key))
+        if outcome_of(told[-1].status) in (Outcome.AUTHORISED, Outcome.CANCELLED):
+            return told[-1]
+    return told[0]
+
+
+def _consult_key(document: Document, key: str) -> Answer:
     answer = authority.consult(
-        access_key=document.access_key or "",
+        access_key=key,
         environment=document.environment,
         certificate_id=journal.acting_certificate(document),
     )
     told = outcome_of(answer.status) in KNOWN_ABOUT_A_KEY or answer.status in DENIED
-    if not told or _about_another(document, answer):
+    if not told or answer.key not in ("", key):
         raise AuthorityUnavailable(f"asked by key, and not told: {answer.status} {answer.reason}")
-    return answer
+    return replace(answer, key=key)
 
 
 def _about_another(document: Document, answer: Answer) -> bool:
@@ -91,7 +105,7 @@ def _issued(document: Document, answer: Answer, *, status: str = "100") -> dict[
     return {
         "status": answer.status if outcome_of(answer.status) is Outcome.AUTHORISED else status,
         "reason": answer.reason,
-        "access_key": document.access_key or "",
+        "access_key": answer.key or document.access_key or "",
         "protocol": answer.protocol,
         "at": answer.at,
         "digest": answer.digest,
@@ -109,18 +123,37 @@ def _already(document: Document) -> dict[str, Any]:
     }
 
 
+def _handed_out(document: Document) -> dict[str, Any]:
+    """The outcome of an issue in contingency: nothing was sent."""
+    return {
+        "status": issue.HANDED_OUT,
+        "reason": "handed out before the authority has it",
+        "access_key": document.access_key or "",
+        "protocol": "",
+    }
+
+
 @durable
-def transmit(*, step_key: str, now: datetime, sending: Sending | None = None) -> dict[str, Any]:
+def transmit(
+    *,
+    step_key: str,
+    now: datetime,
+    sending: Sending | None = None,
+    again: Correct | None = None,
+    deliver: bool = False,
+) -> dict[str, Any]:
     """Send the stored bytes and give the outcome to record. Safe to repeat: the authority knows the key.
 
-    ``sending``: what ``begin_sending`` gave in an earlier commit of the caller's; without it the attempt is noted here.
+    ``sending``: what ``begin_sending`` gave in an earlier commit of the caller's; without it the attempt is noted here,
+    and ``again`` tells how a document that was refused is signed again for it. Ask the authority first (ask_authority).
+    A document that was signed in contingency is handed out only, until somebody wants it delivered (``deliver``).
     Raises DocumentRejected or NumberConflict (kept before they are raised), IssueUndone, UnknownOutcome when no answer
     came, ConnectionError when nothing was sent or the authority decides nothing now.
     """
-    begun = sending or _commit(issue.begin_sending, step_key=step_key, now=now)
+    begun = sending or _commit(issue.begin_sending, step_key=step_key, now=now, again=again, deliver=deliver)
     document = begun.document
     if not begun.attempt:
-        return _already(document)
+        return _already(document) if document.state == State.AUTHORISED else _handed_out(document)
     noted = _noter(step_key, begun.attempt, now)
     try:
         answer = authority.authorise(signed=begun.signed, certificate_id=_connects(document, now))
@@ -137,9 +170,9 @@ Noter = Callable[..., None]
 
 
 def _noter(step_key: str, attempt: int, now: datetime) -> Noter:
-    def noted(fact: Fact, status: str = "", reason: str = "") -> None:
+    def noted(fact: Fact, status: str = "", reason: str = "", answer: bytes = b"") -> None:
         event = Event(fact=fact, seq=attempt, status=status, reason=reason)
-        _commit(issue.note, step_key=step_key, event=event, now=now)
+        _commit(issue.note, step_key=step_key, event=event, now=now, answer=answer)
 
     return noted
 
@@ -152,16 +185,29 @@ def _decided(document: Document, answer: Answer, noted: Noter) -> dict[str, Any]
         return _issued(document, answer)
     if kind is Outcome.DUPLICATE:
         return _adopt(document)
+    if kind is Outcome.CONFLICT and (earlier := _earlier_file(document)):
+        return earlier
     if kind is Outcome.PENDING:
         raise UnknownOutcome(f"accepted and not decided: {said}")
     if kind is Outcome.UNAVAILABLE:
         noted(Fact.NOT_DELIVERED, answer.status, answer.reason)
         raise AuthorityUnavailable(said)
-    noted(Fact.REJECTED, answer.status, answer.reason)
+    noted(Fact.REJECTED, answer.status, answer.reason, answer.xml)
     if kind is Outcome.CONFLICT:
         logger.error("number conflict at the tax authority", extra={"document": str(document.id), "said": said})
         raise issue.NumberConflict(said)
     raise issue.DocumentRejected(said)
+
+
+def _earlier_file(document: Document) -> dict[str, Any] | None:
+    """The number is used under another key. Is it one that we signed the document under before, and that arrived late?"""
+    if len(correct.keys_of(document)) == 1:
+        return None
+    try:
+        answer = _consult(document)
+    except ConnectionError as error:
+        raise UnknownOutcome("the number is used, and an earlier key of ours could not be asked for") from error
+    return _issued(document, answer) if outcome_of(answer.status) is Outcome.AUTHORISED else None
 
 
 def _adopt(document: Document) -> dict[str, Any]:
@@ -182,13 +228,14 @@ def ask_authority(*, step_key: str, now: datetime) -> dict[str, Any] | None:
     Raises IssueUndone when it was cancelled meanwhile, ConnectionError when the authority cannot be asked.
     """
     document = journal.read(step_key)
-    life = journal.life(document)
+    known = journal.facts(document)
+    life = fold(known)
     if life.state is State.AUTHORISED:
         return _already(document)
     if life.state is State.CANCELLED:
         raise issue.IssueUndone
-    if not life.attempts:
-        return None  # every attempt is noted before it is made, so nothing was ever sent
+    if never_sent(known):
+        return None  # every attempt is noted before it is made, and what came of it after
     answer = _consult(document)
     kind = outcome_of(answer.status)
     if kind is Outcome.AUTHORISED:

@@ -87,6 +87,11 @@ def create_account(*, name: str, scopes: Iterable[str], now: datetime, code: str
     return AccountView(account_id=account_id, name=name, active=True, scopes=frozenset(wanted))
 
 
+def active_accounts(codes: Iterable[str]) -> frozenset[str]:
+    """Which of these accounts may call: the others are blocked, or unknown."""
+    return frozenset(Account.objects.filter(code__in=list(codes), active=True).values_list("code", flat=True))
+
+
 @transaction_required
 def issue_secret(*, account_id: str, now: datetime, expires_at: datetime | None = None) -> IssuedSecret:
     """Give the account one more secret; the others go on living. Not safe to repeat: each call makes a new one.

@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
+
+from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.common import clock
 from apps.common.clock import business_date
@@ -14,6 +16,7 @@ from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
 from apps.ledger import care_models as tables
 from apps.ledger import differences, increments, passes, reconciliation, regions, suspensions, turns
+from apps.ledger.models import Account
 from apps.ledger.reconciliation import Difference as Found
 from apps.ledger.regions import Scope, Size
 from apps.ledger.rows import fetch
@@ -120,10 +123,10 @@ def work_on_pass(*, budget_s: float, begin: bool, now: datetime) -> CheckResult 
 def open_pass() -> PassView | None:
     """The full check of the whole ledger that has not ended, if there is one."""
     row = _open_passes().order_by("id").first()
-    return row and _view(row)
+    return _view(row) if row else None
 
 
-def _open_passes() -> Any:
+def _open_passes() -> QuerySet[tables.Check]:
     return tables.Check.objects.filter(kind="FULL", branch=None, exclusive=False, ended_at=None, progress__isnull=False)
 
 
@@ -233,14 +236,21 @@ def _end_pass(row_id: UUID) -> CheckResult:
     found = _write_untold(row)
     if row.ended_at is not None:  # somebody else was faster
         return _result(row, found)
-    scope = Scope(row.branch, row.account, row.currency)
     # What another check has seen since this one began may lie where it had been before.
     rows = tables.Difference.objects.filter(last_seen__lt=row.snapshot_at)
-    rows = rows.filter(**{name: value for name, value in asdict(scope).items() if value is not None})
-    differences.write_gone(rows, found, at=row.continued_at or row.began_at)
+    differences.write_gone(_of_scope(rows, row), found, at=row.continued_at or row.began_at)
     row.ended_at, row.unproven = clock.now(), increments.unproven()
     row.save()
     return _result(row, found)
+
+
+def _of_scope(rows: QuerySet[tables.Difference], row: tables.Check) -> QuerySet[tables.Difference]:
+    """Those that a check would have found again: one of a part looks at the accounts that are there."""
+    scope = {name: value for name in ("branch", "account", "currency") if (value := getattr(row, name)) is not None}
+    if not scope:
+        return rows
+    place = {"branch_id": OuterRef("branch"), "account": OuterRef("account"), "currency": OuterRef("currency")}
+    return rows.filter(Exists(Account.objects.filter(**place)), **scope)
 
 
 def _result(row: tables.Check, found: Sequence[Found]) -> CheckResult:

@@ -180,6 +180,8 @@ LINE_CHECKS = {
         KEYS,
     )
 } | {HOLDS: _HOLDS_OF_LINES}
+# Of all accounts, one after the other: posted holds without a debit are looked for by themselves, so many they may be.
+ACCOUNT_CHECKS = {**CHECKS, HOLDS: _HOLDS_OF_LINES}
 
 _SOUND = f"""
 NOT EXISTS (SELECT FROM unnest(%(branches)s::text[], %(accounts)s::text[], %(currencies)s::text[])

@@ -127,8 +127,8 @@ def _prove_accounts(progress: Progress, scope: Scope, rows_max: int, day: date) 
     if carried:
         seen = _with(progress.found, reconciliation.prove(increments.LINE_CHECKS))
         return Progress("ACCOUNTS", progress.after, carried, seen), Size(0, 0, size.lines), size.lines
-    seen = _with(progress.found, reconciliation.prove(increments.CHECKS))
-    seen = _with(seen, _strays(progress.after, last) if scope == Scope() else [])
+    found = reconciliation.prove(increments.ACCOUNT_CHECKS if scope == Scope() else increments.CHECKS)
+    seen = _with(progress.found, found + (_strays(progress.after, last) if scope == Scope() else []))
     increments.keep_proofs(seen, day=day)
     return Progress("ACCOUNTS", last, None, seen), size, size.lines
 

@@ -30,6 +30,7 @@ from apps.ledger.rules import ZERO, first_day
 
 LOCK_TIMEOUT = "2s"  # writers wait behind whoever changes a partition: rather try again later
 ROWS_AT_ONCE = 10_000  # parts or closings in memory
+CLOCK_AHEAD_MAX = timedelta(hours=1)
 NUMBERS_AT_ONCE = 20_000  # lines in memory: some 20 MB
 _NOT_ALONE = "It lies in one partition with other months."
 
@@ -90,6 +91,16 @@ def why_not(month: date, *, now: datetime) -> str:
     except DomainError as refusal:
         return refusal.detail
     return ""
+
+
+def check_clock(now: datetime) -> None:
+    """For those who take the time from a machine: a clock that jumped ahead would close, for ever, what is still posted to.
+
+    Raises MonthNotReady when it is ahead of the database's.
+    """
+    ahead = now - fetch("SELECT clock_timestamp()", [])[0][0]
+    if ahead > CLOCK_AHEAD_MAX:
+        raise MonthNotReady(f"This machine's clock is {ahead} ahead of the database's.", field="month")
 
 
 def close_days(month: date, *, now: datetime) -> list[str]:

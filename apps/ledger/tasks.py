@@ -9,7 +9,7 @@ from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.common.errors import DomainError
-from apps.ledger import batches, checks, deferred, detaching, holds, months, queue
+from apps.ledger import batches, checks, deferred, detaching, holds, months, queue, seals
 from apps.ledger import chain as chained
 from apps.ledger import patrol as patrols
 
@@ -108,12 +108,14 @@ def archive_months(**_newer_args: object) -> None:
     """
     if not settings.LEDGER_MONTHS_ONLINE or not settings.LEDGER_ARCHIVE_DIR:
         return
+    now = timezone.now()
     try:
+        seals.check_clock(now)
         detaching.archive_months(
             online=settings.LEDGER_MONTHS_ONLINE,
             directory=Path(settings.LEDGER_ARCHIVE_DIR),
             by="ledger.archive_months",
-            now=timezone.now(),
+            now=now,
             steps_max=1,  # each may take minutes, and a task has a time limit
         )
     except OperationalError as error:  # somebody reads or writes for longer than we wait

@@ -97,6 +97,13 @@ LEDGER_CHAIN_PROVED_AGE = Gauge(
 )
 LEDGER_REPLICA_UP = Gauge("lastro_ledger_replica_up", "1 when the replica answers and still is one, else 0.")
 LEDGER_REPLICA_BEHIND = Gauge("lastro_ledger_replica_behind_bytes", "What the replica has not replayed of the log yet.")
+WEBHOOK_ENDPOINTS = Gauge(
+    "lastro_webhook_endpoints", "Merchants' endpoints: well; failing since their last success; disabled.", ("state",)
+)
+WEBHOOKS_WAITING = Gauge(
+    "lastro_webhooks_waiting", "Deliveries that are due at endpoints that are well; counted up to 100,000."
+)
+WEBHOOKS_OLDEST = Gauge("lastro_webhooks_waiting_oldest_seconds", "How long the oldest of them is due; 0 without one.")
 LOGINS_LIMITED = Gauge(
     "lastro_logins_limited",
     "Who has failed to log in too often and has to wait: addresses at the api, addresses (web), names and devices at the "

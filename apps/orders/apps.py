@@ -7,6 +7,6 @@ class OrdersConfig(AppConfig):
 
     def ready(self) -> None:
         # Registers the journeys, so that workers find them and `manage.py check` sees them.
-        from apps.orders.sagas import giving_back, purchase
+        from apps.orders.sagas import delivering, giving_back, purchase, settling
 
-        _ = giving_back, purchase
+        _ = delivering, giving_back, purchase, settling

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, models
@@ -12,7 +13,10 @@ from apps.common import prepared
 from apps.common.errors import DomainError
 from apps.common.money import CURRENCY
 from apps.common.transactions import transaction_required
+from apps.messaging.contracts.orders import OrderChanged
+from apps.messaging.public import publish
 from apps.orders.models import Order, OrderStatus, Reservation, ReservationStatus, Ticket
+from apps.webhooks.public import listens
 
 # A line counts once in the stock's locks; more than this is a wholesale import, not a purchase.
 ITEMS_MAX = 50
@@ -231,7 +235,7 @@ def await_payment(*, order_id: UUID) -> None:
 def mark_paid(*, order_id: UUID, now: datetime) -> None:
     """The pivot is passed: the money is taken, and the order only goes forward."""
     before = (OrderStatus.PENDING, OrderStatus.RESERVED, OrderStatus.AWAITING_PAYMENT, OrderStatus.STUCK)
-    _mark(order_id, OrderStatus.PAID, frm=before, paid_at=now)
+    _tell(order_id, _mark(order_id, OrderStatus.PAID, frm=before, paid_at=now), now)
 
 
 _CONFIRM = """
@@ -240,22 +244,27 @@ WITH sold AS (
 )
 UPDATE orders_order SET status = 'COMPLETED', finished_at = %(now)s, error_code = '', error_detail = ''
 WHERE id = %(id)s AND status IN ('PAID', 'STUCK')
+RETURNING account_id, status, amount, currency, payment_method, error_code
 """
 
 
 @transaction_required
 def confirm(*, order_id: UUID, now: datetime) -> None:
     """The order is complete, and its tickets are sold. What it was stuck with is no longer its error. Safe to repeat."""
-    prepared.execute(_CONFIRM, {"id": order_id, "now": now})
+    _tell(order_id, prepared.execute(_CONFIRM, {"id": order_id, "now": now}).fetchone(), now)
 
 
 @transaction_required
 def end_unsold(*, order_id: UUID, status: OrderStatus, code: str, detail: str, now: datetime) -> None:
     """The order ended without a sale: REJECTED, PAYMENT_NOT_COMPLETED or CANCELLED, and why."""
     before = Q(status__in=[OrderStatus.COMPLETED, OrderStatus.PAID])
-    Order.objects.filter(pk=order_id).exclude(before).update(
-        status=status, error_code=code, error_detail=detail, finished_at=now
+    ended = (
+        Order.objects.filter(pk=order_id)
+        .exclude(before)
+        .update(status=status, error_code=code, error_detail=detail, finished_at=now)
     )
+    if ended:
+        tell(order_id=order_id, now=now)
 
 
 @transaction_required
@@ -277,13 +286,16 @@ def mark_stuck(*, order_id: UUID, code: str, detail: str) -> None:
 def close_by_hand(*, order_id: UUID, code: str, detail: str, now: datetime) -> None:
     """A person has closed the order's run as it was, and says why. What had ended before stays as it ended."""
     before = Order.objects.exclude(status__in=[*ENDED, OrderStatus.COMPLETED, OrderStatus.RETURNED])
-    before.filter(pk=order_id).update(status=OrderStatus.HANDLED, error_code=code, error_detail=detail, finished_at=now)
+    closed = {"status": OrderStatus.HANDLED, "error_code": code, "error_detail": detail, "finished_at": now}
+    if before.filter(pk=order_id).update(**closed):
+        tell(order_id=order_id, now=now)
 
 
 _MARK = """
 UPDATE orders_order SET status = %(status)s, error_code = '', error_detail = '', paid_at = coalesce(%(paid_at)s, paid_at),
     finished_at = coalesce(%(finished_at)s, finished_at)
 WHERE id = %(id)s AND status = ANY(%(frm)s)
+RETURNING account_id, status, amount, currency, payment_method, error_code
 """
 
 
@@ -294,8 +306,33 @@ def _mark(
     frm: tuple[OrderStatus, ...],
     paid_at: datetime | None = None,
     finished_at: datetime | None = None,
-) -> None:
-    """Move forward only: a repeated or late step finds the order further on, and changes nothing."""
+) -> Any:
+    """Move forward only: a repeated or late step finds the order further on, and changes nothing. Gives what it is now."""
     before = [one.value for one in frm]
     values = {"id": order_id, "status": status.value, "frm": before, "paid_at": paid_at, "finished_at": finished_at}
-    prepared.execute(_MARK, values)
+    return prepared.execute(_MARK, values).fetchone()
+
+
+# --- What others are told -------------------------------------------------------------------------------------------
+@transaction_required
+def tell(*, order_id: UUID, now: datetime) -> None:
+    """Publish what an order has become, if its account has anybody who listens."""
+    columns = ("account_id", "status", "amount", "currency", "payment_method", "error_code")
+    _tell(order_id, Order.objects.values_list(*columns).get(pk=order_id), now)
+
+
+def _tell(order_id: UUID, changed: Any, now: datetime) -> None:
+    if changed is None or not listens(changed[0]):
+        return
+    account_id, status, amount, currency, payment_method, error_code = changed
+    fact = OrderChanged(
+        order_id=order_id,
+        account_id=account_id,
+        status=status,
+        amount=amount,
+        currency=currency,
+        payment_method=payment_method,
+        changed_at=now,
+        error_code=error_code,
+    )
+    publish(fact, key=str(order_id))

@@ -10,8 +10,11 @@ from django.conf import settings
 
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
+from apps.messaging.contracts.orders import ReturnChanged
+from apps.messaging.public import publish
 from apps.orders import operations
 from apps.orders.models import Order, OrderReturn, OrderStatus, Reservation, ReservationStatus, ReturnStatus, Ticket
+from apps.webhooks.public import listens
 
 RETURNS_OF_ORDER_MAX = 20  # an order has one, and a few more when they were refused
 
@@ -141,6 +144,7 @@ def accept(*, return_id: UUID, now: datetime) -> None:
         raise NotReturnable(f"The order is {status} by now.")
     row.status, row.accepted_at = ReturnStatus.ACCEPTED, now
     row.save(update_fields=["status", "accepted_at"])
+    _tell(row, now)
 
 
 @transaction_required
@@ -157,14 +161,17 @@ def close(*, return_id: UUID, now: datetime) -> None:
         return
     row.status, row.finished_at, row.error_code, row.error_detail = ReturnStatus.COMPLETED, now, "", ""
     row.save(update_fields=["status", "finished_at", "error_code", "error_detail"])
-    Order.objects.filter(pk=row.order_id, status=OrderStatus.COMPLETED).update(status=OrderStatus.RETURNED)
+    _tell(row, now)
+    if Order.objects.filter(pk=row.order_id, status=OrderStatus.COMPLETED).update(status=OrderStatus.RETURNED):
+        operations.tell(order_id=row.order_id, now=now)
 
 
 @transaction_required
 def refuse(*, return_id: UUID, code: str, detail: str, now: datetime) -> None:
     """The return was refused, and why. The order stays as it is, and may be asked for again."""
     open_ones = OrderReturn.objects.filter(pk=return_id, status__in=[ReturnStatus.REQUESTED, ReturnStatus.STUCK])
-    open_ones.update(status=ReturnStatus.REFUSED, error_code=code, error_detail=detail, finished_at=now)
+    if open_ones.update(status=ReturnStatus.REFUSED, error_code=code, error_detail=detail, finished_at=now):
+        _tell(OrderReturn.objects.get(pk=return_id), now)
 
 
 @transaction_required
@@ -194,6 +201,23 @@ def close_by_hand(*, return_id: UUID, code: str, detail: str, now: datetime) -> 
     row.status = ReturnStatus.HANDLED if row.accepted_at is not None else ReturnStatus.REFUSED
     row.error_code, row.error_detail, row.finished_at = code, detail, now
     row.save(update_fields=["status", "error_code", "error_detail", "finished_at"])
+    _tell(row, now)
+
+
+def _tell(row: OrderReturn, now: datetime) -> None:
+    """Publish what a return has become, if its account has anybody who listens."""
+    if not listens(row.account_id):
+        return
+    fact = ReturnChanged(
+        return_id=row.pk,
+        order_id=row.order_id,
+        account_id=row.account_id,
+        status=str(row.status),
+        amount=row.amount,
+        changed_at=now,
+        error_code=row.error_code,
+    )
+    publish(fact, key=str(row.pk))
 
 
 def _locked(return_id: UUID) -> OrderReturn:

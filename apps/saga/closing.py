@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+from django.db import Error as DatabaseError
+from django.db import connection
 from django.db import transaction as django_transaction
 
 from apps.common.errors import DomainError
@@ -80,5 +82,7 @@ def close(session: Session, reason: str) -> None:
                 session.view(whole=True), failed_step=run.failed_step, code=closed.code, detail=closed.detail
             )
     except Exception as error:
+        if isinstance(error, DatabaseError) and not connection.is_usable():
+            raise
         raise hooks.HookFailed(f"on_handled failed: {error_code(error)}: {error_detail(error)}") from error
     session.finish(RunStatus.HANDLED)

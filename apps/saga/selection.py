@@ -143,7 +143,7 @@ def check_alone(runs: Sequence[Run], what: Wanted) -> None:
     """An output that a later step reads is one run's own: it names a payment, a hold, a document. Raises OutputNeeded."""
     if what.action is not Action.SKIP or not what.given or len(runs) < 2:  # more than one
         return
-    for run in runs:
+    for run in {(run.use_case, run.version, run.at_step): run for run in runs}.values():
         names = Step.objects.filter(run_id=run.pk).order_by("position").values_list("name", flat=True)
         if output_fields(run.use_case, run.version, list(names), run.cursor):
             raise OutputNeeded("What a later step reads is different in each run: skip them one by one.", field="output")

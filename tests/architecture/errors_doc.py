@@ -25,6 +25,7 @@ AREAS = {
     "R6": "Messaging",
     "R7": "Identity",
     "R8": "Customers",
+    "R9": "Webhooks",
 }
 HEAD = """# Errors
 

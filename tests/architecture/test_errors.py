@@ -20,6 +20,7 @@ RANGES = {
     "messaging": "R6",
     "identity": "R7",
     "customers": "R8",
+    "webhooks": "R9",
 }
 ERRORS = errors_doc.error_classes()
 

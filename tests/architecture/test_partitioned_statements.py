@@ -29,11 +29,12 @@ LOOKED_AT = {
 def statements(path: Path) -> set[str]:
     """The names of the constants and functions with such a statement."""
     source = path.read_text()
+    lines = source.splitlines()
     found = set()
     for node in ast.parse(source).body:
         for part in ast.walk(node):
             if isinstance(part, ast.JoinedStr):
-                text = ast.get_source_segment(source, part) or ""
+                text = "\n".join(lines[part.lineno - 1 : part.end_lineno])  # whole lines: ast would split the file for each
             elif isinstance(part, ast.Constant) and isinstance(part.value, str):
                 text = part.value
             else:

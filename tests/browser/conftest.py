@@ -36,6 +36,8 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 TIMEOUT_MS = 15_000
+# The theme is a class of the page: who changes it sees the same page in the other colours, without loading it anew.
+DARKEN = "(dark) => { document.documentElement.classList.toggle('dark', dark) }"
 SIZES = {"desktop": (1280, 900), "wide": (1440, 900), "phone": (390, 844)}
 PASSWORD = "a long one"
 # Where a page waits for its next test: it asks for nothing, and is ours, so that the browser keeps its process.
@@ -114,7 +116,9 @@ class Profile:
         return page
 
     def forget(self) -> None:
-        """Close the pages, and forget who was logged in and what was remembered."""
+        """Close the pages, and forget who was logged in and what was remembered. Nothing, when nobody opened one."""
+        if self.is_free:
+            return
         for page in self.context.pages:
             if self.script and page.url.startswith(self.base_url):
                 page.evaluate("localStorage.clear(); sessionStorage.clear()")
@@ -179,6 +183,20 @@ def each_size(page: Page, *sizes: str) -> Iterator[str]:
         width, height = SIZES[size]
         page.set_viewport_size({"width": width, "height": height})
         yield size
+
+
+def each_theme(page: Page) -> Iterator[str]:
+    """The page in one theme after the other. That a dark screen gets the dark one is a test of its own (test_pages)."""
+    for theme in ("light", "dark"):
+        page.evaluate(DARKEN, theme == "dark")
+        yield theme
+
+
+def each_look(page: Page, *sizes: str) -> Iterator[str]:
+    """In each size and theme; how a picture of it is called."""
+    for size in each_size(page, *sizes):
+        for theme in each_theme(page):
+            yield f"{size}_{theme}"
 
 
 def log_in(page: Page, name: str = "chief") -> None:

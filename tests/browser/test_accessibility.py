@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from apps.saga import incidents
 from apps.saga.models import Fork, Incident, Run
 from tests import worlds
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, each_theme
 from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -116,9 +116,6 @@ def addresses(evening: dict[str, Run]) -> dict[str, str]:
 
 
 WIDTHS = {"wide": 1440, "phone": 390}
-# The theme is a class of the page: who changes it measures the same page in the other colours, without loading it anew.
-# That a dark screen gets the dark theme, is a test of its own (test_pages).
-DARKEN = "(dark) => { document.documentElement.classList.toggle('dark', dark) }"
 
 
 def look(page: Page, name: str) -> list[str]:
@@ -131,8 +128,7 @@ def look(page: Page, name: str) -> list[str]:
         height = page.evaluate("document.documentElement.scrollHeight")
         page.set_viewport_size({"width": width, "height": min(int(height) + 50, 6000)})
         wrong += [f"{name}, {size}: {each}" for each in page.evaluate(RUN_AXE)]
-        for theme in ("light", "dark"):
-            page.evaluate(DARKEN, theme == "dark")
+        for theme in each_theme(page):
             found = page.evaluate(CHECKS, ".bo")
             assert found["looked"] > 5, f"{name}: hardly any text was looked at"
             wrong += [f"{name}, {size}, {theme}: {each}" for each in found["wrong"]]

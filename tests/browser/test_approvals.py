@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 from apps.saga.definition import COMPENSABLE, Definition, Run
 from apps.saga.models import Run as RunRow
 from apps.saga.shapes import ApprovalStep, Question, TimerStep
-from tests.browser.conftest import OpenPage
-from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import OpenPage, each_theme
+from tests.browser.test_pages import BOTH_SIZES, assert_no_sideways_scroll, shoot
 from tests.integration.saga.test_engine import Story, local
 from tests.integration.saga.test_timers import begin
 from tests.integration.saga.world import registered, toy
@@ -57,24 +57,26 @@ class TestApprovals:
         assert until["x"] + until["width"] <= page.evaluate("document.documentElement.clientWidth")
         shoot(page, "approvals_phone")
 
-    @THEMES
     @BOTH_SIZES
-    def test_are_found_and_decided(self, open_page: OpenPage, made: Definition, size: str, dark: bool) -> None:
+    def test_are_found_and_decided(self, open_page: OpenPage, made: Definition, size: str) -> None:
         run_id = ask(made)
-        page = open_page(size=size, dark=dark)
+        page = open_page(size=size)
         page.goto("/admin/approvals/")
-        shoot(page, f"approvals_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for theme in each_theme(page):
+            shoot(page, f"approvals_{size}_{theme}")
+            assert_no_sideways_scroll(page)
         page.get_by_role("link", name="Shall the whole amount be paid back?").click()
         expect(page.get_by_role("heading", name="You decide.")).to_be_visible()
         expect(page.get_by_text("never arrived")).to_be_visible()
-        shoot(page, f"approval_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for theme in each_theme(page):
+            shoot(page, f"approval_{size}_{theme}")
+            assert_no_sideways_scroll(page)
         page.get_by_label("Why").fill("the parcel came back to us")
         page.get_by_role("button", name="Approve").click()
         expect(page.get_by_text("Approved: the run goes on.")).to_be_visible()
         expect(page.get_by_role("button", name="Approve")).to_have_count(0)
-        shoot(page, f"approved_{size}_{'dark' if dark else 'light'}")
+        for theme in each_theme(page):
+            shoot(page, f"approved_{size}_{theme}")
         assert RunRow.objects.get(pk=run_id).status in ("RUNNING", "WAITING")
 
     def test_are_in_the_menu_and_may_be_refused(self, open_page: OpenPage, made: Definition) -> None:

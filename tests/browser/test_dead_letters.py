@@ -8,8 +8,8 @@ from playwright.sync_api import expect
 
 from apps.messaging.models import DeadLetterReplay
 from apps.messaging.relay import relay_all
-from tests.browser.conftest import OpenPage
-from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import OpenPage, each_theme
+from tests.browser.test_pages import BOTH_SIZES, assert_no_sideways_scroll, shoot
 from tests.integration.messaging.letters import Refusal, bury, give, record
 from tests.integration.messaging.world import Reader
 
@@ -30,21 +30,22 @@ def letters(transactional_db: None) -> Iterator[list[UUID]]:
 
 class TestReplay:
     @BOTH_SIZES
-    @THEMES
-    def test_from_the_list_to_the_click(self, open_page: OpenPage, letters: list[UUID], size: str, dark: bool) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_from_the_list_to_the_click(self, open_page: OpenPage, letters: list[UUID], size: str) -> None:
+        page = open_page(size=size)
         page.goto(DEAD)
         for letter in letters:
             page.locator(f"input.action-select[value='{letter}']").check()
         page.get_by_role("combobox").select_option("Replay dead letters…")
-        shoot(page, f"replay_list_{size}_{'dark' if dark else 'light'}")
-        right = page.evaluate("document.querySelector('#changelist-actions').getBoundingClientRect().right")
-        assert right <= page.evaluate("document.documentElement.clientWidth"), "the bar of actions is cut off"
+        for theme in each_theme(page):
+            shoot(page, f"replay_list_{size}_{theme}")
+            right = page.evaluate("document.querySelector('#changelist-actions').getBoundingClientRect().right")
+            assert right <= page.evaluate("document.documentElement.clientWidth"), "the bar of actions is cut off"
         page.get_by_role("button", name="Run").click()
         expect(page.get_by_role("heading", name="2 dead letters to send again")).to_be_visible()
         expect(page.get_by_text("If you replay now")).to_be_visible()
-        shoot(page, f"replay_{size}_{'dark' if dark else 'light'}")
-        assert_no_sideways_scroll(page)
+        for theme in each_theme(page):
+            shoot(page, f"replay_{size}_{theme}")
+            assert_no_sideways_scroll(page)
         page.get_by_label("Why").fill("the seat is free")
         page.get_by_role("button", name="Replay", exact=True).click()
         expect(page.get_by_text("2 messages are on the way again.")).to_be_visible()

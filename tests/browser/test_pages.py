@@ -11,12 +11,11 @@ from pytest_django import Settings
 from apps.payments.models import Payment
 from apps.saga.models import Run, RunStatus
 from tests import worlds
-from tests.browser.conftest import OpenPage, each_size, log_in
+from tests.browser.conftest import OpenPage, each_look, each_size, log_in
 from tests.integration.payments import world
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-THEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 BOTH_SIZES = pytest.mark.parametrize("size", ["desktop", "phone"])
 # Where to leave pictures for people to look at; nowhere by default.
 SHOTS = os.environ.get("BROWSER_SHOTS", "")
@@ -37,14 +36,13 @@ def run_address(run: Run) -> str:
 
 
 class TestHome:
-    @THEMES
-    def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run], dark: bool) -> None:
-        page = open_page(dark=dark)
+    def test_says_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
+        page = open_page()
         page.goto("/admin/")
-        for size in each_size(page, "desktop", "phone"):
+        for look in each_look(page, "desktop", "phone"):
             expect(page.get_by_role("heading", name="1 thing needs you.")).to_be_visible()
             expect(page.get_by_role("link", name="Open runs")).to_be_visible()
-            shoot(page, f"home_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"home_{look}")
             assert_no_sideways_scroll(page)
 
     def test_opens_the_rows_behind_what_needs_a_person(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
@@ -73,6 +71,7 @@ class TestLists:
     def test_a_run_is_reached_from_its_list(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page(dark=True)
         page.goto("/admin/saga/run/")
+        expect(page.locator("html")).to_have_class("dark")
         shoot(page, "list_saga_run_dark")
         page.get_by_role("link", name=runs["undoing"].business_key).click()
         expect(page.get_by_role("heading", name="Timeline", exact=True)).to_be_visible()
@@ -96,29 +95,27 @@ class TestLists:
 
 
 class TestRun:
-    @THEMES
     @pytest.mark.parametrize("which", ["undoing", "stuck", "completed"])
-    def test_shows_its_timeline(self, open_page: OpenPage, runs: dict[str, Run], which: str, dark: bool) -> None:
-        page = open_page(dark=dark)
+    def test_shows_its_timeline(self, open_page: OpenPage, runs: dict[str, Run], which: str) -> None:
+        page = open_page()
         page.goto(run_address(runs[which]))
-        for size in each_size(page, "desktop", "phone"):
+        for look in each_look(page, "desktop", "phone"):
             expect(page.get_by_role("img", name="Timeline of the run.")).to_be_visible()
             # Found and measured at once: a live page may put a newer drawing into its place at any moment.
             assert (
                 page.evaluate("document.querySelector('svg[aria-label^=\"Timeline of\"]').getBoundingClientRect().height")
                 > 150
             )
-            shoot(page, f"run_{which}_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"run_{which}_{look}")
             assert_no_sideways_scroll(page)
 
-    @THEMES
-    def test_folds_a_wait_of_two_days(self, open_page: OpenPage, dark: bool) -> None:
+    def test_folds_a_wait_of_two_days(self, open_page: OpenPage) -> None:
         run = worlds.two_days(now=timezone.now())
-        page = open_page(dark=dark)
+        page = open_page()
         page.goto(run_address(run))
-        for size in each_size(page, "desktop", "phone"):
+        for look in each_look(page, "desktop", "phone"):
             expect(page.locator(".bo-gantt .break")).to_have_count(1)
-            shoot(page, f"run_long_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"run_long_{look}")
             assert_no_sideways_scroll(page)
 
     def test_follows_the_run_while_it_is_live(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
@@ -225,14 +222,13 @@ class TestLogin:
 
 
 class TestUseCases:
-    @THEMES
-    def test_show_the_steps_and_the_switch(self, open_page: OpenPage, dark: bool) -> None:
-        page = open_page(dark=dark)
+    def test_show_the_steps_and_the_switch(self, open_page: OpenPage) -> None:
+        page = open_page()
         page.goto("/admin/use-cases/orders.purchase.card/")
-        for size in each_size(page, "desktop", "phone"):
+        for look in each_look(page, "desktop", "phone"):
             expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
             expect(page.locator("#map-drawing, #map-list").filter(visible=True)).to_have_count(1)
-            shoot(page, f"usecase_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"usecase_{look}")
             assert_no_sideways_scroll(page)
 
     def test_are_paused_and_resumed_with_a_reason(self, open_page: OpenPage) -> None:

@@ -13,8 +13,8 @@ from apps.saga import bulk, incidents
 from apps.saga.incidents import Occurred
 from apps.saga.models import Audit, BulkAction, Run, RunStatus, Step, StepStatus
 from tests import factories
-from tests.browser.conftest import PASSWORD, OpenPage, each_size
-from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import PASSWORD, OpenPage, each_look, each_size
+from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TRIAGE = "/admin/triage/"
@@ -63,20 +63,17 @@ def groups(transactional_db: None) -> dict[str, list[Run]]:
 
 
 class TestList:
-    @THEMES
-    def test_says_what_broke_and_what_it_is_worth(
-        self, open_page: OpenPage, groups: dict[str, list[Run]], dark: bool
-    ) -> None:
-        page = open_page(dark=dark)
+    def test_says_what_broke_and_what_it_is_worth(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
+        page = open_page()
         page.goto(TRIAGE)
-        for size in each_size(page, "wide", "phone"):
+        for look in each_look(page, "wide", "phone"):
             expect(page.get_by_role("heading", name="2 groups, 9 runs, R$ 3,592.00 at risk")).to_be_visible()
             first = page.locator(".bo-g").first
             expect(first.get_by_role("heading", name="Processor timed out R204")).to_be_visible()
             expect(first).to_contain_text("growing")
             expect(first.get_by_role("radio")).to_be_checked()
             expect(page.locator(".bo-g").nth(1)).to_contain_text("ended")
-            shoot(page, f"triage_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"triage_{look}")
             assert_no_sideways_scroll(page)
 
     def test_is_calm_when_nothing_broke(self, open_page: OpenPage) -> None:

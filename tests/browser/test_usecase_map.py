@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 from apps.saga.models import Run
 from tests import factories, worlds
-from tests.browser.conftest import OpenPage, each_size
-from tests.browser.test_pages import THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.conftest import OpenPage, each_look
+from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PAGE = "/admin/use-cases/orders.purchase.card/"
@@ -19,13 +19,12 @@ def evening(transactional_db: None) -> dict[str, Run]:
 
 
 class TestMap:
-    @THEMES
-    def test_names_who_offends_and_who_waits(self, open_page: OpenPage, evening: dict[str, Run], dark: bool) -> None:
-        page = open_page(dark=dark)
+    def test_names_who_offends_and_who_waits(self, open_page: OpenPage, evening: dict[str, Run]) -> None:
+        page = open_page()
         page.goto(PAGE)
-        for size in each_size(page, "desktop", "phone"):
+        for look in each_look(page, "desktop", "phone"):
             expect(page.get_by_role("heading", name="Longest wait: issue_fiscal_doc")).to_be_visible()
-            shoot(page, f"map_{size}_{'dark' if dark else 'light'}")
+            shoot(page, f"map_{look}")
             assert_no_sideways_scroll(page)
 
     def test_follows_the_runs(self, open_page: OpenPage) -> None:

@@ -6,7 +6,9 @@ that disappears, or a type that changes, breaks somebody who is not in this repo
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 OPENAPI = FOLDER / "openapi.yaml"
@@ -19,6 +21,15 @@ def openapi() -> str:
 
     document = SchemaGenerator().get_schema(request=None, public=True)
     return OpenApiYamlRenderer().render(document, renderer_context={}).decode()
+
+
+@cache
+def document() -> dict[str, Any]:
+    """What it says, read once: for who only looks at it."""
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load(openapi())
+    return found
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from django.test import Client
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -23,7 +22,7 @@ class Caller:
     """A merchant who believes the document: each request and each answer is held against it."""
 
     def __init__(self, opened: demo.Demo) -> None:
-        self.document: dict[str, Any] = yaml.safe_load(snapshots.openapi())
+        self.document = snapshots.document()
         secret = base64.b64encode(f"{opened.account}:{opened.secret}".encode()).decode()
         self.client = Client(headers={"Authorization": f"Basic {secret}"})
 
@@ -133,6 +132,28 @@ class TestAnswers:
             "/payments?state=CAPTURED&reference=mine&created_from=2026-01-01T00:00:00Z&created_until=2199-01-01T00:00:00Z"
         )
         caller.get("/payments?state=odd", 422)
+
+    def test_of_webhooks(self, caller: Caller) -> None:
+        types = [one["type"] for one in caller.get("/webhooks/event-types")["event_types"]]
+        where = "/webhooks/endpoints"
+        body = {"url": "http://localhost:9/hooks", "event_types": types, "description": ""}
+        here = f"{where}/{caller.post(where, body, 201)['id']}"
+        caller.post(where, body, 409)
+        caller.post(where, {**body, "url": "ftp://localhost/"}, 422)
+        caller.get(where)
+        caller.get(here)
+        caller.post(f"{here}/secret", {"overlap_hours": 1}, 200)
+        caller.post(f"{here}/secret", {}, 200)
+        ping = f"{here}/ping"  # without a body
+        delivery = caller._checked("post", ping, caller.client.post(ping), 202)["delivery_id"]
+        caller.get(f"{here}/deliveries?state=PENDING")
+        caller.get(f"{here}/deliveries?state=LOST", 422)
+        caller.post(f"{here}/redeliveries", {"delivery_id": delivery}, 202)
+        caller.post(f"{here}/redeliveries", {"failed_since": "2026-11-22T08:00:00Z"}, 202)
+        caller.post(f"{here}/redeliveries", {"delivery_id": str(uuid4())}, 404)
+        caller.post(f"{here}/redeliveries", {}, 422)
+        caller.get(f"{where}/{uuid4()}", 404)
+        caller.post(where, "x", 415, media="text/plain")
 
     def test_of_the_ledger(self, caller: Caller) -> None:
         leg = {"branch": "0001", "account": "cash", "amount": 1.5, "debitcredit": "D", "eventcode": 1}

@@ -12,8 +12,7 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(snapshots.openapi())
-    return found
+    return snapshots.document()
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

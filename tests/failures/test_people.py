@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.xdist_group("distributed"),
     pytest.mark.timeout(600),
 ]
-PEOPLE, ORDERS, ACTS_S = 3, 40, float(os.environ.get("ACTS_S", "20"))
+PEOPLE, ORDERS, ACTS_S = 3, 30, float(os.environ.get("ACTS_S", "15"))
 KILL_EVERY_S, PACE_S, SHAKY = 3, 0.02, os.environ.get("FAULTS", "0.08")
 KINDS = {"worker": 2, "consume": 2, "relay": 1}
 

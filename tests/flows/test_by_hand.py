@@ -120,6 +120,14 @@ class TestClosed:
         row = Audit.objects.get(run_id=run.pk, action="handle")
         assert tuple(row.detail["left"]) == outcome.left
 
+    def test_what_a_caller_wrote_is_told_without_card_numbers(self, opened: demo.Demo) -> None:
+        items = [{**shop.SEED_BODY["items"][0], "name": "paid by 4242424242424242"}]
+        run = stuck_order(shop.by_balance(items=items), "sign_fiscal_doc")
+        do(run.pk, triage.Action.HANDLE)
+        tickets = Audit.objects.get(run_id=run.pk, action="handle").detail["left"][0]
+        assert "Out of stock for this order" in tickets
+        assert "4242424242424242" not in tickets
+
     def test_the_command_tells_it_too(self, opened: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
         run = stuck_order(shop.body(), "post_sale")
         call_command("saga_triage", "handle", "--run", str(run.pk), "--dry-run")

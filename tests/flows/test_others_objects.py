@@ -22,10 +22,13 @@ from apps.payments.models import CardToken, Payment
 from config import demo
 from tests import shop
 from tests.contracts import snapshots
-from tests.saga_driver import finish
+from tests.saga_driver import finish, pump_messages
 
 # What merchants are given. The others see and move everything: they are for programs of our own.
-MERCHANTS = ["fiscal:read", "orders:read", "orders:write", "payments:read", "payments:write"]
+MERCHANTS = [
+    *("fiscal:read", "orders:read", "orders:write", "payments:read", "payments:write"),
+    *("webhooks:read", "webhooks:write"),
+]
 OURS = ("/ledger/", "/sagas")
 PATHS: dict[str, dict[str, Any]] = yaml.safe_load(snapshots.OPENAPI.read_text())["paths"]
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in methods]
@@ -66,7 +69,10 @@ class World:
 
 
 QUERIES = {"/fiscal-documents": "?order_id={order_id}", "/ledger/transactions": "?tracekey={key}"}
-BODIES: dict[tuple[str, str], Any] = {("post", "/orders/{order_id}/returns"): {"reason": "I want the money."}}
+BODIES: dict[tuple[str, str], Any] = {
+    ("post", "/orders/{order_id}/returns"): {"reason": "I want the money."},
+    ("post", "/webhooks/endpoints/{endpoint_id}/redeliveries"): {"failed_since": "2026-01-01T00:00:00Z"},
+}
 
 
 @pytest.fixture
@@ -81,20 +87,30 @@ def world(opened: demo.Demo, settings: Settings) -> World:
     run = finish(shop.run_of(order["id"]).pk)
     card = {"number": "5555555555554444", "exp_month": 12, "exp_year": timezone.now().year + 1, "cvv": "123"}
     saved = client.post("/payments/cards", json.dumps(card), content_type="application/json", headers=merchant).json()
+    hook = json.dumps({"url": "https://shop.example.com/hooks", "event_types": ["order.returned"]})
+    told_at = client.post("/webhooks/endpoints", hook, content_type="application/json", headers=merchant).json()
     assert shop.post_return(client, order["id"], **merchant).status_code == 202
+    own = World(client, order, {}, [], [])
+    paid = own.ask("post", "/payments", merchant, content={"amount": "10.50", "card_token": saved["token"]}).json()["id"]
+    pump_messages()
+    refund = own.ask("post", f"/payments/{paid}/refunds", merchant, content={"amount": "1.00"})
+    assert refund.status_code == 202, refund.content
     ids = {
         "order_id": order["id"],
         "return_id": str(OrderReturn.objects.get().pk),
-        "payment_id": str(Payment.objects.get().pk),
+        "payment_id": paid,
+        "refund_id": refund.json()["id"],
+        "order_payment_id": str(Payment.objects.exclude(pk=paid).get().pk),
         "document_id": str(Document.objects.get().pk),
         "run_id": str(run.pk),
+        "endpoint_id": told_at["id"],
         "key": next(step.output["tracekey"] for step in run.steps.all() if "tracekey" in step.output),
     }
     for method, path in OPERATIONS:  # they are there, for whom they belong to
         if method == "get" and "{" in path and not path.startswith(OURS):
             world = World(client, order, ids, [], [])
             assert world.ask(method, path, merchant).status_code == 200, path
-    secrets = [*ids.values(), str(demo.CUSTOMER_ID), "Maria", "52998224725", "4242"]
+    secrets = [*ids.values(), str(demo.CUSTOMER_ID), "Maria", "52998224725", "4242", told_at["secret"]]
     tokens = [saved["token"], *CardToken.objects.filter(owner_id=str(demo.CUSTOMER_ID)).values_list("token", flat=True)]
     return World(client, order, ids, secrets, tokens)
 

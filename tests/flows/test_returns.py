@@ -21,6 +21,7 @@ from apps.identity import public as identity
 from apps.ledger import public as ledger
 from apps.orders.models import Order
 from apps.orders.sagas.giving_back import ApproveReturn
+from apps.payments import public as payments
 from apps.saga import triage
 from apps.saga.deciding import Decider, decide, find_approvals
 from apps.saga.locks import locks_of
@@ -285,6 +286,30 @@ class TestRefused:
         decided(approve=True)
         assert finish(run_id).status == "COMPENSATED"
         assert (told(order_id)["error"]["code"], shop.Payment.objects.get().refunded_amount) == ("R308", 0)
+
+    @pytest.mark.parametrize("number", ["4000000000007726", "4000000000008054"], ids=["lost", "doubled"])
+    def test_an_answer_to_the_refund_that_is_lost_or_doubled_gives_back_once(self, opened: demo.Demo, number: str) -> None:
+        order_id = bought(shop.by_card(_saved(number)))
+        assert finish(asked(order_id)).status == "COMPLETED"
+        shop.assert_returned()
+        shop.assert_money(customer="1000.00", sales="0.00", clearing="0.00")
+        assert shop.ProcessorTransaction.objects.get().refunded_amount == Decimal("10.50")
+
+    def test_a_refund_that_the_bank_refuses_waits_for_a_person(self, opened: demo.Demo) -> None:
+        order_id = bought(shop.by_card(_saved("4000000000005126")))
+        run_id = asked(order_id)
+        branch = Run.objects.get(parent_id=run_id, use_case="orders.return.card")
+        assert (work(branch.pk).status, Run.objects.get(pk=branch.pk).error_code) == ("STUCK", "R215")
+        assert told(order_id)["status"] in ("ACCEPTED", "STUCK")
+        assert shop.Payment.objects.get().refunded_amount == 0
+        shop.assert_money(customer="1000.00", sales="10.50", clearing="-10.50")
+
+
+def _saved(number: str) -> str:
+    """The token of a sandbox card of the demo's customer."""
+    card = payments.CardInput(number=number, exp_month=12, exp_year=timezone.now().year + 3, cvv="123")
+    with transaction.atomic():
+        return payments.save_card(owner_id=str(demo.CUSTOMER_ID), card=card, now=timezone.now()).token
 
 
 def _taken_back(order_id: str) -> None:

@@ -129,6 +129,7 @@ LOOKS: dict[str, dict[str, Look]] = {
         "DRAFT": _idle("Draft", "clock"),
         "NUMBERED": _running("Numbered"),
         "SIGNED": _running("Signed"),
+        "OFFLINE": _waiting("Handed out"),
         "SENT": _waiting("Sent"),
         "UNKNOWN": _unknown("Unknown"),
         "REJECTED": _bad("Refused"),

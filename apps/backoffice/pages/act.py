@@ -21,6 +21,8 @@ from apps.backoffice.components.formats import plural, short_id, words
 from apps.backoffice.pages.triage import ACT, actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
+from apps.fiscal_docs import public as fiscal
+from apps.orders import public as orders
 from apps.saga import public as saga
 
 JSON_CHARACTERS_MAX = 20_000
@@ -250,6 +252,8 @@ def _page(request: HttpRequest, target: Target, *, form: ActForm | None, status:
         "data": json.dumps(saga.run_input(target.run.run_id), indent=2, ensure_ascii=False) if target.run else "",
         "now": now,
         "edits": request.GET.get("edit") == "1",
+        "correction": _correction(target, now),
+        "signs_anew": _signs_anew(target),
     }
     return render(request, "backoffice/act.html", context, status=status)
 
@@ -278,3 +282,16 @@ def _persists(target: Target) -> int:
         return 0
     counts = saga.trends([target.incident.id], buckets=2, now=timezone.now())[target.incident.id]
     return sum(counts) if timezone.now() - target.incident.last_seen < PERSISTS_WITHIN else 0
+
+
+def _correction(target: Target, now: datetime) -> fiscal.CorrectionPreview | None:
+    """What else the retry of a run would do: sign its document anew that the authority refused."""
+    if target.run is None or target.action is not saga.Action.RETRY:
+        return None
+    return orders.preview_retry(order_id=target.run.subject_id, run_id=target.run.run_id, now=now)
+
+
+def _signs_anew(target: Target) -> bool:
+    """Is it about a group of documents that the authority refused?"""
+    refused = target.incident is not None and target.incident.error_code == fiscal.DocumentRejected.code
+    return refused and target.action is saga.Action.RETRY

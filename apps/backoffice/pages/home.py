@@ -19,6 +19,8 @@ from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
 from apps.backoffice.pages.triage import ACT as MAY_ACT
+from apps.backoffice.shell import contingency_of
+from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
 from apps.messaging import public as messaging
 from apps.orders import public as orders
@@ -93,10 +95,17 @@ def home_live(request: HttpRequest) -> HttpResponse:
 def _home_of(request: HttpRequest) -> Home:
     user = request.user
     assert isinstance(user, User)  # noqa: S101  # the admin's own door
-    return home(may=user.has_perm, decides=lambda: decider(user), now=timezone.now())
+    contingency = contingency_of(request) if user.has_perm("fiscal_docs.view_document") else None
+    return home(may=user.has_perm, decides=lambda: decider(user), contingency=contingency, now=timezone.now())
 
 
-def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now: datetime) -> Home:
+def home(
+    *,
+    may: Callable[[str], bool],
+    decides: Callable[[], saga.Decider],
+    contingency: fiscal.ContingencyPeriod | None = None,
+    now: datetime,
+) -> Home:
     """The page for somebody who ``may`` see these things: nothing is counted that cannot be opened."""
     needs = _approval_needs(decides)
     if may(MAY_REVERSE):
@@ -123,6 +132,8 @@ def home(*, may: Callable[[str], bool], decides: Callable[[], saga.Decider], now
         needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     care = ledger.care_now(now=now) if may("ledger.view_difference") else None
     needs += _ledger_needs(care) if care is not None else []
+    if contingency is not None:
+        needs.append(_contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     if care is not None and care.damage:
         needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
@@ -309,6 +320,21 @@ def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> N
         who="",
         href=rows(f"ledger_{name}", **state),
         door=f"Open {name}s",
+    )
+
+
+def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
+    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
+    return Need(
+        title="Contingency is on",
+        where=f"{waiting} handed out and not delivered",
+        since=period.began_at,
+        amount=None,
+        who="",
+        href=reverse("admin:backoffice_contingency"),
+        door="Open contingency",
+        icon="warn",
+        tone="warn",
     )
 
 

@@ -3,6 +3,7 @@
 The nfelib bindings take 0.3 s to import and 50 MB, so they are loaded with the first document and not with Django.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,6 +34,14 @@ class IssuerData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offline:
+    """Why a document is handed out before the authority has it: since when it is away, in words for the document."""
+
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A sale with its number: everything that the document says."""
 
@@ -41,18 +50,23 @@ class Draft:
     key: AccessKey
     issued_at: datetime
     environment: str
+    offline: Offline | None = None
 
     @property
     def is_test(self) -> bool:
         return self.environment == HOMOLOGATION
 
 
-def build(draft: Draft) -> str:
-    """The unsigned document as one line of XML."""
+SignText = Callable[[str], str]
+
+
+def build(draft: Draft, sign_text: SignText | None = None) -> str:
+    """The unsigned document as one line of XML. ``sign_text``: the issuer's signature of a text, in Base64; an NFC-e in
+    contingency needs it."""
     if draft.key.kind == "65":
         from apps.fiscal_docs.documents import nfce
 
-        return nfce.build(draft)
+        return nfce.build(draft, sign_text)
     from apps.fiscal_docs.documents import nfe
 
     return nfe.build(draft)

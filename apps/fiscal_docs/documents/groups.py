@@ -17,6 +17,7 @@ from apps.fiscal_docs.documents.totals import spread
 Inf = Nfe.InfNfe
 ZERO = "0.00"
 PROGRAM = "Lastro 0.1"
+REASON_MAX = 255  # xJust
 # The authority demands these words in its test environment (373, 598), so that nobody takes a test for a document.
 TEST_ITEM = "NOTA FISCAL EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 TEST_BUYER = "NF-E EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
@@ -61,6 +62,8 @@ def head(draft: Draft, *, print_format: str, presence: str) -> Any:
         indIntermed=L.IdeIndIntermed("0") if key.kind == "55" else None,
         procEmi=L.TprocEmi("0"),
         verProc=PROGRAM,
+        dhCont=local_time(draft.offline.since) if draft.offline else None,
+        xJust=printable(draft.offline.reason, REASON_MAX) if draft.offline else None,
     )
 
 

@@ -45,7 +45,7 @@ class CancelRefused(DomainError):
 
 
 class ReasonUnfit(DomainError):
-    """A reason for a cancellation has 15 to 255 characters."""
+    """A reason that a document carries has 15 to 255 characters."""
 
     code, status = "R415", 422
 
@@ -63,7 +63,8 @@ def _identity(document: Document) -> certificates.Identity:
     return certificates.identity(journal.acting_certificate(document))
 
 
-def _reason(text: str) -> str:
+def fit_reason(text: str) -> str:
+    """A reason as the layout takes it (xJust). Raises ReasonUnfit."""
     reason = printable(text, REASON_LENGTH.stop - 1)
     if len(reason) not in REASON_LENGTH:
         raise ReasonUnfit(field="reason")
@@ -90,7 +91,7 @@ def _sign_cancellation(document: Document, reason: str, now: datetime) -> None:
     xml, reference = requests.cancellation(
         key=keys.parse(document.access_key or ""),
         protocol=current.protocol,
-        reason=_reason(reason),
+        reason=fit_reason(reason),
         environment=document.environment,
         at=max(now, document.authorised_at or now),  # an event from before the authorisation is refused (579)
     )
@@ -149,17 +150,18 @@ def record_cancel(*, step_key: str, outcome: Mapping[str, Any], now: datetime) -
 
 
 @transaction_required
-def undo_prepare(*, step_key: str, now: datetime, order_id: UUID | None = None) -> str:
+def undo_prepare(*, step_key: str, now: datetime, order_id: UUID | None = None, actor: str = "", reason: str = "") -> str:
     """Begin to undo an issue, and say what is left: "nothing", "cancel", "void" or "ask". Safe to repeat.
 
     From here on nothing more is sent for this step. What was never prepared leaves a tombstone, so that a late prepare is
     refused; what is authorised gets its cancellation signed; what was signed and never sent gets the voiding of its number
-    signed; what was sent and is not known to be authorised is asked about first, over the network.
+    signed; what was sent and is not known to be authorised is asked about first, over the network. ``actor``, ``reason``:
+    the person who wants it, if one does.
     """
     if journal.find_alone(step_key) is None:
         return _tombstone(step_key, order_id, now)
     document = journal.locked(step_key)
-    journal.append(document, Event(fact=Fact.UNDO_ASKED), now=now)
+    journal.append(document, Event(fact=Fact.UNDO_ASKED, actor=actor, reason=reason), now=now)
     left = what_is_left(document)
     if left is Undo.CANCEL:
         _sign_cancellation(document, CANCEL_REASON, now)

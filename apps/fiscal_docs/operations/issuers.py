@@ -11,7 +11,7 @@ from apps.common import prepared
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
 from apps.fiscal_docs.certificates import CertificateUnusable, import_certificate
-from apps.fiscal_docs.documents.draft import IssuerData
+from apps.fiscal_docs.documents.draft import IssuerData, Offline
 from apps.fiscal_docs.keys import NUMBER_MAX, cnpj_is_valid
 from apps.fiscal_docs.models import DocumentKind, Environment, Issuer, NumberRange
 from apps.fiscal_docs.sandbox.certificates import make_test_a1
@@ -37,12 +37,14 @@ class Ready:
     environment: str
     printed: IssuerData
     certificate_id: UUID
+    offline: Offline | None = None
 
 
 _PRINTED = [column.name for column in fields(IssuerData)]
 # The issuer of this CNPJ, or the first one registered; its certificate; the series in use: the lowest with numbers left.
 _READY = f"""
-SELECT i.id, i.environment, c.id, c.not_before, c.not_after, r.series, {", ".join(f"i.{name}" for name in _PRINTED)}
+SELECT i.id, i.environment, c.id, c.not_before, c.not_after, r.series, t.began_at, t.reason,
+    {", ".join(f"i.{name}" for name in _PRINTED)}
 FROM fiscal_docs_issuer i
 LEFT JOIN fiscal_docs_certificate c ON c.id = i.certificate_id
 LEFT JOIN LATERAL (
@@ -50,25 +52,27 @@ LEFT JOIN LATERAL (
     WHERE n.issuer_id = i.id AND n.environment = i.environment AND n.kind = %(kind)s AND n.next_number <= %(number_max)s
     ORDER BY n.series LIMIT 1
 ) r ON true
+LEFT JOIN fiscal_docs_contingency t ON t.kind = %(kind)s AND t.ended_at IS NULL
 WHERE i.is_active AND (i.cnpj = %(cnpj)s OR %(cnpj)s = '')
 ORDER BY i.id LIMIT 1
 """  # noqa: S608  # names of columns
 
 
-def ready(cnpj: str, kind: str, now: datetime) -> Ready:
+def ready(cnpj: str, kind: str, now: datetime, *, number_needed: bool = True) -> Ready:
     """Who issues this kind of document, ready to. Raises NoIssuer, CertificateUnusable, NoNumberLeft."""
     found = prepared.execute(_READY, {"cnpj": cnpj, "kind": kind, "number_max": NUMBER_MAX}).fetchone()
     if found is None:
         raise NoIssuer(f"{cnpj} issues no documents here." if cnpj else None)
-    issuer_id, environment, certificate_id, not_before, not_after, series, *texts = found
+    issuer_id, environment, certificate_id, not_before, not_after, series, since, reason, *texts = found
     printed = IssuerData(**dict(zip(_PRINTED, texts, strict=True)))
     if certificate_id is None:
         raise CertificateUnusable(f"{printed.name} has no certificate.")
     if not not_before <= now < not_after:
         raise CertificateUnusable(f"The certificate of {printed.name} is valid from {not_before:%F} to {not_after:%F}.")
-    if series is None:
+    if series is None and number_needed:
         raise NoNumberLeft(f"{printed.name} has no numbers left for model {kind}.")
-    return Ready(issuer_id, environment, printed, certificate_id)
+    offline = Offline(since=since, reason=reason) if since is not None else None
+    return Ready(issuer_id, environment, printed, certificate_id, offline)
 
 
 # Two issues meet at the row: the second waits for the first one's commit, and looks at it again then. The first may have

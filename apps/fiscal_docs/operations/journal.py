@@ -13,10 +13,14 @@ from uuid import UUID
 from apps.common import prepared
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
-from apps.fiscal_docs.lifecycle import Event, Fact, Life, fold
-from apps.fiscal_docs.models import REASON_MAX, BlobKind, Document, DocumentEvent, Issuer
+from apps.fiscal_docs.lifecycle import Event, Fact, Life, State, fold
+from apps.fiscal_docs.models import ACTOR_MAX, REASON_MAX, BlobKind, Document, DocumentBlob, DocumentEvent, Issuer
+from apps.messaging.contracts.fiscal import DocumentChanged
+from apps.messaging.public import publish
+from apps.webhooks.public import listens
 
 Kept = tuple[BlobKind, bytes]
+TOLD = frozenset({State.AUTHORISED, State.REJECTED, State.CANCELLED, State.NUMBER_VOIDED})  # the authority has decided
 
 
 class NothingPrepared(DomainError):
@@ -117,10 +121,11 @@ blob AS (
 """
 _EVENTS = """
 event AS (
-    INSERT INTO fiscal_docs_documentevent (document_id, fact, seq, event_type, status, reason, protocol, happened_at)
-    SELECT %(id)s, k.fact, k.seq, %(event_type)s, k.status, k.reason, k.protocol, %(now)s
-    FROM unnest(%(facts)s::text[], %(seqs)s::smallint[], %(statuses)s::text[], %(reasons)s::text[], %(protocols)s::text[])
-        WITH ORDINALITY AS k (fact, seq, status, reason, protocol, place)
+    INSERT INTO fiscal_docs_documentevent (document_id, fact, seq, event_type, status, reason, protocol, actor, happened_at)
+    SELECT %(id)s, k.fact, k.seq, %(event_type)s, k.status, k.reason, k.protocol, k.actor, %(now)s
+    FROM unnest(%(facts)s::text[], %(seqs)s::smallint[], %(statuses)s::text[], %(reasons)s::text[], %(protocols)s::text[],
+                %(actors)s::text[])
+        WITH ORDINALITY AS k (fact, seq, status, reason, protocol, actor, place)
     ORDER BY place
     ON CONFLICT DO NOTHING
 )
@@ -159,14 +164,34 @@ def append(
 
     ``known``: the facts that the caller has read behind the lock.
     """
-    before = facts(document) if known is None else known
+    before, state = (facts(document) if known is None else known), str(document.state)
     there = {(event.fact, event.seq, event.status) for event in before}
     fresh = [event for event in events if (event.fact, event.seq, event.status) not in there]
     current = _project(document, (*before, *fresh), now)
     projected = {name: getattr(document, name) for name in ("protocol", "refusal_code", "refusal_reason", "authorised_at")}
     written = _events(document, fresh, now, event_type)
     prepared.execute(_APPEND, {**projected, "state": str(document.state), **written, **_blobs(keep)})
+    if str(document.state) != state and current.state in TOLD:
+        _tell(document, now)
     return current
+
+
+def _tell(document: Document, now: datetime) -> None:
+    """Publish what the authority has decided, if the document's account has anybody who listens."""
+    if not listens(document.account_id):
+        return
+    fact = DocumentChanged(
+        document_id=document.pk,
+        account_id=document.account_id,
+        kind=str(document.kind),
+        state=str(document.state),
+        access_key=document.access_key or "",
+        total=document.total,
+        changed_at=now,
+        order_id=document.order_id,
+        refusal_code=document.refusal_code,
+    )
+    publish(fact, key=str(document.pk))
 
 
 def _project(document: Document, events: Iterable[Event], now: datetime) -> Life:
@@ -191,6 +216,7 @@ def _events(document: Document, events: Iterable[Event], now: datetime, event_ty
         "statuses": [event.status for event in listed],
         "reasons": [event.reason[:REASON_MAX] for event in listed],
         "protocols": [event.protocol for event in listed],
+        "actors": [event.actor[:ACTOR_MAX] for event in listed],
     }
 
 
@@ -215,16 +241,29 @@ class ArchiveDamaged(Exception):
 
 _CONTENT = """
 SELECT id, sha256, gzip_bytes FROM fiscal_docs_documentblob WHERE document_id = %(id)s AND kind = %(kind)s
-ORDER BY id DESC LIMIT 1
+ORDER BY id DESC LIMIT %(rows)s
 """
+FILES_MAX = 500  # of one kind: no document is signed again more often
 
 
 def content(document: Document, kind: BlobKind) -> bytes | None:
     """The latest stored bytes of a kind, their hash checked. Raises ArchiveDamaged."""
-    found = prepared.execute(_CONTENT, {"id": document.id, "kind": kind.value}).fetchone()
-    if found is None:
-        return None
-    blob_id, sha256, packed = found
+    return next(iter(contents(document, kind, rows_max=1)), None)
+
+
+def contents(document: Document, kind: BlobKind, *, rows_max: int = FILES_MAX) -> list[bytes]:
+    """All stored bytes of a kind, the latest first, their hashes checked. Raises ArchiveDamaged."""
+    values = {"id": document.id, "kind": kind.value, "rows": rows_max}
+    return [_unpacked(document, *row) for row in prepared.execute(_CONTENT, values).fetchall()]
+
+
+def content_of(document: Document, blob_id: UUID) -> bytes | None:
+    """The stored bytes with this id, their hash checked. Raises ArchiveDamaged."""
+    rows = DocumentBlob.objects.filter(document=document, pk=blob_id).values_list("id", "sha256", "gzip_bytes")
+    return next((_unpacked(document, *row) for row in rows), None)
+
+
+def _unpacked(document: Document, blob_id: UUID, sha256: str, packed: bytes | memoryview) -> bytes:
     unpacked = gzip.decompress(packed)
     if hashlib.sha256(unpacked).hexdigest() != sha256:
         raise ArchiveDamaged(f"blob {blob_id} of document {document.id}")

@@ -1,5 +1,6 @@
 """What the sandbox authority checks in a message by itself, without its books. Pure: a document in, a cStat out."""
 
+import base64
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,13 +8,15 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from lxml import etree
 from stdnum.br import cpf
 from stdnum.exceptions import ValidationError
 
-from apps.fiscal_docs.keys import FORBIDDEN_CODES, AccessKey, check_digit, cnpj_is_valid
+from apps.fiscal_docs.keys import FORBIDDEN_CODES, NORMAL, OFFLINE, AccessKey, check_digit, cnpj_is_valid
 from apps.fiscal_docs.schemas import errors
-from apps.fiscal_docs.signature import cnpj_of, verify
+from apps.fiscal_docs.signature import DS, cnpj_of, verify
 
 NAMESPACE = "http://www.portalfiscal.inf.br/nfe"
 CNPJ_BASE = 8
@@ -23,6 +26,8 @@ TEST_BUYER = "NF-E EMITIDA EM AMBIENTE DE HOMOLOGACAO - SEM VALOR FISCAL"
 # The rule of most states; some allow more, which a table would say.
 CANCEL_WITHIN = {"65": timedelta(minutes=30), "55": timedelta(hours=24)}
 CLOCKS_DIFFER = timedelta(minutes=5)  # how far ahead of the authority's clock an issuer's may be
+# How old an emission may be, and what it is refused with.
+EMITTED_WITHIN = {"65": (timedelta(minutes=5), "704"), "55": (timedelta(days=7), "228")}
 NCM_CHAPTERS = {f"{chapter:02d}" for chapter in range(1, 98)} - {
     "77"
 }  # 77 is kept for the future, 98 and 99 are not used here
@@ -49,6 +54,7 @@ TEXTS = {
     "222": "Protocolo de Autorização de Uso difere do cadastrado",
     "225": "Falha no Schema XML do lote de NFe",
     "237": "CPF do destinatário inválido",
+    "228": "Data de Emissão muito atrasada",
     "241": "Um número da faixa já foi utilizado",
     "252": "Ambiente informado diverge do Ambiente de recebimento",
     "253": "Digito Verificador da chave de acesso composta inválida",
@@ -65,6 +71,8 @@ TEXTS = {
     "502": "Campo Id não corresponde à concatenação dos campos correspondentes",
     "537": "Total do Desconto difere do somatório dos itens",
     "539": "Duplicidade de NF-e, com diferença na Chave de Acesso",
+    "556": "Justificativa de entrada em contingência não deve ser informada para tipo de emissão normal",
+    "557": "A justificativa de entrada em contingência deve ser informada",
     "563": "Já existe pedido de Inutilização com a mesma faixa de inutilização",
     "564": "Total do Produto / Serviço difere do somatório dos itens",
     "573": "Duplicidade de Evento",
@@ -75,6 +83,8 @@ TEXTS = {
     "604": "Total do vOutro difere do somatório dos itens",
     "610": "Total da NF difere do somatório dos Valores compõe o valor Total da NF",
     "629": "Valor do Produto difere do produto Valor Unitário de Comercialização e Quantidade Comercial",
+    "703": "Data-Hora de Emissão posterior ao horário de recebimento",
+    "704": "NFC-e com Data-Hora de emissão atrasada",
     "778": "Informado NCM inexistente",
     "865": "Total dos pagamentos menor que o total da nota",
     "866": "Ausência de troco quando o valor dos pagamentos informados for maior que o total da nota",
@@ -127,10 +137,13 @@ def check_signature(xml: bytes, *, tag: str, cnpj: str, authority: x509.Certific
     return None if cnpj_of(certificate)[:CNPJ_BASE] == cnpj[:CNPJ_BASE] else Refusal("213")
 
 
-def check_document(xml: bytes, nfe: etree._Element) -> Refusal | None:
+def check_document(xml: bytes, nfe: etree._Element, *, now: datetime) -> Refusal | None:
     """The content of one NF-e or NFC-e whose schema is right."""
     (inf,) = findall(nfe, "infNFe")
-    checks = (_environment, _key, _people, _items, _totals, _payment, _test_words, _qr_code)
+    late = _emitted(inf, now)
+    if late:
+        return late
+    checks = (_environment, _key, _contingency, _people, _items, _totals, _payment, _test_words, _qr_code)
     if re.search(rb">\s+<", xml):
         return Refusal("588")
     for check in checks:
@@ -153,6 +166,16 @@ def key_of(inf: etree._Element) -> AccessKey:
         emission_type=find(inf, "ide/tpEmis"),
         code=find(inf, "ide/cNF"),
     )
+
+
+def _emitted(inf: etree._Element, now: datetime) -> Refusal | None:
+    emitted = datetime.fromisoformat(find(inf, "ide/dhEmi"))
+    longest, status = EMITTED_WITHIN[find(inf, "ide/mod")]
+    if emitted > now + CLOCKS_DIFFER:
+        return Refusal("703")
+    if find(inf, "ide/tpEmis") == OFFLINE:
+        return None  # handed out already: it is delivered when it can be
+    return Refusal(status) if now - emitted > longest else None
 
 
 def _environment(_nfe: etree._Element, inf: etree._Element) -> Refusal | None:
@@ -233,5 +256,32 @@ def _qr_code(nfe: etree._Element, inf: etree._Element) -> Refusal | None:
     code = find(nfe, "infNFeSupl/qrCode")
     if not code:
         return Refusal("394")
-    key = (inf.get("Id") or "")[3:]
-    return None if code.partition("?p=")[2].split("|")[:3] == [key, "3", "2"] else Refusal("397")
+    told = code.partition("?p=")[2]
+    parts = [(inf.get("Id") or "")[3:], "3", "2"]
+    if find(inf, "ide/tpEmis") != OFFLINE:
+        return None if told.split("|") == parts else Refusal("397")
+    day, amount = find(inf, "ide/dhEmi")[8:10], find(inf, "total/ICMSTot/vNF")
+    person, company = find(inf, "dest/CPF"), find(inf, "dest/CNPJ")
+    parts += [day, amount, "2" if person else "1" if company else "", person or company]
+    text, _, signature = told.rpartition("|")
+    return None if text == "|".join(parts) and _signed_by_issuer(nfe, text, signature) else Refusal("397")
+
+
+def _signed_by_issuer(nfe: etree._Element, text: str, signature: str) -> bool:
+    """By the certificate of the document itself."""
+    found = nfe.findtext(f".//{{{DS}}}X509Certificate") or ""
+    key = x509.load_der_x509_certificate(base64.b64decode(found)).public_key()
+    assert isinstance(key, rsa.RSAPublicKey)  # noqa: S101  # the document's own signature holds
+    try:
+        key.verify(base64.b64decode(signature), text.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _contingency(_nfe: etree._Element, inf: etree._Element) -> Refusal | None:
+    """A reason, and since when, stand on documents of a contingency and on no others."""
+    told = bool(find(inf, "ide/dhCont")) and bool(find(inf, "ide/xJust"))
+    if find(inf, "ide/tpEmis") == NORMAL:
+        return Refusal("556") if told else None
+    return None if told else Refusal("557")

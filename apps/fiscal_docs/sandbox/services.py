@@ -54,7 +54,7 @@ def _decide(xml: bytes, desk: Desk) -> bytes:
     stated = (inf.get("Id") or "")[3:]
     refusal = rules.check_signature(
         xml, tag="infNFe", cnpj=find(inf, "emit/CNPJ"), authority=desk.authority, now=desk.now
-    ) or rules.check_document(xml, nfe)
+    ) or rules.check_document(xml, nfe, now=desk.now)
     if refusal:
         return answers.protocol_of(key=stated, status=refusal.status, detail=refusal.detail, now=desk.now)
     decision = books.authorise(key=rules.key_of(inf), xml=xml, digest=digest_value(xml), now=desk.now)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from apps.fiscal_docs import public as fiscal
 from apps.ledger import public as ledger
+from apps.observability.logs import mask_cards
 from apps.orders import queries
 from apps.payments import public as payments
 from apps.saga import public as saga
@@ -23,7 +24,7 @@ def left_of_order(run: saga.Run) -> tuple[str, ...]:
 
 def _tickets(order: queries.OrderView) -> Iterator[str]:
     if queries.reserved(order.id):
-        tickets = ", ".join(f"{item.quantity} × {item.name}" for item in order.items)
+        tickets = ", ".join(f"{item.quantity} × {mask_cards(item.name)}" for item in order.items)  # the caller's words
         yield f"Out of stock for this order, and not sold: {tickets}."
 
 

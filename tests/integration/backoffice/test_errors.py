@@ -1,6 +1,6 @@
 """Where there is no page for somebody he reads why, in words, and a way on. Programs get a problem document."""
 
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib import admin
@@ -27,7 +27,13 @@ class TestDenied:
 
 class TestUnknown:
     @pytest.mark.parametrize(
-        "path", ["/admin/nowhere/", f"/admin/runs/{uuid4()}/", f"/admin/entries/{uuid4()}/", "/admin/saga/run/4711/change/"]
+        "path",
+        [
+            "/admin/nowhere/",
+            f"/admin/runs/{UUID(int=1)}/",
+            f"/admin/entries/{UUID(int=1)}/",
+            "/admin/saga/run/4711/change/",
+        ],
     )
     def test_is_a_page_of_the_back_office(self, chief: Client, path: str) -> None:
         answered = chief.get(path)

@@ -59,6 +59,18 @@ class Company:
     def transmit(self, step_key: str) -> dict[str, Any]:
         return fiscal.transmit(step_key=step_key, now=self.now)
 
+    def retry(self, step_key: str, *, ask: bool = True, instead_of: int | None = None, **changes: Any) -> dict[str, Any]:
+        """As a step that is tried again does: ask by key, and send when the authority knows nothing, signed anew."""
+        found = fiscal.ask_authority(step_key=step_key, now=self.now) if ask else None
+        if found is None:
+            order_id = journal.read(step_key).order_id
+            sale = ticket_sale(issuer_cnpj=self.cnpj, order_id=order_id, **changes)
+            correction = fiscal.Correction(
+                sale=sale, actor="user:ana", reason="The catalogue was mended.", instead_of=instead_of
+            )
+            found = fiscal.transmit(step_key=step_key, now=self.now, again=lambda: correction)
+        return self.record(step_key, found)
+
     def record(self, step_key: str, outcome: dict[str, Any]) -> dict[str, Any]:
         return self.commit(fiscal.record_issue, step_key=step_key, outcome=outcome)
 

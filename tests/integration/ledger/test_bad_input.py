@@ -33,6 +33,7 @@ from tests.integration.ledger.conftest import (
     NOW,
     TODAY,
     open_bank,
+    open_todays_bank,
     post_batch,
     posted,
 )
@@ -124,7 +125,7 @@ IDS = [case.name for case in CASES]
 
 @pytest.fixture
 def client() -> APIClient:
-    open_bank(timezone.now())
+    open_todays_bank()
     return client_with("ledger:read", "ledger:post")
 
 

@@ -503,6 +503,7 @@ class TestRuns:
                 ledger.run_check(kind="FULL", now=NOW)
 
         with monkeypatch.context() as patched:
+            patched.setattr(turns, "KILLED_S", 1)
             patched.setattr(increments, "CHECKS", {"long": "SELECT pg_sleep(3600)"})
             pool, check_run = beside(killed, pids)
             with pool:

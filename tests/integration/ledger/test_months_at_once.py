@@ -1,7 +1,6 @@
 """Steps of a month whose connection is cut in the middle, and steps that meet others: real commits, real locks."""
 
 import logging
-import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -262,17 +261,17 @@ class TestChecks:
 
 class TestFolder:
     @pytest.fixture(params=["full", "a file", "read-only"])
-    def broken(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-        """A folder in which nothing can be written, until the test has seen it."""
+    def broken(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """A folder in which nothing can be written."""
         if request.param == "a file":
             (tmp_path / "ledger_transaction").write_text("")
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
         if request.param == "full":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+            part = tmp_path / "ledger_transaction/month=2026-01/lines.part"
+            part.parent.mkdir(parents=True)
+            part.symlink_to("/dev/full")
         if request.param == "read-only":
             tmp_path = Path("/proc/archive")  # where root can write nothing either
-        yield tmp_path
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        return tmp_path
 
     def test_that_takes_no_file_leaves_the_month_as_it_was_and_says_so(
         self, broken: Path, settings: LazySettings, caplog: pytest.LogCaptureFixture
@@ -282,6 +281,9 @@ class TestFolder:
         with caplog.at_level(logging.ERROR):
             tasks.archive_months()
         assert "the archive's folder" in caplog.text
+        assert not list(broken.rglob("*.part"))
+        if (folder := broken / "ledger_transaction/month=2026-01").is_dir():
+            (folder / "lines.part").symlink_to("/dev/full")
         with pytest.raises(CommandError, match="the archive's folder"):
             call_command("export_month", "2026-01", "--directory", str(broken))
         assert state() == "SEALED"

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from apps.common.clock import uuid7
 from apps.ledger import chain, detaching, month_files, seals
@@ -18,7 +19,7 @@ from apps.ledger import public as ledger
 from apps.ledger.chain_lines import Line
 from apps.ledger.chain_models import Closing, Month
 from apps.ledger.chain_proof import verify_chain
-from apps.ledger.models import Account, Transaction
+from apps.ledger.models import Account, Branch, Transaction
 from apps.ledger.months import TRANSACTIONS
 from apps.ledger.public import MonthArchived
 from apps.ledger.reconciliation import prove
@@ -643,6 +644,32 @@ class TestArchiveMonths:
         damage("UPDATE ledger_balance SET totalcredit = 1")
         archive_task()
         assert "R137" in caplog.text
+
+
+class TestAClockThatJumpedAhead:
+    """What is closed and sealed stays so, and the month would still be posted to."""
+
+    @pytest.fixture(autouse=True)
+    def forty_days(self, bank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = datetime.now(UTC)
+        post(line(ANA, "C", 1), now)
+        settle_constraints()
+        chain_all(now)
+        monkeypatch.setattr(timezone, "now", lambda: now + timedelta(days=40))
+
+    def test_closes_no_day_and_seals_no_month(
+        self, tmp_path: Path, settings: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.LEDGER_ARCHIVE_DIR, settings.LEDGER_MONTHS_ONLINE = str(tmp_path), 1  # type: ignore[attr-defined]
+        archive_task()
+        assert not Month.objects.exists()
+        assert Branch.objects.get(branch="0001").closed_until is None
+        assert "clock" in caplog.text
+
+    def test_not_by_hand_either(self) -> None:
+        with pytest.raises(CommandError, match="clock"):
+            call_command("seal_month", f"{datetime.now(UTC):%Y-%m}", "--close-days")
+        assert Branch.objects.get(branch="0001").closed_until is None
 
 
 @pytest.mark.usefixtures("_in_march")

@@ -92,6 +92,8 @@ class TestPieces:
         found = [(each.account, each.stored, each.proven) for each in check("FULL").differences]
         for name in ("000000000", "000000003", "ZZ"):
             assert (name, None, 5) in found
+        check("FULL", branch="0001")  # which does not look for them
+        assert set(Difference.objects.values_list("state", flat=True)) == {"OPEN"}
 
     def test_find_a_day_of_an_account_that_is_not_there(self) -> None:
         fund(BOB, 10)

@@ -108,7 +108,10 @@ class TestRelay:
             relay_once()
         assert relay_all().acknowledged == 1
 
-    def test_leaves_the_bucket_of_another_relay_alone(self, broker: ScriptedTransport) -> None:
+    def test_leaves_the_bucket_of_another_relay_alone(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.messaging.relay.WAIT_FOR_SHARE_S", 0.05)  # the other one lets go of nothing meanwhile
         post(1, key=NEIGHBOURS[0])
         seen: list[int] = []
         broker.stalls.append(lambda: seen.append(relay_all().acknowledged))
@@ -242,7 +245,11 @@ class TestLeaseLost:
         assert broker.numbers() == [1, 2, 1, 2, 3, 4, 5, 3, 4, 6]
         assert once(broker.numbers()) == [1, 2, 3, 4, 5, 6]
 
-    def test_loses_nothing_when_a_relay_dies_after_the_acknowledgement(self, broker: ScriptedTransport) -> None:
+    def test_loses_nothing_when_a_relay_dies_after_the_acknowledgement(
+        self, broker: ScriptedTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apps.messaging.relay.WAIT_FOR_SHARE_S", 0.05)  # a dead one lets go of nothing
+
         class Killed(BaseException):
             pass
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.fiscal_docs.lifecycle import Event, Fact, Life, Outcome, State, fold, outcome_of
+from apps.fiscal_docs.lifecycle import Event, Fact, Life, Outcome, State, fold, never_sent, outcome_of
 
 EVENTS = st.lists(
     st.builds(
@@ -55,6 +55,17 @@ class TestFold:
             ((Fact.SENT, Fact.REJECTED, (Fact.SENT, 2)), State.SENT),
             ((Fact.SENT, (Fact.SENT, 2), Fact.REJECTED), State.SENT),
             ((Fact.SENT, (Fact.SENT, 2), (Fact.UNKNOWN, 2), Fact.REJECTED), State.UNKNOWN),
+            ((Fact.SENT, Fact.REJECTED, Fact.SIGNED_AGAIN), State.SIGNED),
+            ((Fact.SIGNED_AGAIN, Fact.REJECTED, Fact.UNKNOWN), State.SIGNED),  # what is told late about that attempt
+            ((Fact.SENT, Fact.REJECTED, Fact.SIGNED_AGAIN, (Fact.SENT, 2)), State.SENT),
+            ((Fact.REJECTED, Fact.SIGNED_AGAIN, (Fact.REJECTED, 2)), State.REJECTED),
+            ((Fact.SIGNED, (Fact.SIGNED_AGAIN, 0)), State.SIGNED),
+            ((Fact.SIGNED, Fact.OFFLINE), State.OFFLINE),
+            ((Fact.SIGNED, Fact.OFFLINE, Fact.SENT), State.SENT),
+            ((Fact.OFFLINE, Fact.SENT, Fact.NOT_DELIVERED), State.OFFLINE),
+            ((Fact.OFFLINE, Fact.REJECTED), State.REJECTED),
+            ((Fact.OFFLINE, Fact.REJECTED, Fact.SIGNED_AGAIN), State.OFFLINE),
+            ((Fact.OFFLINE, Fact.AUTHORISED), State.AUTHORISED),
             ((Fact.AUTHORISED,), State.AUTHORISED),
             ((Fact.AUTHORISED, Fact.CANCEL_SIGNED, Fact.CANCEL_DENIED), State.AUTHORISED),
             ((Fact.CANCELLED,), State.CANCELLED),
@@ -75,6 +86,25 @@ class TestFold:
         assert fold([Event(fact=Fact.SENT), rejected]).refusal_code == "778"
         assert fold([Event(fact=Fact.SENT), rejected, Event(fact=Fact.SENT, seq=2)]).refusal_code == ""
         assert fold([rejected, Event(fact=Fact.AUTHORISED)]).refusal_code == ""
+
+    @pytest.mark.parametrize(
+        ("events", "certain"),
+        [
+            ([], True),
+            ([Event(fact=Fact.SIGNED)], True),
+            ([Event(fact=Fact.SENT)], False),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.NOT_DELIVERED)], True),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.NOT_DELIVERED, status="108")], True),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.NOT_DELIVERED, status="217")], False),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.NOT_DELIVERED, status="999")], False),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.UNKNOWN), Event(fact=Fact.NOT_DELIVERED)], False),
+            ([Event(fact=Fact.SENT), Event(fact=Fact.NOT_DELIVERED), Event(fact=Fact.SENT, seq=2)], False),
+            ([Event(fact=Fact.REJECTED)], False),
+            ([Event(fact=Fact.SIGNED_AGAIN, seq=0)], True),
+        ],
+    )
+    def test_knows_without_asking_what_was_never_sent(self, events: list[Event], certain: bool) -> None:
+        assert never_sent(events) is certain
 
     def test_tells_late_authorisation_and_denied_cancel(self) -> None:
         late = fold([Event(fact=Fact.AUTHORISED, status="150"), Event(fact=Fact.CANCEL_DENIED, status="501")])

@@ -22,6 +22,7 @@ class Command(MonthCommand):
         parser.add_argument("--close-days", action="store_true", help="first close its days in every branch, for ever")
 
     def step(self, month: date, directory: Path, options: dict[str, Any]) -> str:
+        seals.check_clock(timezone.now())
         if options["close_days"] and (branches := seals.close_days(month, now=timezone.now())):
             self.stdout.write(f"{month:%Y-%m} is closed in {', '.join(branches)}")
         for _ in range(CALLS_MAX):

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from apps.ledger.models import Suspension
 from tests.integration.ledger.api.test_views import body, client_with
-from tests.integration.ledger.conftest import ANA, open_bank
+from tests.integration.ledger.conftest import ANA, open_todays_bank
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "/ledger/suspensions"
@@ -18,7 +18,7 @@ ADDRESS = "/ledger/suspensions"
 
 @pytest.fixture
 def client() -> APIClient:
-    open_bank(timezone.now())
+    open_todays_bank()
     return client_with("ledger:admin", "ledger:post")
 
 

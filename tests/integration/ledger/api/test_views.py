@@ -14,7 +14,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import Transaction
 from apps.ledger.rows import COPY_ROWS_MIN
 from apps.messaging.models import Message
-from tests.integration.ledger.conftest import ANA, ANY, BOB, fund, open_bank, posted
+from tests.integration.ledger.conftest import ANA, ANY, BOB, fund, open_todays_bank, posted
 
 pytestmark = pytest.mark.django_db
 
@@ -27,7 +27,7 @@ def client_with(*scopes: str) -> APIClient:
 
 @pytest.fixture
 def client() -> APIClient:
-    open_bank(timezone.now())
+    open_todays_bank()
     return client_with("ledger:read", "ledger:post")
 
 
