@@ -13,10 +13,12 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import clock, duration, money, plural, words
 from apps.backoffice.components.links import list_link as rows
+from apps.backoffice.components.needs import Need
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.pages.contingency import need as contingency_need
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
 from apps.backoffice.pages.triage import ACT as MAY_ACT
 from apps.backoffice.shell import contingency_of
@@ -32,21 +34,6 @@ WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
 ACTIONS_MAX = 20  # of those that wait; more are told as so many
 RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """Something that needs a person: what, where, since when, worth how much, and the door to its rows."""
-
-    title: str
-    where: str
-    since: datetime | None
-    amount: Decimal | None
-    who: str
-    href: str
-    door: str
-    icon: str = "bad"
-    tone: str = "bad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +120,7 @@ def home(
     care = ledger.care_now(now=now) if may("ledger.view_difference") else None
     needs += _ledger_needs(care) if care is not None else []
     if contingency is not None:
-        needs.append(_contingency_need(contingency))
+        needs.append(contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     if care is not None and care.damage:
         needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
@@ -320,21 +307,6 @@ def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> N
         who="",
         href=rows(f"ledger_{name}", **state),
         door=f"Open {name}s",
-    )
-
-
-def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
-    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
-    return Need(
-        title="Contingency is on",
-        where=f"{waiting} handed out and not delivered",
-        since=period.began_at,
-        amount=None,
-        who="",
-        href=reverse("admin:backoffice_contingency"),
-        door="Open contingency",
-        icon="warn",
-        tone="warn",
     )
 
 
