@@ -19,6 +19,7 @@ from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
 from apps.backoffice.pages.care_needs import chain_need, ledger_needs
+from apps.backoffice.pages.contingency import need as contingency_need
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
 from apps.backoffice.pages.home_tiles import Tile, message_tile, order_tiles, relay_is_late, run_tiles
 from apps.backoffice.pages.triage import ACT as MAY_ACT
@@ -108,7 +109,7 @@ def home(
     care = ledger.care_now(now=now) if may("ledger.view_difference") else None
     needs += ledger_needs(care) if care is not None else []
     if contingency is not None:
-        needs.append(_contingency_need(contingency))
+        needs.append(contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     if care is not None and care.damage:
         needs.insert(0, chain_need(care.damage))  # before all money: nobody knows what it is worth
@@ -244,19 +245,4 @@ def _card_testing_need(account: payments.LimitedAccount) -> Need:
         who="",
         href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
         door="Open payments",
-    )
-
-
-def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
-    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
-    return Need(
-        title="Contingency is on",
-        where=f"{waiting} handed out and not delivered",
-        since=period.began_at,
-        amount=None,
-        who="",
-        href=reverse("admin:backoffice_contingency"),
-        door="Open contingency",
-        icon="warn",
-        tone="warn",
     )
