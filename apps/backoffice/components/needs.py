@@ -1,4 +1,4 @@
-"""What a list of things to do is made of."""
+"""What needs a person, as the home page lists it."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.backoffice.components.formats import clock, duration, money, plural, words
+from apps.backoffice.components.formats import clock, plural, words
 from apps.backoffice.components.links import list_link as rows
 from apps.backoffice.components.needs import Need
 from apps.backoffice.components.verdicts import Verdict, home_verdict
@@ -19,7 +19,9 @@ from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
 from apps.backoffice.pages.care_needs import chain_need, ledger_needs
+from apps.backoffice.pages.contingency import need as contingency_need
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
+from apps.backoffice.pages.home_tiles import Tile, message_tile, order_tiles, relay_is_late, run_tiles
 from apps.backoffice.pages.triage import ACT as MAY_ACT
 from apps.backoffice.shell import contingency_of
 from apps.fiscal_docs import public as fiscal
@@ -33,19 +35,6 @@ LIVE_MS = 2000  # the home page of every colleague: half as often as a run that 
 WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
 ACTIONS_MAX = 20  # of those that wait; more are told as so many
-RELAY_LAG_MAX = timedelta(seconds=10)  # the relay is woken at once and looks every second by itself
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """A number in a fixed place. ``tone``: empty, warn or bad; a tile turns only when past its limit."""
-
-    name: str
-    value: int
-    context: str
-    href: str
-    limit: str = ""
-    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,24 +92,24 @@ def home(
     waits: tuple[UseCaseLine, ...] = ()
     in_flight = 0
     if may("orders.view_order"):
-        tiles += _order_tiles(now=now)
+        tiles += order_tiles(now=now)
     if may("saga.view_run"):
         runs = saga.runs_now()
         in_flight = runs.in_flight
         found = saga.runs_in_need(now=now)
         needs += [_run_need(each) for each in found]
         waits = use_case_lines(saga.places(now=now), now=now)
-        tiles += _run_tiles(runs, found, waits)
+        tiles += run_tiles(runs, found, waits)
     if may("messaging.view_message"):
         messages = messaging.messages_now(now=now)
         needs += _message_needs(messages, now=now)
-        tiles.insert(4, _message_tile(messages, now=now))
+        tiles.insert(4, message_tile(messages, now=now))
     if may("payments.view_payment"):
         needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     care = ledger.care_now(now=now) if may("ledger.view_difference") else None
     needs += ledger_needs(care) if care is not None else []
     if contingency is not None:
-        needs.append(_contingency_need(contingency))
+        needs.append(contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     if care is not None and care.damage:
         needs.insert(0, chain_need(care.damage))  # before all money: nobody knows what it is worth
@@ -232,7 +221,7 @@ def _message_needs(messages: messaging.MessagesNow, *, now: datetime) -> list[Ne
     if messages.parked:
         title = f"{plural(messages.parked, 'message', 'messages')} parked: the broker refuses to take them"
         found.append(_message_need(title, "outbox", rows("messaging_pending", parked="yes"), None))
-    if _relay_is_late(messages, now=now):
+    if relay_is_late(messages, now=now):
         title = f"{plural(messages.to_relay, 'message waits', 'messages wait')} to be sent"
         where = "outbox · is the relay alive?"
         found.append(_message_need(title, where, rows("messaging_pending"), messages.oldest_to_relay_at))
@@ -256,87 +245,4 @@ def _card_testing_need(account: payments.LimitedAccount) -> Need:
         who="",
         href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
         door="Open payments",
-    )
-
-
-def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
-    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
-    return Need(
-        title="Contingency is on",
-        where=f"{waiting} handed out and not delivered",
-        since=period.began_at,
-        amount=None,
-        who="",
-        href=reverse("admin:backoffice_contingency"),
-        door="Open contingency",
-        icon="warn",
-        tone="warn",
-    )
-
-
-def _relay_is_late(messages: messaging.MessagesNow, *, now: datetime) -> bool:
-    return messages.oldest_to_relay_at is not None and now - messages.oldest_to_relay_at > RELAY_LAG_MAX
-
-
-# --- Tiles ----------------------------------------------------------------------------------------------------------
-def _order_tiles(*, now: datetime) -> list[Tile]:
-    midnight = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
-    today = orders.orders_since(midnight)
-    declined = f"{today.rejected} sold out"
-    return [
-        Tile(name="Orders today", value=today.placed, context="since midnight", href=rows("orders_order", created="today")),
-        Tile(
-            name="Completed",
-            value=today.completed,
-            context=money(today.amount_completed),
-            href=rows("orders_order", created="today", status__exact="COMPLETED"),
-        ),
-        Tile(
-            name="Payment not completed",
-            value=today.payment_not_completed,
-            context=declined,
-            href=rows("orders_order", created="today", status__exact="PAYMENT_NOT_COMPLETED"),
-        ),
-    ]
-
-
-def _run_tiles(runs: saga.RunsNow, found: tuple[saga.RunsInNeed, ...], waits: tuple[UseCaseLine, ...]) -> list[Tile]:
-    stuck = sum(group.runs for group in found if group.kind == "stuck")
-    slow, late = sum(line.slow for line in waits), sum(line.late for line in waits)
-    return [
-        Tile(
-            name="Runs in flight",
-            value=runs.in_flight,
-            context=f"{runs.waiting} waiting, {runs.undoing} undoing",
-            href=rows("saga_run", needs="live"),
-        ),
-        Tile(
-            name="Stuck",
-            value=stuck,
-            context="need a person" if stuck else "none",
-            href=rows("saga_run", needs="stuck"),
-            limit="limit 0",
-            tone="bad" if stuck else "",
-        ),
-        Tile(
-            name="Past the deadline",
-            value=late,
-            context=f"{slow} past the target",
-            href=rows("saga_run", needs="late"),
-            limit="limit 0",
-            tone="bad" if late else "warn" if slow else "",
-        ),
-    ]
-
-
-def _message_tile(messages: messaging.MessagesNow, *, now: datetime) -> Tile:
-    oldest = messages.oldest_to_relay_at
-    late = _relay_is_late(messages, now=now)
-    return Tile(
-        name="Messages to relay",
-        value=messages.to_relay,
-        context=f"oldest {duration(now - oldest)}" if oldest else "none waits",
-        href=rows("messaging_pending"),
-        limit=f"limit {duration(RELAY_LAG_MAX)}",
-        tone="bad" if late else "",
     )

@@ -125,26 +125,6 @@ class TestRun:
     def test_an_unknown_tab_shows_the_steps(self, chief: Client, runs: list[Run]) -> None:
         assert "The steps of this run" in chief.get(run_url(runs[0]), {"tab": "nonsense"}).content.decode()
 
-    def test_names_a_chain_of_the_ledger_that_is_damaged_first(self, chief: Client, runs: list[Run]) -> None:
-        Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
-        html = chief.get(reverse("admin:index")).content.decode()
-        assert "2 things need you." in html
-        assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
-        assert "block 7: line 41 is not what was hashed" in html
-        assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
-
-    def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
-        title, now = "The whole ledger was not proven for days", timezone.now()
-        row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
-        assert title not in chief.get(reverse("admin:index")).content.decode()
-        Check.objects.filter(pk=row.pk).update(began_at=now - timedelta(days=2, minutes=1))
-        html = chief.get(reverse("admin:index")).content.decode()
-        assert title in html
-        assert "one is at 43 %" in html
-        assert "43 % proven" in chief.get(reverse("admin:ledger_check_changelist")).content.decode()
-        Check.objects.create(kind="FULL", began_at=now, snapshot_at=now, ended_at=now)
-        assert title not in chief.get(reverse("admin:index")).content.decode()
-
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
     ) -> None:
@@ -199,6 +179,26 @@ class TestHome:
         for door in ("ledger/difference/?state=OPEN", "ledger/suspension/"):
             assert chief.get(f"/admin/{door}").status_code == 200
             assert door in html
+
+    def test_names_a_chain_of_the_ledger_that_is_damaged_first(self, chief: Client, runs: list[Run]) -> None:
+        Patrol.objects.create(id=1, damages_before=2, damage="block 7: line 41 is not what was hashed")
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert "2 things need you." in html
+        assert html.index("The chain of the ledger is damaged") < html.index("1 run is stuck")
+        assert "block 7: line 41 is not what was hashed" in html
+        assert html.count(reverse("admin:ledger_block_changelist")) == 2, "in the menu, and behind the need"
+
+    def test_says_when_the_whole_ledger_was_not_proven_for_days(self, chief: Client) -> None:
+        title, now = "The whole ledger was not proven for days", timezone.now()
+        row = Check.objects.create(kind="FULL", began_at=now, progress={"stage": "KEYS"}, looked=430, expected=1000)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
+        Check.objects.filter(pk=row.pk).update(began_at=now - timedelta(days=2, minutes=1))
+        html = chief.get(reverse("admin:index")).content.decode()
+        assert title in html
+        assert "one is at 43 %" in html
+        assert "43 % proven" in chief.get(reverse("admin:ledger_check_changelist")).content.decode()
+        Check.objects.create(kind="FULL", began_at=now, snapshot_at=now, ended_at=now)
+        assert title not in chief.get(reverse("admin:index")).content.decode()
 
     def test_needs_a_bounded_number_of_queries(
         self, chief: Client, runs: list[Run], django_assert_max_num_queries: object
