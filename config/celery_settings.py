@@ -39,7 +39,7 @@ def _pgmq_options(database: dict[str, Any]) -> dict[str, Any]:
 
 broker_transport_options: dict[str, Any] = {}
 # One queue an app, so that each may have workers of its own and one app's flood does not delay another's tasks.
-APPS = ("saga", "messaging", "payments", "ledger", "idempotency", "webhooks")
+APPS = ("saga", "messaging", "payments", "ledger", "idempotency", "identity", "webhooks")
 task_default_queue = "default"
 QUEUES = [task_default_queue, *APPS]
 task_routes = {f"{app}.*": {"queue": app} for app in APPS}

@@ -6,9 +6,12 @@ from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 
+from apps.backoffice.components.formats import plural
 from apps.backoffice.components.links import list_link
+from apps.backoffice.components.needs import Need
 from apps.backoffice.pages.triage import actor_of, require
 from apps.common.errors import DomainError
 from apps.common.reasons import reason_field
@@ -16,6 +19,22 @@ from apps.fiscal_docs import public as fiscal
 from apps.orders import public as orders
 
 VIEW, SWITCH = "fiscal_docs.view_document", "fiscal_docs.change_contingency"
+
+
+def need(period: fiscal.ContingencyPeriod) -> Need:
+    """What the home page says while it is on."""
+    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
+    return Need(
+        title="Contingency is on",
+        where=f"{waiting} handed out and not delivered",
+        since=period.began_at,
+        amount=None,
+        who="",
+        href=reverse("admin:backoffice_contingency"),
+        door="Open contingency",
+        icon="warn",
+        tone="warn",
+    )
 
 
 class SwitchForm(forms.Form):

@@ -13,10 +13,13 @@ from django.utils import timezone
 
 from apps.backoffice.components.formats import clock, plural, words
 from apps.backoffice.components.links import list_link as rows
+from apps.backoffice.components.needs import Need
 from apps.backoffice.components.verdicts import Verdict, home_verdict
 from apps.backoffice.components.waiting import UseCaseLine, use_case_lines
 from apps.backoffice.live import fragment
 from apps.backoffice.pages.approvals import decider
+from apps.backoffice.pages.care_needs import chain_need, ledger_needs
+from apps.backoffice.pages.contingency import need as contingency_need
 from apps.backoffice.pages.entry import ACT as MAY_REVERSE
 from apps.backoffice.pages.home_tiles import Tile, message_tile, order_tiles, relay_is_late, run_tiles
 from apps.backoffice.pages.triage import ACT as MAY_ACT
@@ -32,21 +35,6 @@ LIVE_MS = 2000  # the home page of every colleague: half as often as a run that 
 WAITS_MAX = 5  # of use cases, the worst; the list of use cases has them all
 NEEDS_MAX = 5  # more than five things are read by nobody; the lists hold the rest
 ACTIONS_MAX = 20  # of those that wait; more are told as so many
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """Something that needs a person: what, where, since when, worth how much, and the door to its rows."""
-
-    title: str
-    where: str
-    since: datetime | None
-    amount: Decimal | None
-    who: str
-    href: str
-    door: str
-    icon: str = "bad"
-    tone: str = "bad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +107,12 @@ def home(
     if may("payments.view_payment"):
         needs += [_card_testing_need(each) for each in payments.limited_accounts(now=now)]
     care = ledger.care_now(now=now) if may("ledger.view_difference") else None
-    needs += _ledger_needs(care) if care is not None else []
+    needs += ledger_needs(care) if care is not None else []
     if contingency is not None:
-        needs.append(_contingency_need(contingency))
+        needs.append(contingency_need(contingency))
     needs.sort(key=lambda need: need.amount or Decimal(0), reverse=True)
     if care is not None and care.damage:
-        needs.insert(0, _chain_need(care.damage))  # before all money: nobody knows what it is worth
+        needs.insert(0, chain_need(care.damage))  # before all money: nobody knows what it is worth
     sees_all = may("saga.view_run") and may("messaging.view_message")
     verdict = home_verdict(things=len(needs), in_flight=in_flight, sees_all=sees_all)
     return Home(
@@ -257,70 +245,4 @@ def _card_testing_need(account: payments.LimitedAccount) -> Need:
         who="",
         href=rows("payments_payment", q=account.account_id, state__exact="REJECTED"),
         door="Open payments",
-    )
-
-
-def _ledger_needs(care: ledger.CareNow) -> list[Need]:
-    found = []
-    if care.differences:
-        found.append(_ledger_need(care.differences, "difference", "Balances that do not add up", care.since))
-    if care.suspensions:
-        found.append(_ledger_need(care.suspensions, "suspension", "Nobody posts there now", care.suspended_since))
-    if care.unchecked_since:
-        found.append(_unchecked(care))
-    return found
-
-
-def _chain_need(damage: str) -> Need:
-    return Need(
-        title="The chain of the ledger is damaged",
-        where=f"{damage} · manage.py verify_chain says more",
-        since=None,
-        amount=None,
-        who="",
-        href=rows("ledger_block"),
-        door="Open the chain",
-    )
-
-
-def _unchecked(care: ledger.CareNow) -> Need:
-    running, where = care.running, "No full check has come to its end"
-    if running:
-        where += f"; one is at {running.percent} %" if running.percent is not None else "; one is running"
-    return Need(
-        title="The whole ledger was not proven for days",
-        where=where,
-        since=care.unchecked_since,
-        amount=None,
-        who="",
-        href=rows("ledger_check"),
-        door="Open checks",
-    )
-
-
-def _ledger_need(count: int, name: str, where: str, since: datetime | None) -> Need:
-    state = {"state": "OPEN"} if name == "difference" else {}
-    return Need(
-        title=f"{plural(count, name, f'{name}s')} in the ledger",
-        where=where,
-        since=since,
-        amount=None,
-        who="",
-        href=rows(f"ledger_{name}", **state),
-        door=f"Open {name}s",
-    )
-
-
-def _contingency_need(period: fiscal.ContingencyPeriod) -> Need:
-    waiting = plural(fiscal.handed_out(), "receipt is", "receipts are")
-    return Need(
-        title="Contingency is on",
-        where=f"{waiting} handed out and not delivered",
-        since=period.began_at,
-        amount=None,
-        who="",
-        href=reverse("admin:backoffice_contingency"),
-        door="Open contingency",
-        icon="warn",
-        tone="warn",
     )

@@ -504,7 +504,7 @@ class TestRuns:
 
         with monkeypatch.context() as patched:
             patched.setattr(turns, "KILLED_S", 1)
-            patched.setattr(increments, "CHECKS", {"long": "SELECT pg_sleep(3600)"})
+            patched.setattr(increments, "ACCOUNT_CHECKS", {"long": "SELECT pg_sleep(3600)"})
             pool, check_run = beside(killed, pids)
             with pool:
                 until_asleep(pids)

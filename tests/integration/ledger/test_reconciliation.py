@@ -133,7 +133,7 @@ class TestCheckBalancesCommand:
 
     def test_ends_with_two_when_the_check_broke_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(turns.STATEMENT_TIMEOUTS, "FULL", "1ms")
-        monkeypatch.setattr(increments, "CHECKS", {"slow": "SELECT pg_sleep(60)"})
+        monkeypatch.setattr(increments, "ACCOUNT_CHECKS", {"slow": "SELECT pg_sleep(60)"})
         with pytest.raises(CommandError, match="statement timeout") as refused:
             self.run("--full")
         assert refused.value.returncode == 2
