@@ -8,9 +8,9 @@ from playwright.sync_api import expect
 
 from apps.webhooks import endpoints
 from apps.webhooks.models import Delivery
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, each_look
 from tests.browser.test_accessibility import AXE, RUN_AXE, look
-from tests.browser.test_pages import BOTH_SIZES, THEMES, assert_no_sideways_scroll, shoot
+from tests.browser.test_pages import assert_no_sideways_scroll, shoot
 from tests.integration.webhooks import world
 from tests.integration.webhooks.receiver import Receiver, receiving
 from tests.integration.webhooks.world import NOW, happen, register, send_all
@@ -46,10 +46,8 @@ def _story(receiver: Receiver) -> Delivery:
 
 
 class TestEveryPage:
-    @BOTH_SIZES
-    @THEMES
-    def test_fits_the_screen(self, open_page: OpenPage, given_up: Delivery, size: str, dark: bool) -> None:
-        page = open_page(size=size, dark=dark)
+    def test_fits_the_screen(self, open_page: OpenPage, given_up: Delivery) -> None:
+        page = open_page()
         pages = {
             "endpoints": "/admin/webhooks/endpoint/",
             "endpoint": f"/admin/webhooks/endpoint/{given_up.endpoint_id}/change/",
@@ -60,8 +58,9 @@ class TestEveryPage:
             answer = page.goto(address)
             assert answer is not None
             assert answer.status == 200, name
-            shoot(page, f"webhooks_{name}_{size}_{'dark' if dark else 'light'}")
-            assert_no_sideways_scroll(page)
+            for look_of_it in each_look(page, "desktop", "phone"):
+                shoot(page, f"webhooks_{name}_{look_of_it}")
+                assert_no_sideways_scroll(page)
 
     def test_has_names_labels_structure_and_contrast(self, open_page: OpenPage, given_up: Delivery) -> None:
         page = open_page(size="wide")
