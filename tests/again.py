@@ -18,6 +18,7 @@ _USED = """
 SELECT relname FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 0 ORDER BY relname
 """
+_DRAWN = "SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences WHERE schemaname = 'public'"
 _SUPERUSER = "SELECT usesuper FROM pg_user WHERE usename = current_user"  # who may leave out triggers
 
 
@@ -26,6 +27,7 @@ class _Made:
     value: Any
     begins_there: sql.Composed  # is the database as it was before it was made?
     rows: dict[str, bytes]  # of each table that had none
+    drawn: sql.Composed  # that the next numbers lie behind those of the rows, whoever has begun a sequence anew
 
 
 _made: dict[str, list[_Made]] = {}
@@ -38,6 +40,7 @@ def again(name: str, make: Callable[[], T]) -> T:
             cursor.execute(made.begins_there)
             if cursor.fetchone()[0]:
                 _put_back(cursor, made.rows)
+                cursor.execute(made.drawn)
                 value: T = made.value
                 return value
     return _make(name, make)
@@ -52,14 +55,16 @@ def _put_back(cursor: CursorWrapper, rows: dict[str, bytes]) -> None:
 
 
 def _make(name: str, make: Callable[[], T]) -> T:
-    before = _contents()
+    before, drawn_before = _contents(), _drawn()
     value = make()
     after = _contents()
     with connection.cursor() as cursor:
         cursor.execute(_SUPERUSER)
         if cursor.fetchone() == (True,) and all(after[table] == content for table, content in before.items() if content):
             rows = {table: content for table, content in after.items() if content and not before.get(table)}
-            _made[name].append(_Made(value, _question(full=[table for table in before if before[table]], empty=rows), rows))
+            question = _question(full=[table for table in before if before[table]], empty=rows)
+            drawn = {name: last for name, last in _drawn().items() if last != drawn_before[name]}
+            _made[name].append(_Made(value, question, rows, _not_before(drawn)))
     return value
 
 
@@ -78,3 +83,18 @@ def _question(*, full: list[str], empty: dict[str, bytes]) -> sql.Composed:
     words = [sql.SQL("EXISTS (SELECT FROM {})").format(sql.Identifier(table)) for table in full]
     words += [sql.SQL("NOT EXISTS (SELECT FROM {})").format(sql.Identifier(table)) for table in empty]
     return sql.SQL("SELECT ") + sql.SQL(" AND ").join(words)
+
+
+def _drawn() -> dict[str, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(_DRAWN)
+        return dict(cursor.fetchall())
+
+
+def _not_before(drawn: dict[str, int]) -> sql.Composed:
+    each = sql.SQL("setval({name}, greatest({last}, (SELECT last_value FROM {sequence})))")
+    words = [
+        each.format(name=sql.Literal(name), last=sql.Literal(last), sequence=sql.Identifier(name))
+        for name, last in drawn.items()
+    ]
+    return sql.SQL("SELECT ") + sql.SQL(", ").join(words)

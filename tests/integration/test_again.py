@@ -7,6 +7,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import Account
 from tests import again
 from tests.conftest import _EMPTY
+from tests.integration.ledger.chained import restart_numbers
 from tests.integration.ledger.conftest import ANA, BOB, fund, open_bank, posted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,6 +42,18 @@ class TestAgain:
         assert made == ["made"]
         fund(BOB, 5)
         assert (posted(ANA), posted(BOB), ledger.check_balances()) == (10, 5, [])
+
+    def test_has_its_numbers_behind_it_though_somebody_began_them_anew(self) -> None:
+        def make() -> None:
+            open_bank()
+            fund(ANA, 10)
+
+        again.again("x", make)
+        empty()
+        restart_numbers()
+        again.again("x", make)
+        fund(ANA, 5)
+        assert (posted(ANA), ledger.check_balances()) == (15, [])
 
     def test_is_made_anew_where_somebody_was_before(self) -> None:
         made: list[str] = []
