@@ -10,7 +10,12 @@ import pytest
 
 from tests.process import Lastro, stop_postgres
 
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("process")]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.distributed,
+    pytest.mark.on_servers("local"),  # nothing here is about the broker
+    pytest.mark.xdist_group("process"),
+]
 
 PAYMENTS = 6
 PARTS: tuple[dict[str, Any], ...] = ({"amount": 4}, {})  # of each payment in this order: together all of it

@@ -59,6 +59,8 @@ class TestKill:
             assert (delivery(event_id).state, receiver.ids) == ("DELIVERED", [str(event_id)])
 
 
+@pytest.mark.distributed
+@pytest.mark.on_servers("local")  # nothing here is about the broker
 class TestWholeProcess:
     def test_killed_while_it_tells_of_an_order_tells_all_of_it(self, tmp_path: Path) -> None:
         """make run, with its real worker, beat, relay and consumers."""
