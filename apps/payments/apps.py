@@ -6,7 +6,6 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from apps.payments import metrics, metrics_answers
+        from apps.payments import metrics
 
         metrics.register()
-        metrics_answers.register()

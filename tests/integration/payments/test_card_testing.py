@@ -118,7 +118,7 @@ class TestAccount:
         now = timezone.now()
         [found] = payments.limited_accounts(now=now)
         assert (found.account_id, found.refused) == (account, 4)
-        assert {row.gauge.name: row.value for row in metrics._limited()} == {"lastro_payments_limited": 1}
+        assert {row.gauge.name: row.value for row in metrics._rows()}["lastro_payments_limited"] == 1
         page = world.staff().get("/admin/").content.decode()
         assert f"4 card payments of {account} were refused" in page
         assert f"q={account}&amp;state__exact=REJECTED" in page
