@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import TooManyFieldsSent
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.plumbing import ComponentRegistry
@@ -35,7 +35,9 @@ class KnownParametersMiddleware:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], _arguments: Any, _named: Any
     ) -> HttpResponseBase | None:
-        """Django's hook: the view is known, and has not been called."""
+        """Django's hook: the view is known, and has not been called. Raises Http404 for an address with U+0000 in it."""
+        if "\x00" in request.path_info:
+            raise Http404  # no key holds it, and PostgreSQL takes no text with it
         if not request.META.get("QUERY_STRING") or not getattr(getattr(view, "cls", None), "__module__", "").startswith(
             OURS
         ):

@@ -72,3 +72,15 @@ class TestBroken:
         assert "Something broke on our side." in page
         assert answered["X-Request-ID"] in page
         assert "script-src" in answered["Content-Security-Policy"]
+
+
+class TestAKeyThatCannotBe:
+    def test_is_nobodys_page_in_any_list(self, chief: Client) -> None:
+        for model in admin.site._registry:
+            address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+            answered = chief.get(f"{address}%00/change/")
+            assert answered.status_code == 404, address
+
+    def test_is_nothing_to_programs_either(self, client: Client) -> None:
+        answered = client.get("/ledger/accounts/0001/%00/BRL")
+        assert (answered.status_code, answered["Content-Type"]) == (404, "application/problem+json")
