@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -15,7 +16,7 @@ from apps.saga import triage
 from apps.saga.models import LIVE, Run, RunStatus
 from tests import shop
 from tests.deployment import Deployment
-from tests.failures.conftest import Tell
+from tests.failures.conftest import Deployments, Tell
 from tests.flows.test_people_at_random import Schedule, assert_nobody_needs_help, assert_true, waits_for_a_person
 from tests.saga_driver import let_time_pass
 
@@ -29,6 +30,13 @@ pytestmark = [
 PEOPLE, ORDERS, ACTS_S = 3, 30, float(os.environ.get("ACTS_S", "15"))
 KILL_EVERY_S, PACE_S, SHAKY = 3, 0.02, os.environ.get("FAULTS", "0.08")
 KINDS = {"worker": 2, "consume": 2, "relay": 1}
+
+
+@pytest.fixture(autouse=True)
+def nobody_inherits(deployments: Deployments) -> Iterator[None]:
+    """Runs that people have closed by hand stay so, and others' tests count on runs that come to their end."""
+    yield
+    deployments.end()
 
 
 class Person(Schedule):
