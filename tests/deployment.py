@@ -193,7 +193,7 @@ class Deployment:
             "DATA_DIR": str(self.folder),
             "LASTRO_EMBEDDED": "1",  # a laptop's secrets and demo data; PostgreSQL is this deployment's own
             "DATABASE_URL": f"postgresql://postgres@:{self.postgres['PORT']}/lastro?host={host}",
-            "DATABASE_POOL_MAX": "8",  # PostgreSQL takes a hundred connections from all of them
+            "DATABASE_POOL_MAX": "12",  # one for each group of a consumer; PostgreSQL takes a hundred from all of them
             "MESSAGING_TRANSPORT": self.mode,
             "TOPIC_PARTITIONS": "6",
             "BREAK_MARKS": str(self._marks),

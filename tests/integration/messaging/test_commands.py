@@ -18,6 +18,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.test.utils import override_settings
 
 from apps.messaging import topics
 from apps.messaging.contracts.payments import AuthoriseRequested, CardResult
@@ -193,6 +194,11 @@ class TestArguments:
     def test_consume_refuses_a_group_that_nobody_handles(self, names: str) -> None:
         with pytest.raises(CommandError, match="No such group"):
             call_command("consume", groups=names)
+
+    @override_settings(DATABASE_POOL_MAX=1)
+    def test_wants_a_connection_for_each_group(self) -> None:
+        with pytest.raises(CommandError, match="set DATABASE_POOL_MAX to"):
+            call_command("consume")
 
     def test_every_group_is_known_when_django_has_started(self) -> None:
         assert {"payments"} <= set(groups())

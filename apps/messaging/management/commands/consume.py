@@ -32,6 +32,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = _chosen(options["groups"])
+        if 0 < settings.DATABASE_POOL_MAX < len(chosen):
+            raise CommandError(
+                f"{len(chosen)} groups want a database connection each: set DATABASE_POOL_MAX to {len(chosen)} or more "
+                f"(it is {settings.DATABASE_POOL_MAX}), or divide them by --groups."
+            )
         stop = threading.Event()
         stop_on_signals(stop)
         if not ready_to_work(stop, options["metrics_port"]):
