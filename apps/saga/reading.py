@@ -65,23 +65,24 @@ def needed(name: str, by: Iterable["Step"]) -> dict[str, tuple[type, str]]:
 
 def check(name: str, output: Mapping[str, Any], by: Iterable["Step"]) -> None:
     """Does the output of a step hold what these steps read of it? Raises OutputNeeded."""
-    for field, (kind, reader) in needed(name, by).items():
-        where = f"{_words(reader)} reads {field} ({WORDS[kind]}) of {_words(name)}"
-        if output.get(field) is None:
-            raise OutputNeeded(f"{where}: give it as the output.", field="output")
-        if not _is(kind, output[field]):
-            raise OutputNeeded(f"{where}, and what was given is none.", field="output")
+    for lack, why in _lacks(name, output, by):
+        raise OutputNeeded(f"{lack}{why}", field="output")
 
 
 def lacking(done: Mapping[str, Mapping[str, Any]], ahead: Iterable["Step"]) -> str:
     """What the steps ahead read of those that are done, and do not find; empty when all is there."""
     steps = list(ahead)
-    try:
-        for name, output in done.items():
-            check(name, output, steps)
-    except OutputNeeded as error:
-        return error.detail.partition(":")[0].partition(", and")[0]
-    return ""
+    return next((lack for name, output in done.items() for lack, _ in _lacks(name, output, steps)), "")
+
+
+def _lacks(name: str, output: Mapping[str, Any], by: Iterable["Step"]) -> Iterator[tuple[str, str]]:
+    """What is read of an output and is not there, and why not."""
+    for field, (kind, reader) in needed(name, by).items():
+        lack = f"{_words(reader)} reads {field} ({WORDS[kind]}) of {_words(name)}"
+        if output.get(field) is None:
+            yield lack, ": give it as the output."
+        elif not _is(kind, output[field]):
+            yield lack, ", and what was given is none."
 
 
 def _words(name: str) -> str:
