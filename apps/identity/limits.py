@@ -66,15 +66,20 @@ RETURNING key, failures, until
 
 
 @transaction
-def count(keys: Sequence[str], *, now: datetime) -> None:
-    """Count a failure, or an attempt that may become one, for each of these. What is counted is committed at once."""
+def count(keys: Sequence[str], *, now: datetime) -> list[tuple[str, int, datetime]]:
+    """Count a failure, or an attempt that may become one, for each of these. What is counted is committed at once.
+
+    For each key how many there are now, and until when they count.
+    """
     until = now + timedelta(seconds=settings.LOGIN_FAILURES_WINDOW_S)
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, {"keys": sorted(keys), "until": until, "now": now})
-        for key, failures, _ in cursor.fetchall():
-            if failures == most(key):
-                # A name or device is a digest here: people type passwords where a name is asked for.
-                logger.warning("failed logins reached their limit: %s", key)
+        counted: list[tuple[str, int, datetime]] = cursor.fetchall()
+    for key, failures, _ in counted:
+        if failures == most(key):
+            # A name or device is a digest here: people type passwords where a name is asked for.
+            logger.warning("failed logins reached their limit: %s", key)
+    return counted
 
 
 # --- The back office ----------------------------------------------------------------------------------------------------
@@ -88,18 +93,16 @@ class Attempt:
 
 
 def begin(name: str, *, address: str, device: str, now: datetime) -> Attempt:
-    """Count an attempt to log in under a name. ``device``: what ``known_device`` gave the browser, or anything.
+    """Count an attempt to log in under a name. ``device``: what ``succeed`` gave the browser, or anything.
 
     Raises TooManyRequests, and then nothing is counted: who waits does not make others wait.
     """
     mine = _device(name, device)
     keys = (f"{DEVICE} {mine}",) if mine else (f"{WEB} {address}", f"{NAME} {_digest(name)}")
     check(keys, now=now)
-    count(keys, now=now)
-    over = FailedLogin.objects.filter(key__in=keys, until__gt=now)
-    for row in over:  # others may have come between the look and the count
-        if row.failures > most(row.key):
-            raise too_many(until=row.until, now=now)
+    for key, failures, until in count(keys, now=now):  # others may have come between the look and the count
+        if failures > most(key):
+            raise too_many(until=until, now=now)
     return Attempt(name, keys, on_known_device=bool(mine))
 
 
