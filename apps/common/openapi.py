@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from drf_spectacular.utils import OpenApiResponse
+
 from apps.common.money import AMOUNT_TEXT
-from apps.common.problems import CONTENT_TYPE
+from apps.common.problems import CONTENT_TYPE, ProblemSerializer
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _WITH_A_BODY = {
@@ -23,6 +25,11 @@ def amount_schema(**number: Any) -> dict[str, Any]:
     """An amount that is sent. Without multipleOf: to a validator that reads floats, 19.99 is no multiple of 0.01."""
     text = {"type": "string", "pattern": f"^{AMOUNT_TEXT.pattern}$", "examples": ["10.50"]}
     return {"oneOf": [{"type": "number", **number, "examples": [10.5]}, text]}
+
+
+def problem(description: str) -> OpenApiResponse:
+    """A refusal, and what it means where it is listed."""
+    return OpenApiResponse(ProblemSerializer, description)
 
 
 def tell_refusals(result: dict[str, Any], **_more: Any) -> dict[str, Any]:

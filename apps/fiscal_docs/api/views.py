@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.errors import InvalidRequest
+from apps.common.openapi import problem
 from apps.common.pagination import page_rows
 from apps.common.problems import ProblemSerializer
 from apps.fiscal_docs import queries
@@ -18,9 +19,9 @@ from apps.identity.public import require_scope
 
 SCOPE = "fiscal:read"
 PROBLEMS = {
-    401: OpenApiResponse(ProblemSerializer, description="R010"),
-    403: OpenApiResponse(ProblemSerializer, description="R011"),
-    404: OpenApiResponse(ProblemSerializer, description="R004"),
+    401: problem(description="R010"),
+    403: problem(description="R011"),
+    404: problem(description="R004"),
 }
 
 

@@ -3,26 +3,20 @@
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.known_fields import KnownFields
-from apps.common.problems import ProblemSerializer
+from apps.common.openapi import problem
 from apps.identity.public import require_scope
 from apps.payments import authorisations
 from apps.payments.api.serializers import PaymentResponse
-from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, UNKNOWN, WRITE
+from apps.payments.api.views import NO_STORE, PROBLEMS, UNKNOWN, WRITE, keyed
 from apps.payments.models import PaymentOperation
 
-_HEADERS = [
-    KEY,
-    OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[202], description="Where the payment is."),
-    OpenApiParameter(
-        "Idempotent-Replayed", str, OpenApiParameter.HEADER, response=[202], description="true: an answer given before."
-    ),
-]
+_HEADERS = keyed(location="Where the payment is.", statuses=[202])
 _ACCEPTED = OpenApiResponse(PaymentResponse, "Accepted; the processor decides.")
 
 
@@ -63,8 +57,7 @@ class CaptureView(APIView):
             202: _ACCEPTED,
             **PROBLEMS,
             404: UNKNOWN,
-            409: OpenApiResponse(
-                ProblemSerializer,
+            409: problem(
                 "Voided (R208), not authorised (R209), captured (R210), an order's (R218), or the first request with this "
                 "Idempotency-Key still runs (R012).",
             ),
@@ -89,8 +82,7 @@ class VoidView(APIView):
             202: _ACCEPTED,
             **PROBLEMS,
             404: UNKNOWN,
-            409: OpenApiResponse(
-                ProblemSerializer,
+            409: problem(
                 "Captured: refund it (R210), an order's (R218), or the first request with this Idempotency-Key still runs "
                 "(R012).",
             ),

@@ -4,18 +4,18 @@ from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common.known_fields import KnownFields
-from apps.common.problems import ProblemSerializer
+from apps.common.openapi import problem
 from apps.identity.public import require_scope
 from apps.payments import refunds
 from apps.payments.api.serializers import AmountField, PaymentError, TextField, own_words
-from apps.payments.api.views import KEY, NO_STORE, PROBLEMS, READ, READ_PROBLEMS, UNKNOWN, WRITE
+from apps.payments.api.views import NO_STORE, PROBLEMS, READ, READ_PROBLEMS, UNKNOWN, WRITE, keyed
 
 
 class RefundRequest(KnownFields):
@@ -57,24 +57,13 @@ class RefundsView(APIView):
         summary="Give back a captured payment, or a part of it.",
         description="202: the processor decides; look at Location. Several partial refunds may follow each other until all "
         f"of it is given back, {refunds.REFUNDS_MAX} in all. The payment of an order is refunded by the order's return.",
-        parameters=[
-            KEY,
-            OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[202], description="Where the refund is."),
-            OpenApiParameter(
-                "Idempotent-Replayed",
-                str,
-                OpenApiParameter.HEADER,
-                response=[202],
-                description="true: an answer given before.",
-            ),
-        ],
+        parameters=keyed(location="Where the refund is.", statuses=[202]),
         request=RefundRequest,
         responses={
             202: OpenApiResponse(RefundResponse, "Accepted; the processor decides."),
             **PROBLEMS,
             404: UNKNOWN,
-            409: OpenApiResponse(
-                ProblemSerializer,
+            409: problem(
                 "Not captured (R211), more than is left (R212), an order's payment (R218), too many refunds (R219), or the "
                 "first request with this Idempotency-Key still runs (R012).",
             ),

@@ -1,5 +1,6 @@
 """Merchants over HTTP: save a card, pay, look."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.common import parameters
-from apps.common.problems import ProblemSerializer
+from apps.common.openapi import problem
 from apps.identity.public import require_scope
 from apps.payments import merchants, queries
 from apps.payments.api.serializers import (
@@ -31,18 +32,14 @@ WRITE = "payments:write"
 READ = "payments:read"
 
 
-def _problem(description: str) -> OpenApiResponse:
-    return OpenApiResponse(ProblemSerializer, description)
-
-
 PROBLEMS = {
-    400: _problem("The body is not JSON (R002), or the Idempotency-Key is malformed (R014)."),
-    401: _problem("The account or its secret is wrong or missing (R010, R701)."),
-    403: _problem("The account lacks the scope (R702)."),
-    422: _problem("A field is missing or malformed (R001, R2xx)."),
+    400: problem("The body is not JSON (R002), or the Idempotency-Key is malformed (R014)."),
+    401: problem("The account or its secret is wrong or missing (R010, R701)."),
+    403: problem("The account lacks the scope (R702)."),
+    422: problem("A field is missing or malformed (R001, R2xx)."),
 }
 READ_PROBLEMS = {401: PROBLEMS[401], 403: PROBLEMS[403]}
-UNKNOWN = _problem("There is no such object, or it is not yours.")
+UNKNOWN = problem("There is no such object, or it is not yours.")
 KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
@@ -50,12 +47,18 @@ KEY = OpenApiParameter(
     description="1 to 255 printable ASCII characters, kept for 7 days. The same key and body: the first answer again, with "
     "Idempotent-Replayed: true. Another body: 422 (R013). The first request still runs: 409 (R012), repeat it.",
 )
-REPLAYED = OpenApiParameter(
-    "Idempotent-Replayed", str, OpenApiParameter.HEADER, response=[201, 202], description="true: an answer given before."
-)
-LOCATION = OpenApiParameter(
-    "Location", str, OpenApiParameter.HEADER, response=[201, 202], description="Where the payment is."
-)
+
+
+def keyed(*, location: str, statuses: Sequence[int]) -> list[OpenApiParameter]:
+    """The headers of a POST that an Idempotency-Key repeats, and of its answers with these statuses."""
+    replayed = "true: an answer given before."
+    return [
+        KEY,
+        OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=statuses, description=location),
+        OpenApiParameter("Idempotent-Replayed", str, OpenApiParameter.HEADER, response=statuses, description=replayed),
+    ]
+
+
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -90,15 +93,15 @@ class PaymentsView(APIView):
         summary="Pay by card.",
         description="202: the processor decides; look at Location. 201: an invalid card, or an amount outside 1.00 to "
         "1000.00; the payment is stored as rejected with the reason.",
-        parameters=[KEY, LOCATION, REPLAYED],
+        parameters=keyed(location="Where the payment is.", statuses=[201, 202]),
         request=PaymentRequest,
         responses={
             201: OpenApiResponse(PaymentResponse, "Stored as rejected."),
             202: OpenApiResponse(PaymentResponse, "Accepted; the processor decides."),
             **PROBLEMS,
-            404: _problem("The card token is unknown (R207)."),
-            409: _problem("The first request with this Idempotency-Key still runs (R012)."),
-            429: _problem("Too many card payments were refused (R217), or logins failed (R008): see Retry-After."),
+            404: problem("The card token is unknown (R207)."),
+            409: problem("The first request with this Idempotency-Key still runs (R012)."),
+            429: problem("Too many card payments were refused (R217), or logins failed (R008): see Retry-After."),
         },
     )
     def post(self, request: Request) -> Response:

@@ -6,14 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.common.errors import InvalidRequest
+from apps.common import parameters
+from apps.common.openapi import problem
 from apps.common.pagination import page_rows
-from apps.common.problems import ProblemSerializer
 from apps.identity.public import Caller, require_scope
 from apps.webhooks import endpoints, queries, redelivery
 from apps.webhooks.api.serializers import (
@@ -36,17 +36,13 @@ WRITE, READ = "webhooks:write", "webhooks:read"
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def _problem(description: str) -> OpenApiResponse:
-    return OpenApiResponse(ProblemSerializer, description)
-
-
 REFUSED = {
-    401: _problem("The account or its secret is wrong or missing (R010, R701)."),
-    403: _problem("The account lacks a scope: this one's, or that of an event type (R702)."),
+    401: problem("The account or its secret is wrong or missing (R010, R701)."),
+    403: problem("The account lacks a scope: this one's, or that of an event type (R702)."),
 }
-MALFORMED = _problem("A field is missing or malformed (R001), or the URL cannot be told anything (R902).")
-UNKNOWN = _problem("There is no such endpoint, or it is not yours (R901).")
-DISABLED = _problem("The endpoint is disabled (R905).")
+MALFORMED = problem("A field is missing or malformed (R001), or the URL cannot be told anything (R902).")
+UNKNOWN = problem("There is no such endpoint, or it is not yours (R901).")
+DISABLED = problem("The endpoint is disabled (R905).")
 
 
 def _may_be_told(request: Request, event_types: Sequence[str]) -> None:
@@ -93,7 +89,7 @@ class EndpointsView(APIView):
         responses={
             201: WebhookEndpointWithSecret,
             **REFUSED,
-            409: _problem("There are too many endpoints (R903), or there is one with this URL (R904)."),
+            409: problem("There are too many endpoints (R903), or there is one with this URL (R904)."),
             422: MALFORMED,
         },
     )
@@ -139,7 +135,7 @@ class EndpointView(APIView):
             200: WebhookEndpointResponse,
             **REFUSED,
             404: UNKNOWN,
-            409: _problem("There is another endpoint with this URL (R904)."),
+            409: problem("There is another endpoint with this URL (R904)."),
             422: MALFORMED,
         },
     )
@@ -212,17 +208,14 @@ class DeliveriesView(APIView):
             OpenApiParameter("limit", int, description="1 to 500; 50 when missing."),
             OpenApiParameter("cursor", str, description="The next_cursor of the page before."),
         ],
-        responses={200: WebhookDeliveryPage, **REFUSED, 404: UNKNOWN, 422: _problem("A parameter is malformed (R001).")},
+        responses={200: WebhookDeliveryPage, **REFUSED, 404: UNKNOWN, 422: problem("A parameter is malformed (R001).")},
     )
     def get(self, request: Request, endpoint_id: UUID) -> Response:
         caller, asked = require_scope(request, READ), request.query_params
-        state = asked.get("state")
-        if state is not None and state not in Delivery.State.values:
-            raise InvalidRequest(f"state is one of {', '.join(Delivery.State.values)}.", field="state")
         page = queries.deliveries_page(
             endpoint_id,
             account_id=caller.account_id,
-            state=state,
+            state=parameters.one_of(request, "state", Delivery.State.values),
             rows_max=page_rows(asked.get("limit")),
             cursor=asked.get("cursor"),
         )
@@ -241,7 +234,7 @@ class RedeliveriesView(APIView):
         responses={
             202: WebhookRedeliveryResponse,
             **REFUSED,
-            404: _problem("There is no such endpoint (R901) or delivery (R906), or it is not yours."),
+            404: problem("There is no such endpoint (R901) or delivery (R906), or it is not yours."),
             409: DISABLED,
             422: MALFORMED,
         },
