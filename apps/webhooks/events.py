@@ -33,7 +33,7 @@ def record(happened: Sequence[tuple[UUID, Happening]], *, now: datetime) -> int:
     if not events:
         return 0
     Event.objects.bulk_create(events)  # the sequence is drawn in this order
-    return _deliver(list(zip(events, wanted, strict=True)), now)
+    return len(_deliver(list(zip(events, wanted, strict=True)), now))
 
 
 def _listening(accounts: set[str]) -> dict[str, list[Endpoint]]:
@@ -61,7 +61,7 @@ def _event(message_id: UUID, one: Happening, now: datetime) -> Event:
     )
 
 
-def _deliver(wanted: Sequence[tuple[Event, Sequence[Endpoint]]], now: datetime) -> int:
+def _deliver(wanted: Sequence[tuple[Event, Sequence[Endpoint]]], now: datetime) -> list[Delivery]:
     rows = [
         Delivery(endpoint_id=endpoint.pk, event=event, due_at=now, created_at=now)
         for event, endpoints in wanted
@@ -69,7 +69,7 @@ def _deliver(wanted: Sequence[tuple[Event, Sequence[Endpoint]]], now: datetime) 
     ]
     Delivery.objects.bulk_create(rows)
     wakeup.send_after_commit({row.endpoint_id for row in rows})
-    return len(rows)
+    return rows
 
 
 @transaction_required
@@ -77,8 +77,8 @@ def tell_one(endpoint: Endpoint, message_id: UUID, one: Happening, *, now: datet
     """Write an event for one endpoint alone: a ping."""
     event = _event(message_id, one, now)
     event.save(force_insert=True)
-    _deliver([(event, [endpoint])], now)
-    return Delivery.objects.select_related("event").get(endpoint=endpoint, event=event)
+    (delivery,) = _deliver([(event, [endpoint])], now)
+    return delivery
 
 
 def body_of(event: Event) -> bytes:
