@@ -5,12 +5,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from django.test import Client
 
 from tests.contracts import snapshots
 
-DOCUMENT: dict[str, Any] = yaml.safe_load(snapshots.OPENAPI.read_text())
+DOCUMENT = snapshots.written()
 OPERATIONS = [(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 pytestmark = pytest.mark.django_db
 

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from django.db import transaction
 from django.test import Client
 from django.utils import timezone
@@ -30,7 +29,7 @@ MERCHANTS = [
     *("webhooks:read", "webhooks:write"),
 ]
 OURS = ("/ledger/", "/sagas")
-PATHS: dict[str, dict[str, Any]] = yaml.safe_load(snapshots.OPENAPI.read_text())["paths"]
+PATHS: dict[str, dict[str, Any]] = snapshots.written()["paths"]
 OPERATIONS = [(method, path) for path, methods in PATHS.items() for method in methods]
 
 
