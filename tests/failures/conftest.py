@@ -49,6 +49,11 @@ class Deployments:
             self._made = Deployment(Path(self._folder.name), mode() or "local")
         return self._made
 
+    def rest(self) -> None:
+        """Stop its processes until a test wants some: those that have nothing to do ask the database all the time."""
+        if self._made is not None:
+            self._made.scale()
+
     def end(self) -> None:
         """Stop it. After a test that failed too: what it left behind is nobody else's trouble."""
         if self._made is not None and self._folder is not None:
@@ -75,6 +80,15 @@ def deployed(
         yield deployment
     if request.session.testsfailed > failed:
         deployments.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """Behind the last of a group of tests that have it, the deployment rests."""
+    deployments = getattr(item, "funcargs", {}).get("deployments")
+    yield
+    if deployments is not None and "deployed" not in getattr(nextitem, "fixturenames", ()):
+        deployments.rest()
 
 
 @pytest.fixture
