@@ -32,6 +32,7 @@ from apps.messaging.transports.shares import share
 PARTITIONS = 4
 LEASE = timedelta(seconds=10)  # how long a killed member keeps its partitions; also the longest time in one handler
 RENEW_S = 2.5  # so that three quarters of the lease are left for what a poll gives
+JUST_NOW_S = 0.05  # a look that is not older is good enough for whoever waits anyway
 VIEWS_MAX = 3  # of the group in one poll: as it is, without those whose lease is over, and with us back in it
 NOBODY = UUID(int=0)
 
@@ -132,17 +133,29 @@ class LocalConsumer:
         self._noted: dict[_Place, int] = {}  # the offset after the last record that is done
         self._paused: dict[_Place, float] = {}  # when it goes on
         self._owned: frozenset[_Place] = frozenset()
+        self._empty_at = (-1, 0.0)  # of the last look, when it found nothing: how much this process had appended, and when
 
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
         """Write what was noted, let go of and take what the group's members make necessary, and read.
 
-        Waits for up to ``timeout_s`` when there is nothing.
+        Waits for up to ``timeout_s`` when there is nothing. Who polls again and again looks once a poll: the look with which
+        the poll before has ended stands for the first of the next.
         """
         seen = wakeup.appended_count()
-        found = self._poll(records_max)
+        found = [] if timeout_s > 0 and self._has_just_looked(seen) else self._look(records_max)
         if not found and timeout_s > 0:
             wakeup.wait_for_records(seen, timeout_s=timeout_s)
-            found = self._poll(records_max)
+            found = self._look(records_max)
+        return found
+
+    def _has_just_looked(self, appended: int) -> bool:
+        counted, at = self._empty_at
+        return counted == appended and time.monotonic() - at < JUST_NOW_S
+
+    def _look(self, records_max: int) -> list[IncomingRecord]:
+        seen = wakeup.appended_count()
+        found = self._poll(records_max)
+        self._empty_at = (-1, 0.0) if found else (seen, time.monotonic())
         return found
 
     def commit(self, record: IncomingRecord) -> None:

@@ -174,6 +174,19 @@ class TestSharing:
         one.close()
         assert len(read(two)) == PARTITIONS
 
+    def test_one_who_has_nothing_to_do_looks_once_a_poll(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local_consumer, "JUST_NOW_S", 60)
+        send("a")
+        member = join()
+        member.commit(read(member)[0])
+        read(member)
+        with CaptureQueriesContext(connection) as queries:
+            for _ in range(3):
+                assert member.poll(records_max=10, timeout_s=0.001) == []
+        assert sum("FROM messaging_localpartition" in query["sql"] for query in queries) == 3
+        send("b")
+        assert values(member.poll(records_max=10, timeout_s=0.001)) == ["b"]
+
     def test_looking_writes_nothing_while_nothing_changes(self) -> None:
         fill()
         members = [join(), join()]
