@@ -138,8 +138,8 @@ class LocalConsumer:
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
         """Write what was noted, let go of and take what the group's members make necessary, and read.
 
-        Waits for up to ``timeout_s`` when there is nothing. Who polls again and again looks once a poll: the look with which
-        the poll before has ended stands for the first of the next.
+        Waits for up to ``timeout_s`` when there is nothing. Who polls again and again looks once a poll: the look with
+        which the poll before has ended stands for the first of the next.
         """
         seen = wakeup.appended_count()
         found = [] if timeout_s > 0 and self._has_just_looked(seen) else self._look(records_max)

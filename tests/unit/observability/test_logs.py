@@ -139,6 +139,19 @@ class TestJsonFormatter:
         assert VISA not in line
         assert "ValueError: refused ****1111" in json.loads(line)["exception"]
 
+    def test_tells_a_traceback_once_whoever_writes_it(self) -> None:
+        try:
+            raise ValueError("refused")
+        except ValueError:
+            failed = record("failed", exc_info=sys.exc_info())
+        told = json.loads(JsonFormatter().format(failed))["exception"]
+        assert "^" not in told, "Python's marks cost most of the time"
+        assert logging.Formatter().format(failed) == f"failed\n{told}"
+
+    def test_says_that_there_was_no_error(self) -> None:
+        line = JsonFormatter().format(record("nothing failed", exc_info=(None, None, None)))
+        assert json.loads(line)["exception"] == "NoneType: None"
+
     def test_masks_what_arrives_in_arguments(self) -> None:
         arrived = record("card %s %s", "4111 1111", "1111 1111")
         assert MaskFilter().filter(arrived)
