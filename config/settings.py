@@ -290,6 +290,7 @@ INSTALLED_APPS = [
     "apps.fiscal_docs",
     "apps.webhooks",
     "apps.orders",
+    "config",  # no tables: for its command, manage.py demo
 ]
 
 MIDDLEWARE = [

@@ -1,0 +1,192 @@
+"""What merchants do: orders, returns, payments of their own, webhooks. All of it over the REST API."""
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from config.scenes import plan
+from config.scenes.plan import Fate, Order
+from config.scenes.progress import Progress
+from config.scenes.web import Api, Refused, until
+
+# A status that nothing changes any more by itself, or for long.
+OVER = {"COMPLETED", "REJECTED", "PAYMENT_NOT_COMPLETED", "CANCELLED", "STUCK", "RETURNED", "HANDLED"}
+SETTLE_S_MAX = 300
+PAYMENTS_MIN, PAYMENTS_SHARE = 14, 5  # merchants' own: one for so many orders, and each fate of below once at least
+DELIVER_S_MAX = 30
+NOBODY = "http://127.0.0.1:9/hooks"  # the discard port: nobody listens there
+EVENT_TYPES = ["order.completed", "order.payment_not_completed", "payment.captured", "payment.refunded", "document.authorised"]
+
+
+@dataclass(slots=True)
+class Trade:
+    """The merchants at work, and what came of it. ``placed``: order ids by the order's key."""
+
+    apis: dict[str, Api]
+    seed: int
+    progress: Progress
+    placed: dict[str, str] = field(default_factory=dict)
+    cards: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    # --- Orders -------------------------------------------------------------------------------------------------------
+    def place(self, name: str, orders: list[Order]) -> None:
+        """Under an Idempotency-Key each: what was placed before is not placed again."""
+        for order in self.progress.each(name, orders, len(orders)):
+            found = self.apis[order.customer.merchant].post("/orders", self._body(order), key=order.key, waits=False)
+            self.placed[order.key] = found["id"]
+
+    def _body(self, order: Order) -> dict[str, Any]:
+        name, price = plan.SOLD_OUT_TICKET if order.ticket < 0 else plan.TICKETS[order.ticket]
+        payment: dict[str, str] = {"method": "balance"}
+        if order.card:
+            payment = {"method": "card", "card_token": self.token(order.customer.merchant, order.card)}
+        item = {"id": str(plan.ticket_id(name)), "name": name, "amount": f"{price:.2f}", "quantity": order.quantity}
+        return {
+            "customerId": str(order.customer.id),
+            "amount": f"{order.amount:.2f}",
+            "items": [item],
+            "payment": payment,
+        }
+
+    def token(self, merchant: str, number: str) -> str:
+        """The merchant's card in the vault: saved once, for the vault gives the same card of the same owner one token."""
+        if (merchant, number) not in self.cards:
+            body = {"number": number, "exp_month": 12, "exp_year": 2034, "cvv": "1234" if number.startswith("37") else "123"}
+            self.cards[merchant, number] = self.apis[merchant].post("/payments/cards", body)["token"]
+        return self.cards[merchant, number]
+
+    def settle(self, name: str, orders: Iterable[Order], *, wanted: set[str] = OVER) -> bool:
+        """Wait until each of these is over, or in another wanted status. False when some still are not."""
+        waiting = {self.placed[order.key] for order in orders}
+        total = len(waiting)
+        self.progress.begin(name, total)
+
+        def all_are() -> bool:
+            for api in self.apis.values():
+                rows = api.rows("/orders", "orders", "nextCursor") if waiting else ()
+                waiting.difference_update(row["id"] for row in rows if row["status"] in wanted)
+            self.progress.reach(total - len(waiting))
+            return not waiting
+
+        done = until(all_are, timeout_s=SETTLE_S_MAX)
+        self.progress.end("" if done else f"{total - len(waiting)} of {total}; the others go on")
+        return done
+
+    def statuses(self) -> Counter[str]:
+        """How many of the placed orders are in each status."""
+        mine = set(self.placed.values())
+        rows = (row for api in self.apis.values() for row in api.rows("/orders", "orders", "nextCursor"))
+        return Counter(row["status"] for row in rows if row["id"] in mine)
+
+    def run_of(self, order: Order) -> str:
+        """The id of the order's run."""
+        found = self.apis[order.customer.merchant].get(f"/orders/{self.placed[order.key]}")
+        return str(found["run"]["id"])
+
+    # --- Returns --------------------------------------------------------------------------------------------------------
+    def give_back(self, orders: list[Order]) -> dict[str, str]:
+        """Ask for the return of each; the run's id by the order's key."""
+        runs: dict[str, str] = {}
+        words = ("It does not fit.", "Two were bought by mistake.", "The date does not suit us.", "We fell ill.")
+        for place, order in enumerate(self.progress.each("returns", orders, len(orders))):
+            path, body = f"/orders/{self.placed[order.key]}/returns", {"reason": words[place % len(words)]}
+            with suppress(Refused):  # its card was captured too late for us, say
+                found = self.apis[order.customer.merchant].post(path, body, key=f"{order.key}-return")
+                runs[order.key] = found["runId"]
+        return runs
+
+    # --- Payments of their own ----------------------------------------------------------------------------------------------
+    def pay(self, orders: int) -> None:
+        """Payments without an order: captured, refused, kept, captured later, voided, given back."""
+        count = max(PAYMENTS_MIN, orders // PAYMENTS_SHARE)
+        merchants = list(self.apis)
+        made: list[tuple[Api, str, str, str]] = []  # whose, what shall become of it, its id, its key
+        for number in self.progress.each("merchants' own payments", range(count), count):
+            fate, card = PAYMENTS[number % len(PAYMENTS)]
+            api, key = self.apis[merchants[number % len(merchants)]], f"demo-{self.seed}-payment-{number}"
+            amount = Decimal(2_000 if fate == "too large" else 15 + 7 * (number % 60))
+            body = {
+                "amount": f"{amount:.2f}",
+                "card_token": self.token(api.account, card),
+                "reference": f"Invoice {self.seed}-{1000 + number}",
+                "capture": fate not in KEPT,
+            }
+            made.append((api, fate, api.post("/payments", body, key=key)["id"], key))
+        self._follow([one for one in made if one[1] in FOLLOWED])
+
+    def _follow(self, made: list[tuple[Api, str, str, str]]) -> None:
+        """What comes after a payment, when it is known."""
+        for api, fate, payment_id, key in self.progress.each("captures and refunds", made, len(made)):
+            path, what, body = f"/payments/{payment_id}", *FOLLOWED[fate]
+            until(lambda api=api, path=path: api.get(path)["status"] != "pending", timeout_s=SETTLE_S_MAX)  # type: ignore[misc]
+            wanted = "AUTHORISED" if fate in KEPT else "CAPTURED"
+            until(lambda api=api, path=path, wanted=wanted: api.get(path)["state"] == wanted, timeout_s=10)  # type: ignore[misc]
+            with suppress(Refused):  # R211, R212: a run before this one was cut off behind it
+                api.post(f"{path}/{what}", body, key=f"{key}-{what}")
+
+    # --- Webhooks --------------------------------------------------------------------------------------------------------
+    def register(self, url: str) -> dict[str, str]:
+        """Each merchant's endpoint, and one at which nobody listens. The good ones' ids by merchant."""
+        ids: dict[str, str] = {}
+        for code, api in self.apis.items():
+            ids[code] = _endpoint(api, description=f"Order desk, demo {self.seed}", url=url)
+        first = next(iter(self.apis.values()))
+        _endpoint(first, description=f"Old warehouse, demo {self.seed}", url=f"{NOBODY}/{self.seed}")
+        return ids
+
+    def hear(self, endpoints: dict[str, str]) -> None:
+        """Wait until what was meant for the good ones is delivered, then disable them: their server ends with us."""
+        self.progress.begin("webhooks delivered", 1)
+
+        def none_waits() -> bool:
+            return not any(self._waiting(code, one) for code, one in endpoints.items())
+
+        done = until(none_waits, timeout_s=DELIVER_S_MAX)
+        for code, one in endpoints.items():
+            self.apis[code].patch(f"/webhooks/endpoints/{one}", {"enabled": False})
+        self.progress.end("all" if done else "not all; the rest waits")
+
+    def _waiting(self, code: str, endpoint: str) -> list[Any]:
+        page = self.apis[code].get(f"/webhooks/endpoints/{endpoint}/deliveries", state="PENDING", limit=1)
+        found: list[Any] = page["deliveries"]
+        return found
+
+
+# What shall become of a merchant's payment, and the card that it is paid by.
+PAYMENTS = (
+    *(("captured", "4242424242424242"), ("captured", "5555555555554444"), ("captured later", "4242424242424242")),
+    *(("declined", "4000000000009995"), ("refunded in part", "5555555555554444"), ("kept", "378282246310005")),
+    *(("voided", "4242424242424242"), ("refunded", "4242424242424242"), ("refund refused", "4000000000005126")),
+    *(("too large", "4242424242424242"), ("silent", "4000000000003006"), ("captured", "378282246310005")),
+)
+KEPT = {"captured later", "kept", "voided"}
+FOLLOWED: dict[str, tuple[str, dict[str, str]]] = {
+    "captured later": ("capture", {}),
+    "voided": ("void", {}),
+    "refunded in part": ("refunds", {"amount": "5.00", "reason": "Delivered late."}),
+    "refunded": ("refunds", {"reason": "The event was cancelled."}),
+    "refund refused": ("refunds", {"reason": "Paid twice."}),
+}
+
+
+def _endpoint(api: Api, *, description: str, url: str) -> str:
+    """Registered, or moved to this address and enabled."""
+    for known in api.get("/webhooks/endpoints")["endpoints"]:
+        if known["description"] == description:
+            api.patch(f"/webhooks/endpoints/{known['id']}", {"url": url, "enabled": True})
+            return str(known["id"])
+    body = {"url": url, "event_types": EVENT_TYPES, "description": description}
+    return str(api.post("/webhooks/endpoints", body)["id"])
+
+
+def waited_for(orders: Iterable[Order]) -> list[Order]:
+    """Those that come to an end, or to a person, within seconds."""
+    return [order for order in orders if order.fate not in plan.LINGER]
+
+
+def of_fate(orders: Iterable[Order], *fates: Fate) -> list[Order]:
+    """Those that shall come to this."""
+    return [order for order in orders if order.fate in fates]
