@@ -29,6 +29,8 @@ admin.site.extra_urls = _page_urls  # type: ignore[attr-defined]  # unfold's sit
 
 admin.site.login = limited(admin.site.login)  # type: ignore[assignment,method-assign]  # its URLs are made later
 
+admin.site.empty_value_display = "—"  # as our own columns have it
+
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
@@ -38,6 +40,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # gener
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    paginator = InfinitePaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # facets count whole tables
 

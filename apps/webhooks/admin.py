@@ -161,8 +161,8 @@ class DeliveryAdmin(KeyedAdmin):
     says = "Every event on its way to every endpoint, newest first. What failed is tried again for three days."
     empty = "Nothing was to be told yet."
     change_form_template = "webhooks/admin/delivery.html"
-    list_display = ("shown_state", "shown_id", "told", "endpoint_url", "merchant", "attempts", "answer", "due", "made")
-    list_display_links = ("shown_id",)
+    list_display = ("shown_state", "told", "endpoint_url", "attempts", "answer", "due", "made")
+    list_display_links = ("told",)
     list_filter = (StateFilter, CreatedFilter)
     list_select_related = ("event", "endpoint")
     search_help_text = "An id or its beginning; a whole webhook-id, endpoint, order, payment or merchant"
@@ -171,12 +171,14 @@ class DeliveryAdmin(KeyedAdmin):
     list_disable_select_all = True  # what is sent again is what somebody saw
 
     shown_state = column("State", lambda row: chip(_delivery_look(row)))
-    shown_id = column(
-        "Delivery", lambda row: format_html('<span class="bo-nw" title="{}">{}</span>', row.pk, short(row.pk))
+    told = column(
+        "Event, delivery",
+        lambda row: format_html('<span title="{}">{}<br>{}</span>', row.pk, row.event.type, short(row.pk)),
     )
-    told = column("Event", lambda row: row.event.type)
-    endpoint_url = column("Endpoint", lambda row: _endpoint_link(row.endpoint))
-    merchant = column("Merchant", lambda row: _merchant(row.endpoint.account_id))
+    endpoint_url = column(
+        "Endpoint, merchant",
+        lambda row: format_html("<span>{}<br>{}</span>", _endpoint_link(row.endpoint), _merchant(row.endpoint.account_id)),
+    )
     answer = column("Last answer", lambda row: row.last_error or row.last_status or "—")
     made = column("Written", lambda row: moment(row.created_at))
 
