@@ -39,7 +39,7 @@ class Office:
     bruno: User
     seed: int
 
-    # --- Contingency ------------------------------------------------------------------------------------------------------
+    # --- Contingency --------------------------------------------------------------------------------------------------
     @contextmanager
     def contingency(self) -> Iterator[None]:
         """Receipts are handed out meanwhile, and delivered afterwards; not when somebody has switched it on himself."""
@@ -53,7 +53,7 @@ class Office:
         finally:
             leave_contingency(reason="It answers again.", by=actor_of(self.ana), now=_now())
 
-    # --- Returns and incidents ----------------------------------------------------------------------------------------------
+    # --- Returns and incidents ----------------------------------------------------------------------------------------
     def decide(self, run_id: str, *, approve: bool) -> None:
         """Answer a return's question, as soon as it is put."""
 
@@ -89,7 +89,7 @@ class Office:
             with _left_alone():
                 saga.fork(UUID(run_id), reason="Would it pass now?", by=actor_of(self.bruno), now=_now())
 
-    # --- The ledger -----------------------------------------------------------------------------------------------------------
+    # --- The ledger ---------------------------------------------------------------------------------------------------
     def hold(self, people: list[Customer]) -> None:
         """Holds of every kind: two stay open, one is posted in part, one voided, two expire by themselves."""
         kinds: tuple[Callable[[str, Customer, datetime], object], ...] = (
@@ -125,14 +125,12 @@ class Office:
         """Ask a second person to agree to a reversal: it waits on the page of approvals."""
         by, why = actor_of(self.ana), "Paid in twice: the bank has it once."
         with _left_alone(), transaction.atomic(durable=True):
-            ledger.ask_reversal(
-                tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), reason=why, by=by, now=_now()
-            )
+            ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), reason=why, by=by, now=_now())
 
     def count_the_till(self, payer: Customer) -> None:
         """Suspend an account for an hour, and put a posting to it on the queue: it is put aside until then."""
         ref, now = account_of(self.seed, SUSPENDED), _now()
-        if any(each.account == ref for each in ledger.suspended(now=now)):
+        if any((each.branch, each.account) == ref[:2] for each in ledger.suspended(now=now)):
             return
         with _left_alone(), transaction.atomic(durable=True):
             by, until_when = actor_of(self.bruno), now + COUNTED_FOR

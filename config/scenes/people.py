@@ -14,6 +14,7 @@ from apps.fiscal_docs.sandbox import buyers
 from apps.identity import public as identity
 from apps.ledger import public as ledger
 from apps.orders.public import stock_tickets
+from apps.payments import public as payments
 from config import demo
 from config.scenes import plan
 from config.scenes.plan import Customer, Fate
@@ -79,6 +80,7 @@ def open_accounts(seed: int, people: Iterable[Customer], *, now: datetime) -> No
 
 def _open_account(person: Customer, *, now: datetime) -> None:
     ledger.open_account(branch=settings.LEDGER_BRANCH, account=person.account, description=person.name, now=now)
+    card = payments.CardInput(number=person.card, exp_month=12, exp_year=2034, cvv="123") if person.card else None
     with suppress(customers.CustomerExists), transaction.atomic():
         customers.create_customer(
             customer_id=person.id,
@@ -86,7 +88,8 @@ def _open_account(person: Customer, *, now: datetime) -> None:
             name=person.name,
             cpf=person.cpf,
             email=person.email,
-            default_method="balance",
+            default_method="card" if card else "balance",
+            card_token=payments.save_card(owner_id=str(person.id), card=card, now=now).token if card else None,
             ledger_branch=settings.LEDGER_BRANCH,
             ledger_account=person.account,
             now=now,
@@ -106,7 +109,9 @@ def employ() -> dict[str, User]:
 def _colleague(name: str, operators: Group) -> User:
     found = User.objects.filter(username=name).first()
     if found is None:
-        found = User.objects.create_user(name, is_staff=True)  # without a password
+        first, last = plan.OTHERS[name]
+        email = f"{name}@example.com"
+        found = User.objects.create_user(name, email, is_staff=True, first_name=first, last_name=last)  # no password
         found.groups.add(operators)
     return found
 
@@ -116,9 +121,7 @@ def logged_in(port: int) -> Iterator[dict[str, Api]]:
     """Each merchant with a secret that is revoked at the end, and that ends by itself should this process be killed."""
     now = timezone.now()
     with transaction.atomic(durable=True):
-        issued = [
-            identity.issue_secret(account_id=code, now=now, expires_at=now + SECRETS_LIVE) for code in plan.MERCHANTS
-        ]
+        issued = [identity.issue_secret(account_id=code, now=now, expires_at=now + SECRETS_LIVE) for code in plan.MERCHANTS]
     apis = {one.account_id: Api(port, one.account_id, one.secret) for one in issued}
     try:
         yield apis

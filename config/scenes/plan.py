@@ -14,7 +14,7 @@ ORDERS_MAX = 2_000  # `make run` is one process: some ten orders a second, so a 
 SEED_MAX = 99_999  # five digits of a ledger account
 CUSTOMERS = 24  # that buy from their balance or by card, eight of each merchant
 NAMESPACE = UUID("b7cf30d4-2d6d-5d5c-9a54-6a1b3d9e7a11")  # any fixed one
-OTHERS = ("anaduarte", "brunoteles")  # the colleagues' logins; they have no password
+OTHERS = {"anaduarte": ("Ana", "Duarte"), "brunoteles": ("Bruno", "Teles")}  # colleagues' logins; without a password
 
 
 class Fate(StrEnum):
@@ -112,6 +112,7 @@ class Customer:
     email: str
     account: str
     balance: Decimal
+    card: str  # saved, for who usually pays by card; empty: from the balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +133,18 @@ def named(seed: int, *words: object) -> UUID:
     return uuid.uuid5(NAMESPACE, "/".join(map(str, (seed, *words))))
 
 
+def dice_of(seed: int, *words: object) -> Random:
+    """The same dice for the same thing of the same seed."""
+    return Random("/".join(map(str, (seed, *words))))  # noqa: S311 - nothing here is a secret
+
+
 def ticket_id(name: str) -> UUID:
     """Tickets are the same for every seed."""
     return uuid.uuid5(NAMESPACE, name)
 
 
 def customers(seed: int, *, failing: dict[Fate, str]) -> dict[Fate | int, Customer]:
-    """CUSTOMERS ordinary ones by their number, and one for each of the sandbox's buyers by fate: ``failing`` has the CPF."""
+    """CUSTOMERS ordinary ones by their number, and by fate those whose documents fail: ``failing`` has their CPF."""
     made: dict[Fate | int, Customer] = {number: _customer(seed, number) for number in range(CUSTOMERS)}
     for place, (fate, number) in enumerate(failing.items()):
         made[fate] = _customer(seed, CUSTOMERS + place, cpf_given=number)
@@ -146,7 +152,7 @@ def customers(seed: int, *, failing: dict[Fate, str]) -> dict[Fate | int, Custom
 
 
 def _customer(seed: int, number: int, *, cpf_given: str = "") -> Customer:
-    dice = Random(f"{seed}/customer/{number}")
+    dice = dice_of(seed, "customer", number)
     first, last = dice.choice(_FIRST), dice.choice(_LAST)
     return Customer(
         id=named(seed, "customer", number),
@@ -156,6 +162,7 @@ def _customer(seed: int, number: int, *, cpf_given: str = "") -> Customer:
         email=f"{_plain(first)}.{_plain(last)}{number}@example.com",
         account=f"9{seed:05d}{number:03d}",
         balance=Decimal(dice.randrange(600, 4_000)),
+        card=dice.choice((GOOD[0], GOOD[1], "")),
     )
 
 
@@ -175,11 +182,11 @@ def orders(seed: int, count: int, people: dict[Fate | int, Customer]) -> list[Or
 
 
 def _drawn(seed: int, number: int) -> Fate:
-    return Random(f"{seed}/fate/{number}").choices(list(_MIX), weights=list(_MIX.values()))[0]
+    return dice_of(seed, "fate", number).choices(list(_MIX), weights=list(_MIX.values()))[0]
 
 
 def _order(seed: int, number: int, fate: Fate, people: dict[Fate | int, Customer]) -> Order:
-    dice = Random(f"{seed}/order/{number}")
+    dice = dice_of(seed, "order", number)
     ticket, quantity = _wanted(fate, dice)
     price = (SOLD_OUT_TICKET if ticket < 0 else TICKETS[ticket])[1]
     amount = Decimal("9999.00") if fate is Fate.BALANCE_LOW else price * quantity - dice.choice((0, 0, 0, 5))

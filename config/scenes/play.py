@@ -1,10 +1,10 @@
 """The whole play, in its order. Everything in it has a key of its seed, so it may be begun again where it was cut off."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -17,21 +17,22 @@ from apps.saga import public as saga
 from config import demo
 from config.scenes import listener, people, plan
 from config.scenes.office import Office
-from config.scenes.people import EVENT_CORRECTION, EVENT_TRANSFER, FROZEN, SUSPENDED
-from config.scenes.plan import Customer, Fate, Order
+from config.scenes.people import EVENT_CORRECTION, EVENT_TRANSFER, FROZEN
+from config.scenes.plan import Customer, Fate
 from config.scenes.progress import Progress
 from config.scenes.trade import Trade, of_fate, waited_for
 from config.scenes.web import Api, Refused
 
-TRANSFERS = 30
+TRANSFERS_MIN, TRANSFERS_SHARE = 8, 7  # one for so many orders
 DEPOSITS = 3  # of each customer, over the last days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What there is now: how many orders in each status, and some that are worth a look."""
+    """What there is now: how many orders in each status, whether the books agree, and some pages that are worth a look."""
 
     statuses: Counter[str]
+    differences: int  # that the ledger's own check has found
     worth: dict[str, str]  # what is to be seen, and the page's path
 
 
@@ -64,7 +65,8 @@ class _Play:
         for api in self.apis.values():
             api.get("/orders", limit=1)  # a secret that it knows: the web server is this database's
         colleagues = people.employ()
-        self.office = Office(*(colleagues[name] for name in plan.OTHERS), self.seed)
+        ana, bruno = (colleagues[name] for name in plan.OTHERS)
+        self.office = Office(ana, bruno, self.seed)
         people.open_accounts(self.seed, self.people.values(), now=timezone.now())
         endpoints = self.trade.register(address)
         self._pay_in()
@@ -74,37 +76,39 @@ class _Play:
         self._see_to_what_is_stuck()
         self._look_after_the_ledger()
         self.trade.hear(endpoints)
-        self._post(_last(self.seed), self.buyers[0], self.buyers[1], Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
-        return Played(statuses=self.trade.statuses(), worth=self._worth(runs))
+        # From an account without a floor: nothing speaks against it, and was_played asks for it.
+        self._post(_last(self.seed), _CASH, _ref(self.buyers[0]), Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
+        with suppress(ledger.CheckRunning):  # the worker's own, then
+            ledger.run_check(kind="INCREMENTAL", now=timezone.now())
+        statuses, differences = self.trade.statuses(), ledger.open_differences()
+        return Played(statuses=statuses, differences=differences, worth=self._worth(runs))
 
-    # --- Money in ----------------------------------------------------------------------------------------------------------
+    # --- Money in -----------------------------------------------------------------------------------------------------
     def _pay_in(self) -> None:
         """Deposits over the last days, dated back; transfers between customers; and two postings that are refused."""
         entries = [entry for person in self.people.values() for entry in self._deposits(person)]
-        self.progress.begin("deposits and transfers", len(entries) + TRANSFERS)
-        self.chief.post("/ledger/transactions/batch", {"transactions": entries, "key": f"demo-{self.seed}-deposits"})
-        for number in range(TRANSFERS):
-            dice = Random(f"{self.seed}/transfer/{number}")
-            debit, credit = dice.sample(self.buyers, 2)
+        transfers = max(TRANSFERS_MIN, self.count // TRANSFERS_SHARE)
+        self.progress.begin("deposits and transfers", len(entries) + transfers)
+        self.chief.post("/ledger/transactions/batch", {"transactions": entries})
+        for number in range(transfers):
+            dice = plan.dice_of(self.seed, "transfer", number)
+            debit, credit = map(_ref, dice.sample(self.buyers, 2))
             self._post(self._transfer(number), debit, credit, Decimal(dice.randrange(5, 60)), days_back=dice.randrange(4))
             self.progress.reach(len(entries) + number + 1)
-        for name, amount in (("too much", Decimal("99999.00")), (FROZEN, Decimal("1.00"))):
-            to = people.account_of(self.seed, FROZEN) if name == FROZEN else None
-            self._post(plan.named(self.seed, name), self.buyers[2], self.buyers[3], amount, to=to)
+        one, other = map(_ref, self.buyers[2:4])
+        self._post(plan.named(self.seed, "too much"), one, other, Decimal("99999.00"))
+        self._post(plan.named(self.seed, FROZEN), one, people.account_of(self.seed, FROZEN), Decimal("1.00"))
         self.progress.end()
 
     def _deposits(self, person: Customer) -> list[dict[str, Any]]:
-        today, dice = business_date(timezone.now()), Random(f"{self.seed}/deposits/{person.account}")
+        today, dice = business_date(timezone.now()), plan.dice_of(self.seed, "deposits", person.account)
         part = (person.balance / DEPOSITS).quantize(Decimal("0.01"))
-        # The oldest days are left to the oldest deposits: a batch of a day before would come too late for them.
         days = sorted(dice.randrange(max(ledger.BACKDATE_DAYS_MAX, 1)) for _ in range(DEPOSITS))
-        cash = ledger.AccountRef(settings.LEDGER_BRANCH, "cash")
-        mine = ledger.AccountRef(settings.LEDGER_BRANCH, person.account)
         return [
             _entry(
                 plan.named(self.seed, "deposit", person.account, number),
-                debit=cash,
-                credit=mine,
+                debit=_CASH,
+                credit=_ref(person),
                 amount=part,
                 event=demo.EVENT_DEPOSIT,
                 description="Deposit",
@@ -119,21 +123,19 @@ class _Play:
     def _post(
         self,
         tracekey: UUID,
-        debit: Customer,
-        credit: Customer,
+        debit: ledger.AccountRef,
+        credit: ledger.AccountRef,
         amount: Decimal,
         *,
         days_back: int = 0,
         event: int = EVENT_TRANSFER,
-        to: ledger.AccountRef | None = None,
     ) -> None:
         """A transfer over the API. A refusal is an answer, too, and nothing to stop for."""
-        branch = settings.LEDGER_BRANCH
         day = business_date(timezone.now()) - timedelta(days=min(days_back, ledger.BACKDATE_DAYS_MAX))
         entry = _entry(
             tracekey,
-            debit=ledger.AccountRef(branch, debit.account),
-            credit=to or ledger.AccountRef(branch, credit.account),
+            debit=debit,
+            credit=credit,
             amount=amount,
             event=event,
             description=people.EVENTS[event],
@@ -145,7 +147,7 @@ class _Play:
             if refusal.status >= 500:
                 raise
 
-    # --- Orders ---------------------------------------------------------------------------------------------------------------
+    # --- Orders -------------------------------------------------------------------------------------------------------
     def _sell(self) -> None:
         offline = of_fate(self.orders, Fate.OFFLINE)
         if offline:
@@ -170,7 +172,7 @@ class _Play:
         for order in of_fate(self.orders, Fate.CLOSED):
             self.office.act(self.trade.run_of(order), saga.Action.HANDLE, "Issued on paper, number 0042.")
         for order in of_fate(self.orders, Fate.REFUSED)[:1]:
-            self.office.see_to(self.trade.run_of(order), "The customer's CPF is wrong; asked him for it.")
+            self.office.see_to(self.trade.run_of(order), "Two causes: their clock (retry), and a wrong CPF (asked for it).")
             self.office.fork(self.trade.run_of(order))
         self.trade.settle("sent again", of_fate(self.orders, Fate.CORRECTED), wanted={"COMPLETED", "CANCELLED"})
 
@@ -179,7 +181,6 @@ class _Play:
         self.office.take_back(self._transfer(0))
         self.office.ask_to_take_back(plan.named(self.seed, "deposit", self.buyers[0].account, DEPOSITS - 1))
         self.office.count_the_till(self.buyers[4])
-        ledger.run_check(kind="INCREMENTAL", now=timezone.now())
 
     def _worth(self, runs: dict[str, str]) -> dict[str, str]:
         """One of each kind that a newcomer should see."""
@@ -202,6 +203,13 @@ WORTH = {
     Fate.RETURN_WAITS: "a return that waits for you",
     Fate.REFUND_REFUSED: "a return whose refund was refused",
 }
+
+
+_CASH = ledger.AccountRef(settings.LEDGER_BRANCH, "cash")
+
+
+def _ref(person: Customer) -> ledger.AccountRef:
+    return ledger.AccountRef(settings.LEDGER_BRANCH, person.account)
 
 
 def _entry(

@@ -1,24 +1,18 @@
 """How far it is: a bar on a terminal that is redrawn, a line for each part elsewhere."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
+
+from django.core.management.base import OutputWrapper
 
 BAR_CHARACTERS = 28
 T = TypeVar("T")
 
 
-class Terminal(Protocol):
-    """What is written to: Django's wrapper of a stream."""
-
-    def write(self, text: str, ending: str = ...) -> Any: ...
-    def isatty(self) -> bool: ...
-    def flush(self) -> None: ...
-
-
 class Progress:
     """Parts of a work, one after the other, each with a number of things to do."""
 
-    def __init__(self, out: Terminal) -> None:
+    def __init__(self, out: OutputWrapper) -> None:
         self._out, self._redraws = out, out.isatty()
         self._name, self._total, self._done = "", 0, 0
 

@@ -18,7 +18,13 @@ SETTLE_S_MAX = 300
 PAYMENTS_MIN, PAYMENTS_SHARE = 14, 5  # merchants' own: one for so many orders, and each fate of below once at least
 DELIVER_S_MAX = 30
 NOBODY = "http://127.0.0.1:9/hooks"  # the discard port: nobody listens there
-EVENT_TYPES = ["order.completed", "order.payment_not_completed", "payment.captured", "payment.refunded", "document.authorised"]
+EVENT_TYPES = [
+    "order.completed",
+    "order.payment_not_completed",
+    "payment.captured",
+    "payment.refunded",
+    "document.authorised",
+]
 
 
 @dataclass(slots=True)
@@ -54,7 +60,12 @@ class Trade:
     def token(self, merchant: str, number: str) -> str:
         """The merchant's card in the vault: saved once, for the vault gives the same card of the same owner one token."""
         if (merchant, number) not in self.cards:
-            body = {"number": number, "exp_month": 12, "exp_year": 2034, "cvv": "1234" if number.startswith("37") else "123"}
+            body = {
+                "number": number,
+                "exp_month": 12,
+                "exp_year": 2034,
+                "cvv": "1234" if number.startswith("37") else "123",
+            }
             self.cards[merchant, number] = self.apis[merchant].post("/payments/cards", body)["token"]
         return self.cards[merchant, number]
 
@@ -86,7 +97,7 @@ class Trade:
         found = self.apis[order.customer.merchant].get(f"/orders/{self.placed[order.key]}")
         return str(found["run"]["id"])
 
-    # --- Returns --------------------------------------------------------------------------------------------------------
+    # --- Returns ------------------------------------------------------------------------------------------------------
     def give_back(self, orders: list[Order]) -> dict[str, str]:
         """Ask for the return of each; the run's id by the order's key."""
         runs: dict[str, str] = {}
@@ -98,7 +109,7 @@ class Trade:
                 runs[order.key] = found["runId"]
         return runs
 
-    # --- Payments of their own ----------------------------------------------------------------------------------------------
+    # --- Payments of their own ----------------------------------------------------------------------------------------
     def pay(self, orders: int) -> None:
         """Payments without an order: captured, refused, kept, captured later, voided, given back."""
         count = max(PAYMENTS_MIN, orders // PAYMENTS_SHARE)
@@ -127,14 +138,13 @@ class Trade:
             with suppress(Refused):  # R211, R212: a run before this one was cut off behind it
                 api.post(f"{path}/{what}", body, key=f"{key}-{what}")
 
-    # --- Webhooks --------------------------------------------------------------------------------------------------------
+    # --- Webhooks -----------------------------------------------------------------------------------------------------
     def register(self, url: str) -> dict[str, str]:
-        """Each merchant's endpoint, and one at which nobody listens. The good ones' ids by merchant."""
+        """Each merchant's endpoint, and one at which nobody listens, for all seeds. The good ones' ids by merchant."""
         ids: dict[str, str] = {}
         for code, api in self.apis.items():
-            ids[code] = _endpoint(api, description=f"Order desk, demo {self.seed}", url=url)
-        first = next(iter(self.apis.values()))
-        _endpoint(first, description=f"Old warehouse, demo {self.seed}", url=f"{NOBODY}/{self.seed}")
+            ids[code] = _endpoint(api, description="Order desk", url=url)
+        _endpoint(next(iter(self.apis.values())), description="Old warehouse", url=NOBODY)
         return ids
 
     def hear(self, endpoints: dict[str, str]) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 TIMEOUT_S = 30
-LOOK_S = 0.2  # between two questions for what is not over yet
+LOOK_S = 0.5  # between two questions for what is not over yet
 PAGE_ROWS = 500
+OK = 200
 
 
 class NobodyThere(Exception):
@@ -24,6 +25,20 @@ class Refused(Exception):
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status, self.code = status, str(problem.get("code", ""))
         super().__init__(f"{status} {self.code} {problem.get('detail', '')}")
+
+
+def check_answers(port: int) -> None:
+    """Raises NobodyThere unless a web server of ours is ready there."""
+    http = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        http.request("GET", "/readyz")
+        status = http.getresponse().status
+    except (OSError, HTTPException) as error:
+        raise NobodyThere(f"{type(error).__name__}: {error}") from error
+    finally:
+        http.close()
+    if status != OK:
+        raise NobodyThere(f"it is not ready: {status}")
 
 
 class Api:

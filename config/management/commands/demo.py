@@ -11,7 +11,7 @@ from config import demo
 from config.scenes import plan
 from config.scenes.play import Played, play, was_played
 from config.scenes.progress import Progress
-from config.scenes.web import NobodyThere, Refused
+from config.scenes.web import NobodyThere, Refused, check_answers
 
 PAGES = {
     "Home": "",
@@ -30,7 +30,7 @@ PAGES = {
 class Command(BaseCommand):
     help = (
         "Make orders, payments, returns, postings and trouble in a running `make run`, over the API and through the doors "
-        "that everybody uses: paid, refused, given back, stuck, waiting for you. Once for each seed: a second run of it adds "
+        "that everybody uses: paid, refused, given back, stuck, waiting for you. Once for each seed: a second run adds "
         "nothing. Only for the embedded mode with its sandbox authority."
     )
 
@@ -49,21 +49,27 @@ class Command(BaseCommand):
         if not 0 <= seed <= plan.SEED_MAX:
             raise CommandError(f"--seed is 0 to {plan.SEED_MAX}.")
         base = f"http://localhost:{settings.PORT}"
-        if was_played(seed):
-            self.stdout.write(f"Seed {seed} is there already, and nothing was added: --seed {seed + 1} adds more.")
-            self._tell_pages(base)
-            return
         try:
+            check_answers(settings.PORT)  # first: a database that `make run` has never seen has no tables
+            if was_played(seed):
+                self.stdout.write(f"Seed {seed} is there already, and nothing was added: --seed {seed + 1} adds more.")
+                self._tell_pages(base)
+                return
             played = play(orders=orders, seed=seed, port=settings.PORT, progress=Progress(self.stdout))
         except NobodyThere as error:
-            raise CommandError(f"{base} does not answer ({error}). Start `make run` with the same PORT and DATA_DIR.") from None
+            raise CommandError(
+                f"{base} does not answer ({error}). Start `make run` with the same PORT and DATA_DIR."
+            ) from None
         except Refused as refusal:
             raise CommandError(f"{base} refused us: {refusal}. Is it a `make run` with the same DATA_DIR?") from None
         self._tell(played, base)
 
     def _tell(self, played: Played, base: str) -> None:
         told = ", ".join(f"{count} {status}" for status, count in played.statuses.most_common())
-        self.stdout.write(f"\nOrders: {told}.\nSome go on by themselves for minutes, two holds expire within half a minute.")
+        self.stdout.write(
+            f"\nOrders: {told}; {played.differences} differences in the ledger.\n"
+            "Some go on by themselves for minutes, two holds expire within half a minute."
+        )
         self._tell_pages(base)
         self.stdout.write("\nWorth a look:")
         for what, path in played.worth.items():

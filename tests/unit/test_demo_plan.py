@@ -1,0 +1,40 @@
+"""The plan of `manage.py demo`: the same seed makes the same, more orders begin with the same, and every fate is there."""
+
+from collections import Counter
+
+import pytest
+from stdnum.br import cpf
+
+from config.scenes import plan
+from config.scenes.people import FAILING
+from config.scenes.plan import Fate
+
+
+def drawn(seed: int, count: int) -> list[plan.Order]:
+    return plan.orders(seed, count, plan.customers(seed, failing=FAILING))
+
+
+class TestPlan:
+    def test_has_every_fate_in_the_smallest_demo(self) -> None:
+        assert {order.fate for order in drawn(1, plan.ORDERS_MIN)} == set(Fate)
+
+    def test_is_the_same_for_the_same_seed_and_begins_with_the_same(self) -> None:
+        assert drawn(7, 300)[:100] == drawn(7, 100)
+        assert drawn(7, 300) != drawn(8, 300)
+        assert not {order.key for order in drawn(7, 100)} & {order.key for order in drawn(8, 100)}
+
+    def test_gives_a_new_stream_of_customers_to_each_seed(self) -> None:
+        ids = [{one.id for one in plan.customers(seed, failing=FAILING).values()} for seed in (1, 2)]
+        assert not ids[0] & ids[1]
+        accounts = Counter(one.account for seed in (1, 11) for one in plan.customers(seed, failing=FAILING).values())
+        assert set(accounts.values()) == {1}
+
+    @pytest.mark.parametrize("seed", [0, 1, plan.SEED_MAX])
+    def test_has_people_with_valid_numbers_and_orders_that_the_sandbox_decides_as_planned(self, seed: int) -> None:
+        people = plan.customers(seed, failing=FAILING)
+        assert all(cpf.is_valid(one.cpf) for one in people.values())
+        for order in drawn(seed, 200):
+            assert 1 <= order.amount <= 1000 or order.fate is Fate.BALANCE_LOW
+            assert bool(order.card) == (order.fate not in plan.BY_BALANCE)
+            assert (order.amount > 200) == (order.fate in plan.LARGE) or order.fate not in plan.GIVEN_BACK
+            assert order.fate not in FAILING or order.customer.cpf == FAILING[order.fate]
