@@ -11,8 +11,8 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
+from apps.backoffice.pages import entry
 from apps.backoffice.pages.approvals import decider
-from apps.backoffice.pages.entry import reversal_key
 from apps.backoffice.pages.triage import actor_of
 from apps.common.errors import DomainError
 from apps.fiscal_docs import public as fiscal
@@ -118,14 +118,13 @@ class Office:
 
     def take_back(self, tracekey: UUID) -> None:
         """Reverse an entry by hand."""
-        with _left_alone(), transaction.atomic(durable=True):
-            ledger.reverse_by_hand(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), now=_now())
+        with _left_alone():
+            entry.take_back(tracekey, user=self.bruno, reason="Paid to the wrong customer.", now=_now())
 
     def ask_to_take_back(self, tracekey: UUID) -> None:
         """Ask a second person to agree to a reversal: it waits on the page of approvals."""
-        by, why = actor_of(self.ana), "Paid in twice: the bank has it once."
-        with _left_alone(), transaction.atomic(durable=True):
-            ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), reason=why, by=by, now=_now())
+        with _left_alone():
+            entry.ask_to_take_back(tracekey, user=self.ana, reason="Paid in twice: the bank has it once.", now=_now())
 
     def count_the_till(self, payer: Customer) -> None:
         """Suspend an account for an hour, and put a posting to it on the queue: it is put aside until then."""

@@ -80,20 +80,24 @@ def open_accounts(seed: int, people: Iterable[Customer], *, now: datetime) -> No
 
 def _open_account(person: Customer, *, now: datetime) -> None:
     ledger.open_account(branch=settings.LEDGER_BRANCH, account=person.account, description=person.name, now=now)
-    card = payments.CardInput(number=person.card, exp_month=12, exp_year=2034, cvv="123") if person.card else None
-    with suppress(customers.CustomerExists), transaction.atomic():
-        customers.create_customer(
-            customer_id=person.id,
-            account_id=person.merchant,
-            name=person.name,
-            cpf=person.cpf,
-            email=person.email,
-            default_method="card" if card else "balance",
-            card_token=payments.save_card(owner_id=str(person.id), card=card, now=now).token if card else None,
-            ledger_branch=settings.LEDGER_BRANCH,
-            ledger_account=person.account,
-            now=now,
-        )
+    with suppress(customers.UnknownCustomer):
+        customers.customer(person.id)
+        return
+    card = payments.CardInput(
+        number=person.card, exp_month=12, exp_year=now.year + plan.CARD_YEARS, cvv=plan.cvv_of(person.card)
+    )
+    customers.create_customer(
+        customer_id=person.id,
+        account_id=person.merchant,
+        name=person.name,
+        cpf=person.cpf,
+        email=person.email,
+        default_method="card" if person.usually_by_card else "balance",
+        card_token=payments.save_card(owner_id=str(person.id), card=card, now=now).token,
+        ledger_branch=settings.LEDGER_BRANCH,
+        ledger_account=person.account,
+        now=now,
+    )
 
 
 def employ() -> dict[str, User]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from stdnum.br import cpf
 
 ORDERS_DEFAULT = 200
+CARD_YEARS = 5  # from now until its expiry: any year will do that is not too far ahead
 ORDERS_MAX = 2_000  # `make run` is one process: some ten orders a second, so a few minutes
 SEED_MAX = 99_999  # five digits of a ledger account
 CUSTOMERS = 24  # that buy from their balance or by card, eight of each merchant
@@ -112,12 +113,25 @@ class Customer:
     email: str
     account: str
     balance: Decimal
-    card: str  # saved, for who usually pays by card; empty: from the balance
+    card: str  # the number of the one that is saved
+    usually_by_card: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """Who buys whatever comes, and who buys only so that something goes wrong: by fate, one for each of its cards."""
+
+    buyers: list[Customer]
+    special: dict[Fate, list[Customer]]
+
+    @property
+    def all(self) -> list[Customer]:
+        return [*self.buyers, *(one for ones in self.special.values() for one in ones)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """An order before it is placed. ``card`` empty: from the balance. ``ticket`` is a place in TICKETS, -1: sold out."""
+    """An order before it is placed. ``ticket`` is a place in TICKETS, -1: sold out."""
 
     key: str
     fate: Fate
@@ -125,7 +139,6 @@ class Order:
     ticket: int
     quantity: int
     amount: Decimal
-    card: str
 
 
 def named(seed: int, *words: object) -> UUID:
@@ -138,20 +151,28 @@ def dice_of(seed: int, *words: object) -> Random:
     return Random("/".join(map(str, (seed, *words))))  # noqa: S311 - nothing here is a secret
 
 
+def cvv_of(card: str) -> str:
+    """Any digits will do; American Express has four."""
+    return "1234" if card.startswith("37") else "123"
+
+
 def ticket_id(name: str) -> UUID:
     """Tickets are the same for every seed."""
     return uuid.uuid5(NAMESPACE, name)
 
 
-def customers(seed: int, *, failing: dict[Fate, str]) -> dict[Fate | int, Customer]:
-    """CUSTOMERS ordinary ones by their number, and by fate those whose documents fail: ``failing`` has their CPF."""
-    made: dict[Fate | int, Customer] = {number: _customer(seed, number) for number in range(CUSTOMERS)}
-    for place, (fate, number) in enumerate(failing.items()):
-        made[fate] = _customer(seed, CUSTOMERS + place, cpf_given=number)
-    return made
+def customers(seed: int, *, failing: dict[Fate, str]) -> People:
+    """CUSTOMERS ordinary ones, one for each card that fails, and those whose documents fail: ``failing`` has their CPF."""
+    special: dict[Fate, list[Customer]] = {}
+    number = CUSTOMERS
+    for fate in (*CARDS, *failing):
+        for card in CARDS.get(fate, ("",)):
+            special.setdefault(fate, []).append(_customer(seed, number, cpf_given=failing.get(fate, ""), card=card))
+            number += 1
+    return People(buyers=[_customer(seed, each) for each in range(CUSTOMERS)], special=special)
 
 
-def _customer(seed: int, number: int, *, cpf_given: str = "") -> Customer:
+def _customer(seed: int, number: int, *, cpf_given: str = "", card: str = "") -> Customer:
     dice = dice_of(seed, "customer", number)
     first, last = dice.choice(_FIRST), dice.choice(_LAST)
     return Customer(
@@ -162,7 +183,8 @@ def _customer(seed: int, number: int, *, cpf_given: str = "") -> Customer:
         email=f"{_plain(first)}.{_plain(last)}{number}@example.com",
         account=f"9{seed:05d}{number:03d}",
         balance=Decimal(dice.randrange(600, 4_000)),
-        card=dice.choice((GOOD[0], GOOD[1], "")),
+        card=card or dice.choice(GOOD),
+        usually_by_card=bool(card) or dice.random() < 0.6,
     )
 
 
@@ -175,7 +197,7 @@ def _plain(name: str) -> str:
     return name.lower().translate(str.maketrans("áãâéêíóõôúüç", "aaaeeiooouuc"))
 
 
-def orders(seed: int, count: int, people: dict[Fate | int, Customer]) -> list[Order]:
+def orders(seed: int, count: int, people: People) -> list[Order]:
     """The first ``count`` orders of a seed. The stories come first, so the number of orders changes none of them."""
     fates = [*STORIES[:count], *(_drawn(seed, number) for number in range(len(STORIES), count))]
     return [_order(seed, number, fate, people) for number, fate in enumerate(fates)]
@@ -185,7 +207,7 @@ def _drawn(seed: int, number: int) -> Fate:
     return dice_of(seed, "fate", number).choices(list(_MIX), weights=list(_MIX.values()))[0]
 
 
-def _order(seed: int, number: int, fate: Fate, people: dict[Fate | int, Customer]) -> Order:
+def _order(seed: int, number: int, fate: Fate, people: People) -> Order:
     dice = dice_of(seed, "order", number)
     ticket, quantity = _wanted(fate, dice)
     price = (SOLD_OUT_TICKET if ticket < 0 else TICKETS[ticket])[1]
@@ -193,11 +215,10 @@ def _order(seed: int, number: int, fate: Fate, people: dict[Fate | int, Customer
     return Order(
         key=f"demo-{seed}-order-{number}",
         fate=fate,
-        customer=people.get(fate) or people[dice.randrange(CUSTOMERS)],
+        customer=dice.choice(people.special.get(fate, people.buyers)),
         ticket=ticket,
         quantity=quantity,
         amount=amount,
-        card="" if fate in BY_BALANCE else dice.choice(CARDS.get(fate, GOOD)),
     )
 
 

@@ -56,7 +56,7 @@ class _Play:
     def __init__(self, apis: dict[str, Api], seed: int, count: int, progress: Progress) -> None:
         self.apis, self.seed, self.count, self.progress = apis, seed, count, progress
         self.people = plan.customers(seed, failing=people.FAILING)
-        self.buyers = [self.people[number] for number in range(plan.CUSTOMERS)]
+        self.buyers = self.people.buyers
         self.orders = plan.orders(seed, count, self.people)
         self.trade = Trade(apis, seed, progress)
         self.chief = apis[demo.ACCOUNT_ID]
@@ -67,15 +67,13 @@ class _Play:
         colleagues = people.employ()
         ana, bruno = (colleagues[name] for name in plan.OTHERS)
         self.office = Office(ana, bruno, self.seed)
-        people.open_accounts(self.seed, self.people.values(), now=timezone.now())
+        people.open_accounts(self.seed, self.people.all, now=timezone.now())
         endpoints = self.trade.register(address)
-        self._pay_in()
-        self._sell()
-        self.trade.pay(self.count)
-        runs = self._give_back()
-        self._see_to_what_is_stuck()
-        self._look_after_the_ledger()
-        self.trade.hear(endpoints)
+        try:
+            runs = self._live()
+            self.trade.hear(endpoints)
+        finally:
+            self.trade.hang_up(endpoints)
         # From an account without a floor: nothing speaks against it, and was_played asks for it.
         self._post(_last(self.seed), _CASH, _ref(self.buyers[0]), Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
         with suppress(ledger.CheckRunning):  # the worker's own, then
@@ -83,10 +81,20 @@ class _Play:
         statuses, differences = self.trade.statuses(), ledger.open_differences()
         return Played(statuses=statuses, differences=differences, worth=self._worth(runs))
 
+    def _live(self) -> dict[str, str]:
+        """All that happens; the runs of the returns by their order's key."""
+        self._pay_in()
+        self._sell()
+        self.trade.pay(self.count)
+        runs = self._give_back()
+        self._see_to_what_is_stuck()
+        self._look_after_the_ledger()
+        return runs
+
     # --- Money in -----------------------------------------------------------------------------------------------------
     def _pay_in(self) -> None:
         """Deposits over the last days, dated back; transfers between customers; and two postings that are refused."""
-        entries = [entry for person in self.people.values() for entry in self._deposits(person)]
+        entries = [entry for person in self.people.all for entry in self._deposits(person)]
         transfers = max(TRANSFERS_MIN, self.count // TRANSFERS_SHARE)
         self.progress.begin("deposits and transfers", len(entries) + transfers)
         self.chief.post("/ledger/transactions/batch", {"transactions": entries})

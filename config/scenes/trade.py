@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from django.utils import timezone
+
 from config.scenes import plan
 from config.scenes.plan import Fate, Order
 from config.scenes.progress import Progress
-from config.scenes.web import Api, Refused, until
+from config.scenes.web import Api, NobodyThere, Refused, until
 
 # A status that nothing changes any more by itself, or for long.
 OVER = {"COMPLETED", "REJECTED", "PAYMENT_NOT_COMPLETED", "CANCELLED", "STUCK", "RETURNED", "HANDLED"}
@@ -35,7 +37,6 @@ class Trade:
     seed: int
     progress: Progress
     placed: dict[str, str] = field(default_factory=dict)
-    cards: dict[tuple[str, str], str] = field(default_factory=dict)
 
     # --- Orders -------------------------------------------------------------------------------------------------------
     def place(self, name: str, orders: list[Order]) -> None:
@@ -46,28 +47,13 @@ class Trade:
 
     def _body(self, order: Order) -> dict[str, Any]:
         name, price = plan.SOLD_OUT_TICKET if order.ticket < 0 else plan.TICKETS[order.ticket]
-        payment: dict[str, str] = {"method": "balance"}
-        if order.card:
-            payment = {"method": "card", "card_token": self.token(order.customer.merchant, order.card)}
         item = {"id": str(plan.ticket_id(name)), "name": name, "amount": f"{price:.2f}", "quantity": order.quantity}
         return {
             "customerId": str(order.customer.id),
             "amount": f"{order.amount:.2f}",
             "items": [item],
-            "payment": payment,
+            "payment": {"method": "balance" if order.fate in plan.BY_BALANCE else "card"},  # the one that is saved
         }
-
-    def token(self, merchant: str, number: str) -> str:
-        """The merchant's card in the vault: saved once, for the vault gives the same card of the same owner one token."""
-        if (merchant, number) not in self.cards:
-            body = {
-                "number": number,
-                "exp_month": 12,
-                "exp_year": 2034,
-                "cvv": "1234" if number.startswith("37") else "123",
-            }
-            self.cards[merchant, number] = self.apis[merchant].post("/payments/cards", body)["token"]
-        return self.cards[merchant, number]
 
     def settle(self, name: str, orders: Iterable[Order], *, wanted: set[str] = OVER) -> bool:
         """Wait until each of these is over, or in another wanted status. False when some still are not."""
@@ -121,7 +107,12 @@ class Trade:
             amount = Decimal(2_000 if fate == "too large" else 15 + 7 * (number % 60))
             body = {
                 "amount": f"{amount:.2f}",
-                "card_token": self.token(api.account, card),
+                "card": {
+                    "number": card,
+                    "exp_month": 12,
+                    "exp_year": timezone.now().year + plan.CARD_YEARS,
+                    "cvv": plan.cvv_of(card),
+                },
                 "reference": f"Invoice {self.seed}-{1000 + number}",
                 "capture": fate not in KEPT,
             }
@@ -148,16 +139,20 @@ class Trade:
         return ids
 
     def hear(self, endpoints: dict[str, str]) -> None:
-        """Wait until what was meant for the good ones is delivered, then disable them: their server ends with us."""
+        """Wait until what was meant for the good ones is delivered."""
         self.progress.begin("webhooks delivered", 1)
 
         def none_waits() -> bool:
             return not any(self._waiting(code, one) for code, one in endpoints.items())
 
         done = until(none_waits, timeout_s=DELIVER_S_MAX)
-        for code, one in endpoints.items():
-            self.apis[code].patch(f"/webhooks/endpoints/{one}", {"enabled": False})
         self.progress.end("all" if done else "not all; the rest waits")
+
+    def hang_up(self, endpoints: dict[str, str]) -> None:
+        """Disable the good endpoints: their server ends with us."""
+        for code, one in endpoints.items():
+            with suppress(NobodyThere, Refused):
+                self.apis[code].patch(f"/webhooks/endpoints/{one}", {"enabled": False})
 
     def _waiting(self, code: str, endpoint: str) -> list[Any]:
         page = self.apis[code].get(f"/webhooks/endpoints/{endpoint}/deliveries", state="PENDING", limit=1)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 TIMEOUT_S = 30
-LOOK_S = 0.5  # between two questions for what is not over yet
+LOOK_S_MIN, LOOK_S_MAX = 0.05, 0.5  # between two questions for what is not over yet
 PAGE_ROWS = 500
 OK = 200
 
@@ -90,9 +90,10 @@ class Api:
 
 def until(question: Callable[[], bool], *, timeout_s: float) -> bool:
     """Ask until it is true; False when the time is over."""
-    pause, end = threading.Event(), time.monotonic() + timeout_s
+    pause, end, wait_s = threading.Event(), time.monotonic() + timeout_s, LOOK_S_MIN
     while not question():
         if time.monotonic() >= end:
             return False
-        pause.wait(LOOK_S)
+        pause.wait(wait_s)
+        wait_s = min(wait_s * 2, LOOK_S_MAX)
     return True

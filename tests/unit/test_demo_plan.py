@@ -24,17 +24,17 @@ class TestPlan:
         assert not {order.key for order in drawn(7, 100)} & {order.key for order in drawn(8, 100)}
 
     def test_gives_a_new_stream_of_customers_to_each_seed(self) -> None:
-        ids = [{one.id for one in plan.customers(seed, failing=FAILING).values()} for seed in (1, 2)]
+        ids = [{one.id for one in plan.customers(seed, failing=FAILING).all} for seed in (1, 2)]
         assert not ids[0] & ids[1]
-        accounts = Counter(one.account for seed in (1, 11) for one in plan.customers(seed, failing=FAILING).values())
+        accounts = Counter(one.account for seed in (1, 11) for one in plan.customers(seed, failing=FAILING).all)
         assert set(accounts.values()) == {1}
 
     @pytest.mark.parametrize("seed", [0, 1, plan.SEED_MAX])
     def test_has_people_with_valid_numbers_and_orders_that_the_sandbox_decides_as_planned(self, seed: int) -> None:
         people = plan.customers(seed, failing=FAILING)
-        assert all(cpf.is_valid(one.cpf) for one in people.values())
+        assert all(cpf.is_valid(one.cpf) for one in people.all)
         for order in drawn(seed, 200):
             assert 1 <= order.amount <= 1000 or order.fate is Fate.BALANCE_LOW
-            assert bool(order.card) == (order.fate not in plan.BY_BALANCE)
+            assert order.customer.card in plan.CARDS.get(order.fate, plan.GOOD)
             assert (order.amount > 200) == (order.fate in plan.LARGE) or order.fate not in plan.GIVEN_BACK
             assert order.fate not in FAILING or order.customer.cpf == FAILING[order.fate]

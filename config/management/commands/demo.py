@@ -1,5 +1,6 @@
 """Fill a running `make run` with life: a newcomer opens the back office and sees a system at work, not empty lists."""
 
+import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -13,6 +14,7 @@ from config.scenes.play import Played, play, was_played
 from config.scenes.progress import Progress
 from config.scenes.web import NobodyThere, Refused, check_answers
 
+INTERRUPTED = 130  # as the shell says of Ctrl-C
 PAGES = {
     "Home": "",
     "Triage": "triage/",
@@ -56,6 +58,9 @@ class Command(BaseCommand):
                 self._tell_pages(base)
                 return
             played = play(orders=orders, seed=seed, port=settings.PORT, progress=Progress(self.stdout))
+        except KeyboardInterrupt:
+            self.stdout.write("\nCut off. The same command goes on where it stopped.")
+            sys.exit(INTERRUPTED)
         except NobodyThere as error:
             raise CommandError(
                 f"{base} does not answer ({error}). Start `make run` with the same PORT and DATA_DIR."
