@@ -78,7 +78,7 @@ class _Play:
         self._post(_last(self.seed), _CASH, _ref(self.buyers[0]), Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
         with suppress(ledger.CheckRunning):  # the worker's own, then
             ledger.run_check(kind="INCREMENTAL", now=timezone.now())
-        statuses, differences = self.trade.statuses(), ledger.open_differences()
+        statuses, differences = self.trade.statuses(self.orders), ledger.open_differences()
         return Played(statuses=statuses, differences=differences, worth=self._worth(runs))
 
     def _live(self) -> dict[str, str]:

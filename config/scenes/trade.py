@@ -16,7 +16,7 @@ from config.scenes.web import Api, NobodyThere, Refused, until
 
 # A status that nothing changes any more by itself, or for long.
 OVER = {"COMPLETED", "REJECTED", "PAYMENT_NOT_COMPLETED", "CANCELLED", "STUCK", "RETURNED", "HANDLED"}
-SETTLE_S_MAX = 300
+SETTLE_S, SETTLE_S_EACH = 60.0, 1.0  # how long orders are waited for: even a busy machine ends one in a second
 PAYMENTS_MIN, PAYMENTS_SHARE = 14, 5  # merchants' own: one for so many orders, and each fate of below once at least
 DELIVER_S_MAX = 30
 NOBODY = "http://127.0.0.1:9/hooks"  # the discard port: nobody listens there
@@ -57,26 +57,37 @@ class Trade:
 
     def settle(self, name: str, orders: Iterable[Order], *, wanted: set[str] = OVER) -> bool:
         """Wait until each of these is over, or in another wanted status. False when some still are not."""
-        waiting = {self.placed[order.key] for order in orders}
+        waiting = list(orders)
         total = len(waiting)
         self.progress.begin(name, total)
 
         def all_are() -> bool:
-            for api in self.apis.values():
-                rows = api.rows("/orders", "orders", "nextCursor") if waiting else ()
-                waiting.difference_update(row["id"] for row in rows if row["status"] in wanted)
+            found = self._statuses_of(waiting)
+            waiting[:] = [order for order in waiting if found.get(order.key) not in wanted]
             self.progress.reach(total - len(waiting))
             return not waiting
 
-        done = until(all_are, timeout_s=SETTLE_S_MAX)
+        done = until(all_are, timeout_s=SETTLE_S + total * SETTLE_S_EACH)
         self.progress.end("" if done else f"{total - len(waiting)} of {total}; the others go on")
         return done
 
-    def statuses(self) -> Counter[str]:
-        """How many of the placed orders are in each status."""
-        mine = set(self.placed.values())
-        rows = (row for api in self.apis.values() for row in api.rows("/orders", "orders", "nextCursor"))
-        return Counter(row["status"] for row in rows if row["id"] in mine)
+    def _statuses_of(self, orders: Iterable[Order]) -> dict[str, str]:
+        """The status of each by its key: of each merchant the newest orders, as far back as these are."""
+        found: dict[str, str] = {}
+        unseen: dict[str, dict[str, str]] = {}
+        for order in orders:
+            unseen.setdefault(order.customer.merchant, {})[self.placed[order.key]] = order.key
+        for merchant, keys in unseen.items():
+            for row in self.apis[merchant].rows("/orders", "orders", "nextCursor"):
+                if row["id"] in keys:
+                    found[keys.pop(row["id"])] = row["status"]
+                if not keys:
+                    break
+        return found
+
+    def statuses(self, orders: Iterable[Order]) -> Counter[str]:
+        """How many of these orders are in each status."""
+        return Counter(self._statuses_of(orders).values())
 
     def run_of(self, order: Order) -> str:
         """The id of the order's run."""
@@ -123,7 +134,7 @@ class Trade:
         """What comes after a payment, when it is known."""
         for api, fate, payment_id, key in self.progress.each("captures and refunds", made, len(made)):
             path, what, body = f"/payments/{payment_id}", *FOLLOWED[fate]
-            until(lambda api=api, path=path: api.get(path)["status"] != "pending", timeout_s=SETTLE_S_MAX)  # type: ignore[misc]
+            until(lambda api=api, path=path: api.get(path)["status"] != "pending", timeout_s=SETTLE_S)  # type: ignore[misc]
             wanted = "AUTHORISED" if fate in KEPT else "CAPTURED"
             until(lambda api=api, path=path, wanted=wanted: api.get(path)["state"] == wanted, timeout_s=10)  # type: ignore[misc]
             with suppress(Refused):  # R211, R212: a run before this one was cut off behind it

@@ -44,13 +44,18 @@ class Command(BaseCommand):
         orders, seed = options["orders"], options["seed"]
         try:
             refuse_elsewhere()
+            if not plan.ORDERS_MIN <= orders <= plan.ORDERS_MAX:
+                raise CommandError(f"--orders is {plan.ORDERS_MIN} to {plan.ORDERS_MAX}.")
+            if not 0 <= seed <= plan.SEED_MAX:
+                raise CommandError(f"--seed is 0 to {plan.SEED_MAX}.")
+            self._play(orders, seed, base=f"http://localhost:{settings.PORT}")
         except DomainError as refusal:
             raise CommandError(f"{refusal.code} {refusal.detail}") from None
-        if not plan.ORDERS_MIN <= orders <= plan.ORDERS_MAX:
-            raise CommandError(f"--orders is {plan.ORDERS_MIN} to {plan.ORDERS_MAX}.")
-        if not 0 <= seed <= plan.SEED_MAX:
-            raise CommandError(f"--seed is 0 to {plan.SEED_MAX}.")
-        base = f"http://localhost:{settings.PORT}"
+        except KeyboardInterrupt:
+            self.stdout.write("\nCut off. The same command goes on where it stopped.")
+            sys.exit(INTERRUPTED)
+
+    def _play(self, orders: int, seed: int, *, base: str) -> None:
         try:
             check_answers(settings.PORT)  # first: a database that `make run` has never seen has no tables
             if was_played(seed):
@@ -58,9 +63,6 @@ class Command(BaseCommand):
                 self._tell_pages(base)
                 return
             played = play(orders=orders, seed=seed, port=settings.PORT, progress=Progress(self.stdout))
-        except KeyboardInterrupt:
-            self.stdout.write("\nCut off. The same command goes on where it stopped.")
-            sys.exit(INTERRUPTED)
         except NobodyThere as error:
             raise CommandError(
                 f"{base} does not answer ({error}). Start `make run` with the same PORT and DATA_DIR."
