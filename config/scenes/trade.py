@@ -42,18 +42,8 @@ class Trade:
     def place(self, name: str, orders: list[Order]) -> None:
         """Under an Idempotency-Key each: what was placed before is not placed again."""
         for order in self.progress.each(name, orders, len(orders)):
-            found = self.apis[order.customer.merchant].post("/orders", self._body(order), key=order.key, waits=False)
+            found = self.apis[order.customer.merchant].post("/orders", order_body(order), key=order.key, waits=False)
             self.placed[order.key] = found["id"]
-
-    def _body(self, order: Order) -> dict[str, Any]:
-        name, price = plan.SOLD_OUT_TICKET if order.ticket < 0 else plan.TICKETS[order.ticket]
-        item = {"id": str(plan.ticket_id(name)), "name": name, "amount": f"{price:.2f}", "quantity": order.quantity}
-        return {
-            "customerId": str(order.customer.id),
-            "amount": f"{order.amount:.2f}",
-            "items": [item],
-            "payment": {"method": "balance" if order.fate in plan.BY_BALANCE else "card"},  # the one that is saved
-        }
 
     def settle(self, name: str, orders: Iterable[Order], *, wanted: set[str] = OVER) -> bool:
         """Wait until each of these is over, or in another wanted status. False when some still are not."""
@@ -113,20 +103,9 @@ class Trade:
         merchants = list(self.apis)
         made: list[tuple[Api, str, str, str]] = []  # whose, what shall become of it, its id, its key
         for number in self.progress.each("merchants' own payments", range(count), count):
-            fate, card = PAYMENTS[number % len(PAYMENTS)]
+            fate, _ = PAYMENTS[number % len(PAYMENTS)]
             api, key = self.apis[merchants[number % len(merchants)]], f"demo-{self.seed}-payment-{number}"
-            amount = Decimal(2_000 if fate == "too large" else 15 + 7 * (number % 60))
-            body = {
-                "amount": f"{amount:.2f}",
-                "card": {
-                    "number": card,
-                    "exp_month": 12,
-                    "exp_year": timezone.now().year + plan.CARD_YEARS,
-                    "cvv": plan.cvv_of(card),
-                },
-                "reference": f"Invoice {self.seed}-{1000 + number}",
-                "capture": fate not in KEPT,
-            }
+            body = payment_body(self.seed, number)
             made.append((api, fate, api.post("/payments", body, key=key)["id"], key))
         self._follow([one for one in made if one[1] in FOLLOWED])
 
@@ -186,6 +165,31 @@ FOLLOWED: dict[str, tuple[str, dict[str, str]]] = {
     "refunded": ("refunds", {"reason": "The event was cancelled."}),
     "refund refused": ("refunds", {"reason": "Paid twice."}),
 }
+
+
+def order_body(order: Order) -> dict[str, Any]:
+    """POST /orders. The same for the same order, always, as its Idempotency-Key demands: a token would be another one."""
+    name, price = plan.SOLD_OUT_TICKET if order.ticket < 0 else plan.TICKETS[order.ticket]
+    item = {"id": str(plan.ticket_id(name)), "name": name, "amount": f"{price:.2f}", "quantity": order.quantity}
+    return {
+        "customerId": str(order.customer.id),
+        "amount": f"{order.amount:.2f}",
+        "items": [item],
+        "payment": {"method": "balance" if order.fate in plan.BY_BALANCE else "card"},  # the one that is saved
+    }
+
+
+def payment_body(seed: int, number: int) -> dict[str, Any]:
+    """POST /payments, of a merchant's own payment. The same for the same number until the year is over."""
+    fate, card = PAYMENTS[number % len(PAYMENTS)]
+    amount = Decimal(2_000 if fate == "too large" else 15 + 7 * (number % 60))
+    year = timezone.now().year + plan.CARD_YEARS
+    return {
+        "amount": f"{amount:.2f}",
+        "card": {"number": card, "exp_month": 12, "exp_year": year, "cvv": plan.cvv_of(card)},
+        "reference": f"Invoice {seed}-{1000 + number}",
+        "capture": fate not in KEPT,
+    }
 
 
 def _endpoint(api: Api, *, description: str, url: str) -> str:

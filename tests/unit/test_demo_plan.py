@@ -8,6 +8,7 @@ from stdnum.br import cpf
 from config.scenes import plan
 from config.scenes.people import FAILING
 from config.scenes.plan import Fate
+from config.scenes.trade import order_body, payment_body
 
 
 def drawn(seed: int, count: int) -> list[plan.Order]:
@@ -38,3 +39,9 @@ class TestPlan:
             assert order.customer.card in plan.CARDS.get(order.fate, plan.GOOD)
             assert (order.amount > 200) == (order.fate in plan.LARGE) or order.fate not in plan.GIVEN_BACK
             assert order.fate not in FAILING or order.customer.cpf == FAILING[order.fate]
+
+    def test_asks_for_the_same_again_when_it_was_cut_off(self) -> None:
+        """Its Idempotency-Keys demand it: whatever is drawn or made anew would be refused (R013)."""
+        assert [order_body(order) for order in drawn(3, 200)] == [order_body(order) for order in drawn(3, 200)]
+        assert payment_body(3, 5) == payment_body(3, 5)
+        assert "token" not in str([order_body(drawn(3, 1)[0]), payment_body(3, 5)])

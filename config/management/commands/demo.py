@@ -14,6 +14,7 @@ from config.scenes.play import Played, play, was_played
 from config.scenes.progress import Progress
 from config.scenes.web import NobodyThere, Refused, check_answers
 
+UNAUTHENTICATED = 401  # it does not know a secret that we have just made
 INTERRUPTED = 130  # as the shell says of Ctrl-C
 PAGES = {
     "Home": "",
@@ -68,7 +69,8 @@ class Command(BaseCommand):
                 f"{base} does not answer ({error}). Start `make run` with the same PORT and DATA_DIR."
             ) from None
         except Refused as refusal:
-            raise CommandError(f"{base} refused us: {refusal}. Is it a `make run` with the same DATA_DIR?") from None
+            hint = " Is it a `make run` with the same DATA_DIR?" if refusal.status == UNAUTHENTICATED else ""
+            raise CommandError(f"{base} refused us: {refusal}{hint}") from None
         self._tell(played, base)
 
     def _tell(self, played: Played, base: str) -> None:
