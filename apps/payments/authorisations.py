@@ -16,6 +16,8 @@ from apps.payments.queries import PaymentView, UnknownPayment, view_of
 # A bank keeps an amount for about so long; what is captured later it may refuse, and until then the customer misses it.
 AUTHORISED_FOR = timedelta(days=7)
 STALE_ROWS_MAX = 100  # one batch: a short transaction
+# Of one payment: a program that goes on asking a bank that refuses comes to an end, and a page shows all that was asked.
+CAPTURES_MAX = 20
 Kind, Status, State = PaymentOperation.Kind, PaymentOperation.Status, Payment.State
 
 
@@ -23,6 +25,12 @@ class PaymentOfOrder(DomainError):
     """The payment belongs to an order, whose journey alone moves its money."""
 
     code = "R218"
+
+
+class TooManyCaptures(DomainError):
+    """So many captures of this payment were refused that it takes no more."""
+
+    code = "R220"
 
 
 def mine(payment_id: UUID, *, account_id: str) -> Payment:
@@ -58,7 +66,8 @@ def decide(command: Decision, *, now: datetime) -> Answer:
     """Ask the processor to take the authorised amount, or to give it free: 202, and the payment tells what became of it.
 
     With an Idempotency-Key safe to repeat; a void is without one, too. Raises UnknownPayment (another's, too),
-    PaymentOfOrder, PaymentVoided, PaymentNotAuthorised, PaymentCaptured, and what idempotency.begin raises.
+    PaymentOfOrder, PaymentVoided, PaymentNotAuthorised, PaymentCaptured, TooManyCaptures, and what idempotency.begin
+    raises.
     """
     return once(
         lambda: _answer(_decide(command, now=now)),
@@ -78,6 +87,8 @@ def _decide(command: Decision, *, now: datetime) -> PaymentView:
     instead = "it is captured, or voided, with the order {}."
     payment = locked_own(command.payment_id, account_id=command.account_id, instead=instead)
     if command.kind == Kind.CAPTURE:
+        if payment.operations.filter(kind=Kind.CAPTURE, status=Status.REJECTED).count() >= CAPTURES_MAX:
+            raise TooManyCaptures(f"{CAPTURES_MAX} captures of this payment were refused: it takes no more.")
         return operations.capture(step_key=f"merchant:{uuid7()}", reply_to="", payment_id=payment.pk, now=now)
     return _void(payment, now=now)
 

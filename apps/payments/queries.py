@@ -138,6 +138,19 @@ def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
     return view_of(row, operations=tuple(_operation_view(operation) for operation in operations))
 
 
+def taken(payment_id: UUID) -> PaymentView:
+    """A payment with the operations that moved its money and no others: its capture and its refunds, all that were approved.
+
+    Raises UnknownPayment.
+    """
+    row = Payment.objects.filter(pk=payment_id).first()
+    if row is None:
+        raise UnknownPayment
+    kinds = (PaymentOperation.Kind.CAPTURE, PaymentOperation.Kind.REFUND)
+    moved = row.operations.filter(kind__in=kinds, status=PaymentOperation.Status.APPROVED).order_by("requested_at", "pk")
+    return view_of(row, operations=tuple(_operation_view(operation) for operation in moved))
+
+
 def payments_page(
     account_id: str, wanted: Slice, *, state: str | None = None, reference: str | None = None
 ) -> Page[PaymentView]:

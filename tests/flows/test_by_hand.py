@@ -95,6 +95,18 @@ class TestClosed:
         assert (asked.status, asked.error_code, asked.finished_at is None) == ("HANDLED", "R581", False)
         assert Client().get(f"/orders/{order_id}/returns").json()["returns"][0]["status"] == "HANDLED"
 
+    def test_a_return_that_was_accepted_is_not_followed_by_another_one(self, opened: demo.Demo) -> None:
+        """A person has settled it: the money may have been given back where we do not see it."""
+        order_id = shop.post_order(Client(), shop.by_balance()).json()["id"]
+        finish(shop.run_of(order_id).pk)
+        with broken("orders.return", "give_back"):
+            run = finish(UUID(shop.post_return(Client(), order_id).json()["runId"]))
+        assert OrderReturn.objects.get().accepted_at is not None
+        do(run.pk, triage.Action.HANDLE)
+        answer = shop.post_return(Client(), order_id)
+        assert (answer.status_code, answer.json()["code"]) == (409, "R306")
+        assert "closed by hand" in answer.json()["detail"]
+
     def test_what_was_closed_before_there_was_a_state_for_it_ends_too(self, opened: demo.Demo) -> None:
         closed, stuck = (stuck_order(shop.body(), "post_sale") for _ in range(2))
         Run.objects.filter(pk=closed.pk).update(status="HANDLED", finished_at=timezone.now())

@@ -102,6 +102,17 @@ class TestCapture:
         pump_messages()
         assert told(client, payment_id)[1] == "VOIDED"
 
+    def test_ends_after_so_many_refusals_and_the_payment_can_be_voided(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(authorisations, "CAPTURES_MAX", 2)
+        client, payment_id = authorised(card=world.CAPTURE_REFUSED)
+        for _ in range(2):
+            decide(client, payment_id, "capture")
+            pump_messages()
+        assert code_of(decide(client, payment_id, "capture")) == (409, "R220")
+        decide(client, payment_id, "void")
+        pump_messages()
+        assert told(client, payment_id)[1] == "VOIDED"
+
     def test_before_the_authorisation_is_refused(self) -> None:
         client, payment_id = authorised(pump=False)
         assert code_of(decide(client, payment_id, "capture")) == (409, "R209")
