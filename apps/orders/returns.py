@@ -126,7 +126,9 @@ def ask(*, return_id: UUID, order_id: UUID, account_id: str, reason: str, run_id
     accepted: what was given back then is not known here.
     """
     if OrderReturn.objects.filter(order_id=order_id, status=ReturnStatus.HANDLED).exists():
-        raise NotReturnable("A return of it was accepted, and closed by hand: what is given back is agreed upon with a person.")
+        raise NotReturnable(
+            "A return of it was accepted, and closed by hand: what is given back is agreed upon with a person."
+        )
     amount = Order.objects.values_list("amount", flat=True).get(pk=order_id)
     OrderReturn.objects.create(
         id=return_id,

@@ -139,7 +139,7 @@ def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
 
 
 def taken(payment_id: UUID) -> PaymentView:
-    """A payment with the operations that moved its money and no others: its capture and its refunds, all that were approved.
+    """A payment with the operations that moved its money and no others: its capture, and its refunds that were approved.
 
     Raises UnknownPayment.
     """
@@ -155,8 +155,7 @@ def payments_page(
     account_id: str, wanted: Slice, *, state: str | None = None, reference: str | None = None
 ) -> Page[PaymentView]:
     """An account's payments, newest first; of one state or reference. Raises InvalidRequest for a wrong cursor."""
-    page = newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id})
-    return Page([view_of(row) for row in page.rows], page.next_cursor)
+    return newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id}).each(view_of)
 
 
 def taken_ids(*, after: UUID | None, rows_max: int) -> tuple[UUID, ...]:

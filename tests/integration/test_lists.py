@@ -50,7 +50,7 @@ _DOCUMENTS = """
 INSERT INTO fiscal_docs_document (id, step_key, kind, environment, issuer_cnpj, recipient, emission_type, total, order_id,
     account_id, state, protocol, refusal_code, refusal_reason, schema_version, created_at, updated_at)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(%(rows)s - n), 12, '0'))::uuid, 'k' || n, '65', '2', '', '', '1', 10,
-    CASE WHEN n %% 10 = 0 OR n %% 199 = 1 THEN %(customer)s ELSE gen_random_uuid() END,
+    CASE WHEN n %% 199 = 1 THEN %(customer)s ELSE gen_random_uuid() END,
     CASE WHEN n > %(rows)s / 2 AND n %% 10 = 1 THEN %(mine)s WHEN n > %(rows)s / 2 AND n %% 50 = 0 THEN ''
         ELSE 'acc_' || n %% 10 END,
     CASE WHEN n %% 501 = 1 THEN 'REJECTED' ELSE 'AUTHORISED' END, '', '', '', '', %(now)s - n * interval '1 minute', %(now)s
@@ -106,7 +106,7 @@ DOCUMENTS: dict[str, documents.Search] = {
     "rejected": documents.Search(state="REJECTED"),
     "authorised": documents.Search(state="AUTHORISED"),
     "of an order": documents.Search(order_id=CUSTOMER),
-    "rejected of an order": documents.Search(order_id=CUSTOMER, state="REJECTED"),
+    "authorised of an order": documents.Search(order_id=CUSTOMER, state="AUTHORISED"),
 }
 
 
