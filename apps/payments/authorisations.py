@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
+
 from apps.common.clock import uuid7
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction, transaction_required
@@ -96,9 +98,11 @@ def _decide(command: Decision, *, now: datetime) -> PaymentView:
 def _void(payment: Payment, *, now: datetime) -> PaymentView:
     if payment.captured_amount:
         raise operations.PaymentCaptured
-    asked = payment.operations.filter(kind=Kind.VOID, status=Status.REQUESTED).first()
-    if asked is not None and asked.asked_at > now - operations.ANSWER_OVERDUE:
-        return view_of(payment)  # Its answer may still come: who asks again at once does not wake the processor each time.
+    asked = payment.operations.filter(kind=Kind.VOID).first()
+    # Its answer may still come: who asks again at once does not wake the processor each time. And what it refused it would
+    # refuse again: the payment says why.
+    if asked is not None and (asked.status != Status.REQUESTED or asked.asked_at > now - operations.ANSWER_OVERDUE):
+        return view_of(payment)
     if payment.operations.filter(kind=Kind.CAPTURE, status=Status.REQUESTED).exists():
         raise operations.PaymentCaptured("A capture is on its way already.")
     return operations.void(step_key=payment.step_key, reply_to="", now=now)
@@ -106,10 +110,13 @@ def _void(payment: Payment, *, now: datetime) -> PaymentView:
 
 @transaction
 def void_stale(*, now: datetime) -> int:
-    """Void merchants' authorisations that nobody captured in AUTHORISED_FOR, at most STALE_ROWS_MAX. Gives how many."""
+    """Void merchants' authorisations that nobody captured in AUTHORISED_FOR, at most STALE_ROWS_MAX. Gives how many.
+
+    Not where a capture or a void is on its way, or where a void was refused: that one is for a person.
+    """
     stale = Payment.objects.filter(
         state=State.AUTHORISED, captures_itself=False, reply_to="", created_at__lt=now - AUTHORISED_FOR
-    ).exclude(operations__status=Status.REQUESTED)  # a capture or a void is on its way
+    ).exclude(Q(operations__status=Status.REQUESTED) | Q(operations__kind=Kind.VOID))
     voided = 0
     for found in stale.order_by("created_at")[:STALE_ROWS_MAX]:
         payment = operations.locked(found.pk)
