@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError
 from apps.orders.models import Order, OrderReturn, Reservation
+from apps.payments.models import Payment
 from apps.saga import engine, pauses, triage
 from apps.saga import public as saga
 from apps.saga.models import Audit, Run
@@ -251,3 +252,13 @@ class TestSkipped:
             assert refused.value.code == code
         assert (finish(first.pk).status, finish(second.pk).status) == ("COMPLETED", "COMPLETED")
         shop.assert_books_agree()
+
+
+class TestFound:
+    def test_is_the_run_of_an_order_by_its_payment(self, opened: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        run = finish(shop.run_of(shop.post_order(Client(), shop.body()).json()["id"]).pk)
+        payment = Payment.objects.get()
+        for key in (payment.pk, payment.operations.get(kind="capture").pk):
+            capsys.readouterr()
+            call_command("saga_state", str(key))
+            assert f"run {run.pk}" in capsys.readouterr().out.splitlines()[0]
