@@ -18,7 +18,13 @@ class AddIndexOnline(AddIndexConcurrently):
         with schema_editor.connection.cursor() as cursor:
             cursor.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [f'"{self.index.name}"'])
             is_valid = cursor.fetchone()
-        if is_valid == (False,):
-            schema_editor.execute(f'DROP INDEX CONCURRENTLY "{self.index.name}"')
-        if is_valid != (True,):
+        if is_valid == (True,):
+            return
+        # It waits for every transaction that is older, a backup for example, and nobody waits for it.
+        schema_editor.execute("SET lock_timeout TO 0")
+        try:
+            if is_valid == (False,):
+                schema_editor.execute(f'DROP INDEX CONCURRENTLY "{self.index.name}"')
             super().database_forwards(app_label, schema_editor, from_state, to_state)
+        finally:
+            schema_editor.execute("RESET lock_timeout")

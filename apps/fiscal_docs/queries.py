@@ -130,10 +130,11 @@ class File:
 
 def files(document: Document) -> list[File]:
     """All that was signed, sent and answered, the first one first. Raises ArchiveDamaged."""
-    kept = DocumentBlob.objects.filter(document=document).defer("gzip_bytes").order_by("id")
+    # First: a file that is signed meanwhile is behind those that are asked for.
+    kept = list(DocumentBlob.objects.filter(document=document).defer("gzip_bytes").order_by("id")[:FILES_MAX])
     signed = iter(journal.contents(document, BlobKind.SIGNED)[::-1])
     told, before = [], b""
-    for row in kept[:FILES_MAX]:
+    for row in kept:
         differs: tuple[Change, ...] = ()
         if row.kind == BlobKind.SIGNED:
             content = next(signed)
