@@ -163,6 +163,8 @@ class TestMerchantsMoney:
         assert Payment.objects.get(pk=payment_id).state == "CAPTURED", "the payment itself does not wait for the ledger"
         (dead,) = Message.objects.filter(topic="payments.card.payment.error")
         assert dead.meta["error"]["code"] == "R101"
+        with pytest.raises(CommandError, match="At the first payments: R101"):
+            command()
         settings.LEDGER_MERCHANTS_ACCOUNT = "merchants"
         assert "1 entries were missing" in command()
         assert_owed("10.50")
