@@ -253,6 +253,55 @@ class TestSkipped:
         assert (finish(first.pk).status, finish(second.pk).status) == ("COMPLETED", "COMPLETED")
         shop.assert_books_agree()
 
+    @pytest.mark.parametrize(
+        ("body", "step", "field", "code"),
+        [
+            (shop.body, "post_sale", "tracekey", "R312"),
+            (shop.by_balance, "post_hold", "tracekey", "R312"),
+            (shop.by_balance, "sign_fiscal_doc", "document_key", "R309"),
+        ],
+    )
+    def test_neither_is_the_sale_or_the_document_of_another_order(
+        self, opened: demo.Demo, body: Callable[[], dict[str, Any]], step: str, field: str, code: str
+    ) -> None:
+        """Else a return of this order takes the other one's sale back, or one document stands for two orders."""
+        first = finish(shop.run_of(shop.post_order(Client(), body()).json()["id"]).pk)
+        use_case = "orders.purchase.balance" if body().get("payment") else "orders.purchase.card"
+        with each_step_commits(), broken(use_case, step, kind="technical"):
+            second = work(shop.run_of(shop.post_order(Client(), body()).json()["id"]).pk)
+        assert second.at_step == step
+        for given in (first.steps.get(name=step).output[field], str(uuid4()), "see the ticket"):
+            with pytest.raises(DomainError) as refused:
+                do(second.pk, triage.Action.SKIP, output={field: given})
+            assert refused.value.code == code
+        assert finish(second.pk).status == "COMPLETED"
+        shop.assert_books_agree()
+
+    def test_a_return_is_of_its_own_orders_sale_and_payment(self, opened: demo.Demo) -> None:
+        """The check was passed over, because the order was too old for it."""
+        orders = [shop.post_order(Client(), shop.body()).json()["id"] for _ in range(2)]
+        first, second = (finish(shop.run_of(order_id).pk) for order_id in orders)
+        with broken("orders.return", "check_return", kind="technical"):
+            run = work(UUID(shop.post_return(Client(), orders[1]).json()["runId"]))
+        own, others = (
+            {
+                "payment_method": "card",
+                "payment_id": one.steps.get(name="authorise_payment").output["payment_id"],
+                "tracekey": one.steps.get(name="post_sale").output["tracekey"],
+            }
+            for one in (second, first)
+        )
+        for wrong in (
+            {"payment_id": others["payment_id"]},
+            {"tracekey": others["tracekey"]},
+            {"payment_method": "balance"},
+        ):
+            with pytest.raises(DomainError) as refused:
+                do(run.pk, triage.Action.SKIP, output={**own, **wrong})
+            assert refused.value.code == "R308"
+        do(run.pk, triage.Action.SKIP, output=own)
+        assert Run.objects.get(pk=run.pk).status == "RUNNING"
+
 
 class TestFound:
     def test_is_the_run_of_an_order_by_its_payment(self, opened: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
