@@ -48,9 +48,7 @@ def check_posted(run: saga.Run, output: Mapping[str, Any]) -> None:
     """
     given = output.get("tracekey")
     if given is not None and (given != str(run.tracekey) or ledger.entry(run.tracekey) is None):
-        raise SaleUnknown(
-            f"This order's sale has the trace key {run.tracekey}, and is posted; or give none.", field="output"
-        )
+        raise SaleUnknown(f"Give {run.tracekey}, if it is posted under this one, or no trace key.", field="output")
 
 
 class ReserveTickets(saga.LocalStep):
