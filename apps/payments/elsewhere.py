@@ -1,6 +1,6 @@
 """A payment by an id that no run has, told to whoever looks for it as a run is: a merchant's own has none."""
 
-from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 from apps.payments import queries
@@ -15,12 +15,26 @@ def known(key: str) -> tuple[saga.Known, ...]:
 
 def _known(view: PaymentView) -> saga.Known:
     run_id = UUID(view.reply_to.partition(":")[0]) if view.of_saga else None  # a saga's step answers to "<run>:<step>"
-    asked = [{name: value and str(value) for name, value in asdict(each).items()} for each in view.operations]
+    asked = [_json(each) for each in view.operations]
     return saga.Known(
         run_id=run_id,
         lines=(_line(view, run_id), *(_asked(each) for each in view.operations)),
         body={"payment": view.to_json(), "account_id": view.account_id, "run_id": run_id and str(run_id), "asked": asked},
     )
+
+
+def _json(each: OperationView) -> dict[str, Any]:
+    return {
+        "id": str(each.id),
+        "kind": each.kind,
+        "status": each.status,
+        "amount": None if each.amount is None else f"{each.amount:.2f}",
+        "reason": each.reason,
+        "error": {"code": each.error_code, "message": each.error_message} if each.error_code else None,
+        "times_asked": each.times_asked,
+        "requested_at": each.requested_at.isoformat(),
+        "answered_at": each.answered_at and each.answered_at.isoformat(),
+    }
 
 
 def _line(view: PaymentView, run_id: UUID | None) -> str:

@@ -176,6 +176,15 @@ class TestWhose:
         assert decide(reader, payment_id, kind).json()["code"] == "R702"
 
 
+    def test_one_that_an_order_voided_before_it_was_asked_for_is_the_orders(self) -> None:
+        client, account = world.merchant()
+        whose = {"reply_to": f"{world.STEP}:undo", "account_id": account, "order_ref": "an-order"}
+        with transaction.atomic():
+            view = operations.void(step_key=world.STEP, now=world.NOW, **whose)
+        assert not view.waits_for_answer
+        assert code_of(decide(client, str(view.id), "void")) == (409, "R218")
+
+
 class TestAnswers:
     def test_to_a_void_that_is_lost_is_asked_for_again(self) -> None:
         client, payment_id = authorised()
