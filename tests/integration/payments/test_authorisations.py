@@ -175,7 +175,6 @@ class TestWhose:
         reader, _ = world.merchant("payments:read")
         assert decide(reader, payment_id, kind).json()["code"] == "R702"
 
-
     def test_one_that_an_order_voided_before_it_was_asked_for_is_the_orders(self) -> None:
         client, account = world.merchant()
         whose = {"reply_to": f"{world.STEP}:undo", "account_id": account, "order_ref": "an-order"}
