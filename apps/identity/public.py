@@ -13,10 +13,10 @@ from apps.identity.operations import (
     UnknownAccount,
     UnknownSecret,
     account,
-    active_accounts,
     create_account,
     issue_secret,
     revoke_secret,
+    scopes_of,
 )
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
     "UnknownAccount",
     "UnknownSecret",
     "account",
-    "active_accounts",
     "begin_login",
     "create_account",
     "issue_secret",
     "login_succeeded",
     "require_scope",
     "revoke_secret",
+    "scopes_of",
 ]

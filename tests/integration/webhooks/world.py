@@ -29,7 +29,7 @@ def register(
     url: str = URL, *, code: str = ACCOUNT, event_types: Sequence[str] = tuple(TYPES), now: datetime = NOW
 ) -> endpoints.WithSecret:
     """An endpoint of an account, which is made if need be."""
-    if not identity.active_accounts([code]):
+    if code not in identity.scopes_of([code]):
         account(code)
     return endpoints.register(account_id=code, url=url, event_types=event_types, description="", now=now)
 
