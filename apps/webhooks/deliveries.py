@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from apps.common.transactions import transaction
+from apps.common.transactions import leave_connection, transaction
 from apps.identity.public import scopes_of
 from apps.observability import ids
 from apps.webhooks import endpoints, events, schedule, signatures
@@ -212,6 +212,7 @@ def send_next(endpoint_id: UUID, *, now: datetime) -> bool:
     job = take(endpoint_id, now=now)
     if job is None:
         return False
+    leave_connection()
     with ids.bound(message_id=job.message_id, delivery_id=str(job.delivery_id), endpoint_id=str(job.endpoint_id)):
         outcome = post(job.url, body=job.body, headers=job.headers(now=now))
         settle(job, outcome, now=now + timedelta(milliseconds=outcome.took_ms))

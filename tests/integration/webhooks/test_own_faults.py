@@ -2,8 +2,9 @@
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -212,6 +213,37 @@ class TestAccount:
         assert jobs[0] is not None
         settle(jobs[0], YES, now=now)
         assert take(slow[2], now=now) is not None, "another of its endpoints has the turn that came free"
+
+
+@pytest.fixture
+def pooled() -> Iterator[Any]:
+    """This thread's connection is one of a pool, as it is in a worker with threads."""
+    usual: Any = connections["default"]
+    mine = usual.copy()
+    mine.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 1}
+    connections["default"] = mine
+    yield mine
+    mine.close()
+    mine.close_pool()
+    connections["default"] = usual
+
+
+class TestConnection:
+    def test_is_left_to_others_while_a_merchants_server_is_waited_for(self, receiver: Receiver, pooled: Any) -> None:
+        """Fifty senders of a process share a pool of half as many."""
+        made = register(receiver.url)
+        happen()
+        held: list[bool] = []
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            held.append(pooled.connection is not None)
+            handler.send_response(204)
+            handler.end_headers()
+
+        receiver.usual = answer
+        assert deliveries.send_next(made.endpoint.id, now=NOW)
+        assert held == [False]
+        assert Delivery.objects.get().state == "DELIVERED"
 
 
 class TestForget:
