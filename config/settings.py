@@ -219,7 +219,7 @@ WEBHOOKS_KEEP_DAYS = env.whole("WEBHOOKS_KEEP_DAYS", 30, least=7)
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 if METRICS_TOKEN:
     secret.hard_to_guess("METRICS_TOKEN", METRICS_TOKEN)
-# Where `--metrics-port` of consume and relay listens; 0.0.0.0 in a container that is scraped from outside.
+# Where `--metrics-port` of consume, relay and Celery workers listens; 0.0.0.0 in a container that is scraped from outside.
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 
 # --- Ledger: where the journeys post to (branch and account are text) ---------------------------------------------------

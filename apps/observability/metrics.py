@@ -3,7 +3,8 @@
 An app registers a source, a function that is asked at each scrape, in its ``AppConfig.ready``. Almost all our numbers are
 rows, so every process would tell the same ones: one process is scraped (``/metrics`` of the web server, any of its
 workers), and prometheus_client's multi-process files are not needed. Only what no row tells, how often and how fast a
-relay and a consumer do their work, is counted in memory: each of these processes tells its own on its ``--metrics-port``.
+relay and a consumer do their work, is counted in memory: each of these processes tells its own on its ``--metrics-port``,
+also a Celery worker that relays.
 """
 
 import logging
