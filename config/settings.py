@@ -306,6 +306,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "apps.common.known_parameters.KnownParametersMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
+    "apps.backoffice.middleware.DoorsMiddleware",
     "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
