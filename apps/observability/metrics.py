@@ -78,7 +78,8 @@ LEDGER_CHECK_PROGRESS = Gauge(
     "How much of the whole ledger the full check that runs has proven; absent without one.",
 )
 LEDGER_CHECK_TRIES = Gauge(
-    "lastro_ledger_check_tries", "How often the next piece of that check was begun: above 1 it was killed; absent without one."
+    "lastro_ledger_check_tries",
+    "How often the next piece of that check was begun: above 1 it was killed; absent without one.",
 )
 LEDGER_UNPROVEN = Gauge(
     "lastro_ledger_unproven_accounts", "Accounts that no check had proved when the last one ended, or that differ."
