@@ -43,7 +43,7 @@ class LoginForm(AuthenticationForm):
             raise _wait(request, f"Too many failed logins. Try again {when}.", refusal.retry_after_s) from None
         is_stranger = not attempt.on_known_device
         if is_stranger and not LOOKS.acquire(blocking=False):
-            identity.give_login_back(attempt)
+            identity.login_passed_over(attempt)
             raise _wait(request, "Too many are logging in just now. Try again in a few seconds.", BUSY_S)
         try:
             found = super().clean()

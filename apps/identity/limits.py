@@ -106,17 +106,21 @@ def begin(name: str, *, address: str, device: str, now: datetime) -> Attempt:
     return Attempt(name, keys, on_known_device=bool(mine))
 
 
+def pass_over(attempt: Attempt) -> None:
+    """Nobody has looked at its password: no failure of the name's. At its address it counts, for that has to end."""
+    _give_back([key for key in attempt.keys if not key.startswith(f"{WEB} ")])
+
+
 @transaction
-def give_back(attempt: Attempt) -> None:
-    """It was no failure: it succeeded, or nobody has looked at its password. Earlier failures stay counted."""
-    rows = FailedLogin.objects.filter(key__in=attempt.keys, failures__gt=0)
+def _give_back(keys: Sequence[str]) -> None:
+    rows = FailedLogin.objects.filter(key__in=keys, failures__gt=0)
     mine = [row.pk for row in rows.select_for_update().order_by("key")]  # the order in which they are counted
     FailedLogin.objects.filter(pk__in=mine).update(failures=F("failures") - 1)
 
 
 def succeed(attempt: Attempt) -> str:
-    """It was no failure. Gives what makes the browser known."""
-    give_back(attempt)
+    """It was no failure. Gives what makes the browser known; earlier failures stay counted."""
+    _give_back(attempt.keys)
     return signing.dumps([_digest(attempt.name), secrets.token_hex(16)], salt=_SALT)
 
 

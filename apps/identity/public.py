@@ -3,7 +3,7 @@
 from apps.identity.credentials import Caller, InvalidCredentials, MissingScope, require_scope
 from apps.identity.limits import DEVICE_KNOWN
 from apps.identity.limits import begin as begin_login
-from apps.identity.limits import give_back as give_login_back
+from apps.identity.limits import pass_over as login_passed_over
 from apps.identity.limits import succeed as login_succeeded
 from apps.identity.operations import (
     AccountExists,
@@ -35,8 +35,8 @@ __all__ = [
     "account",
     "begin_login",
     "create_account",
-    "give_login_back",
     "issue_secret",
+    "login_passed_over",
     "login_succeeded",
     "require_scope",
     "revoke_secret",

@@ -221,15 +221,19 @@ class TestBackOffice:
     def test_an_attempt_whose_password_was_not_looked_at_is_no_failure(
         self, staff: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Strangers who keep all places busy had closed the names of those who tried meanwhile."""
+        """Strangers who keep all places busy had closed the names of those who tried meanwhile. The address has a limit."""
         monkeypatch.setattr(login, "LOOKS", places := threading.BoundedSemaphore(1))
         places.acquire()
-        for _ in range(5):
+        for _ in range(4):
             answer = log_in()
             assert (answer.status_code, answer["Retry-After"]) == (429, "5")
             assert "Too many are logging in just now. Try again in a few seconds." in answer.content.decode()
         places.release()
         assert log_in().status_code == 302
+        places.acquire()
+        waits = [int(log_in(address=ELSEWHERE)["Retry-After"]) for _ in range(6)]
+        assert waits[:5] == [5] * 5
+        assert waits[5] > 800
 
     def test_keeps_no_name_in_clear(self, staff: User) -> None:
         guess(1, name="hunter2 typed into the wrong field")
@@ -258,7 +262,7 @@ def _somebody_waits() -> bool:
 
 @pytest.mark.django_db(transaction=True)
 class TestAtOnce:
-    @pytest.mark.parametrize("other", ["give_back", "forget"])
+    @pytest.mark.parametrize("other", ["succeed", "forget"])
     def test_nobody_meets_a_count_in_a_circle(self, transactional_db: None, other: str) -> None:
         """Keys are counted in their order; an address that was counted for another name before lies first in the table."""
         web, name = f"{limits.WEB} {HERE}", f"{limits.NAME} ana"
@@ -266,7 +270,7 @@ class TestAtOnce:
         limits.count([web], now=now)
         limits.count([name], now=now)
         work = {
-            "give_back": lambda: limits.give_back(limits.Attempt("ana", (web, name), on_known_device=False)),
+            "succeed": lambda: limits.succeed(limits.Attempt("ana", (web, name), on_known_device=False)),
             "forget": lambda: limits.forget(now=now + timedelta(days=1)),
         }[other]
 
