@@ -282,7 +282,7 @@ class TestForget:
 
 def _wait_for_a_lock() -> None:
     """Until somebody waits for what our transaction holds."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
     for _ in range(WAIT_S * 100):
         with connection.cursor() as cursor:
             cursor.execute(waiting)
