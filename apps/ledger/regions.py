@@ -143,9 +143,10 @@ ORDER BY a.branch, a.account, a.currency LIMIT %(accounts_max)s
 """
 # Those that are known to differ have no proof after any check: they come last, or the others never had their turn.
 _UNPROVEN = f"""
-SELECT r.* FROM ledger_region r WHERE whole
-ORDER BY EXISTS (SELECT FROM ledger_difference d WHERE {KEY.format("d", "r")} AND d.state <> 'GONE'),
-    r.branch, r.account, r.currency
+SELECT r.* FROM ledger_region r
+LEFT JOIN (SELECT DISTINCT branch, account, currency FROM ledger_difference WHERE state <> 'GONE') d
+    ON {KEY.format("d", "r")}
+WHERE r.whole ORDER BY d.branch IS NOT NULL, r.branch, r.account, r.currency
 LIMIT %(accounts_max)s
 """  # noqa: S608
 
