@@ -23,6 +23,7 @@ from apps.common.admin import (
     moment,
     short,
 )
+from apps.payments import queries
 from apps.payments.brands import BRANDS
 from apps.payments.models import CardToken, Payment, PaymentOperation, ProcessorOperation, ProcessorTransaction
 
@@ -98,11 +99,13 @@ class PaymentAdmin(KeyedAdmin):
     list_display = ("shown_state", "shown_id", "money_amount", "card_used", "reference", "made", "refusal")
     list_display_links = ("shown_id",)
     list_filter = (StateFilter, BrandFilter, CreatedFilter)
-    search_help_text = "An id or its beginning, a whole order id, reference or merchant"
+    search_help_text = "An id or its beginning, a refund's whole id, or a whole order id, reference or merchant"
     fields = readonly_fields = ("shown_state",)
 
     def by_key(self, text: str) -> Q:
-        return id_begins(text) | Q(order_ref=text) | Q(account_id=text)
+        whole = as_uuid(text)
+        of_operation = queries.payment_of_operation(whole) if whole else None
+        return Q(pk=of_operation) if of_operation else id_begins(text) | Q(order_ref=text) | Q(account_id=text)
 
     def page(self, row: Payment) -> dict[str, Any]:
         rows = _rows(row.operations.order_by("requested_at", "id"))
