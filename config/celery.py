@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from celery import Celery, signals
+from celery.bin.base import CeleryOption
 
 # Celery looks for Django at the moment its application is made.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -13,6 +14,14 @@ app = Celery("lastro")
 app.set_default()
 app.config_from_object("config.celery_settings")
 app.autodiscover_tasks()
+app.user_options["worker"].add(
+    CeleryOption(
+        ["--metrics-port"],
+        type=int,
+        help_group="Worker Options",
+        help="Serve each process's own metrics on METRICS_HOST: there, of a prefork worker there and behind it.",
+    )
+)
 
 
 @signals.import_modules.connect

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import billiard.pool
+from billiard import current_process
 from billiard.util import get_logger as get_billiard_logger
 from celery import signals
 from celery.concurrency import get_implementation
@@ -15,10 +16,13 @@ from django.conf import settings
 from django.db import connections
 
 from apps.common.processes import settle_down
+from apps.observability import scrape
 from config import celery_broker
 from config.celery_settings import WARM_STOP_S
 
 CONNECTION_AGE_S = 60
+logger = logging.getLogger(__name__)
+
 # A child that ends waits until its parent has taken note of all its results, up to 30 s (300 looks). When the broker's
 # connection broke meanwhile the parent never will, and nothing is lost by it: what was not acknowledged comes again.
 LOOKS_FOR_RESULTS = 30  # a tenth of a second each
@@ -46,9 +50,32 @@ def start_worker(*, instance: Any, conf: Any, options: dict[str, Any], **_: Any)
     celery_broker.declare_queues(instance.app)
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LOOKS_FOR_RESULTS
     settle_down()  # before the children are made, who then share what is there
-    pool = get_implementation(options.get("pool_cls") or conf.worker_pool)
-    if "prefork" in pool.__module__:
+    # The command line calls it pool; the other name is that of a worker that a program makes.
+    pool = get_implementation(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
+    is_prefork, port = "prefork" in pool.__module__, options.get("metrics_port")
+    if is_prefork:
         _one_connection_a_process()
+    if port is not None:
+        _serve_metrics(port, is_prefork=is_prefork)
+
+
+def _serve_metrics(port: int, *, is_prefork: bool) -> None:
+    """What a process counts is in its own memory: of a prefork worker each child has a port, in their order."""
+    if is_prefork:
+
+        def serve_child(**_: Any) -> None:
+            own = port + current_process().index
+            try:
+                scrape.serve(own, host=settings.METRICS_HOST)
+            except (OSError, OverflowError):  # not the end of a child, whose parent would make another one at once
+                logger.exception("the metrics of this process cannot be served on %s:%d", settings.METRICS_HOST, own)
+
+        signals.worker_process_init.connect(serve_child, weak=False)
+        return
+    try:
+        scrape.serve(port, host=settings.METRICS_HOST)
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"The metrics cannot be served on {settings.METRICS_HOST}:{port}: {error}") from error
 
 
 def start_beat(*, sender: Any, **_: Any) -> None:

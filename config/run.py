@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -189,9 +190,19 @@ def _welcome(port: int, demo: Demo | None, seconds: float) -> None:
             "",
             "Look at it: the back office, the Location that you were given, or",
             "  .venv/bin/python manage.py saga_state <order id>",
+            "Fill it with life, 200 orders and all that goes wrong with orders:",
+            f"  {_same_place()}.venv/bin/python manage.py demo",
         ]
     lines += ["", "Ctrl-C stops everything; the data stays.", ""]
     print("\n".join(lines), flush=True)
+
+
+def _same_place() -> str:
+    """What another command needs to find this one: the settings that are not the defaults, as a shell takes them."""
+    given = ((name, os.environ.get(name)) for name in ("PORT", "DATA_DIR"))
+    # make sets DATA_DIR always, and to the default unless somebody has chosen another.
+    chosen = {name: value for name, value in given if value and value not in ("8080", f"{os.getcwd()}/.data")}
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in chosen.items())
 
 
 if __name__ == "__main__":

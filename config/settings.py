@@ -205,9 +205,11 @@ PAYMENTS_REFUSED_OF_ACCOUNT_MAX = env.whole("PAYMENTS_REFUSED_OF_ACCOUNT_MAX", 0
 WEBHOOKS_ALLOW_LOCAL = env.flag("WEBHOOKS_ALLOW_LOCAL", default=EMBEDDED)
 WEBHOOKS_CA_FILE = env.text("WEBHOOKS_CA_FILE")  # PEM; by whom endpoints are certified; empty: the system's authorities
 WEBHOOKS_ENDPOINTS_MAX = env.whole("WEBHOOKS_ENDPOINTS_MAX", 10, least=1)  # of one account
-# Requests to one endpoint at a time, and of one worker process to all of them. The embedded worker has four threads, and
-# one of them at least is for everything else.
+# Requests to one endpoint at a time, to all of one account, so that a merchant whose servers are slow does not take all
+# senders, and of one worker process to all of them. The embedded worker has four threads, and one of them at least is for
+# everything else.
 WEBHOOKS_IN_FLIGHT_MAX = env.whole("WEBHOOKS_IN_FLIGHT_MAX", 2 if EMBEDDED else 4, least=1)
+WEBHOOKS_IN_FLIGHT_OF_ACCOUNT_MAX = env.whole("WEBHOOKS_IN_FLIGHT_OF_ACCOUNT_MAX", 8, least=1)
 WEBHOOKS_SENDERS_MAX = env.whole("WEBHOOKS_SENDERS_MAX", 3 if EMBEDDED else 50, least=1)
 # Days for which events, their deliveries and attempts are kept, and can be sent again.
 WEBHOOKS_KEEP_DAYS = env.whole("WEBHOOKS_KEEP_DAYS", 30, least=7)
@@ -217,7 +219,7 @@ WEBHOOKS_KEEP_DAYS = env.whole("WEBHOOKS_KEEP_DAYS", 30, least=7)
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 if METRICS_TOKEN:
     secret.hard_to_guess("METRICS_TOKEN", METRICS_TOKEN)
-# Where `--metrics-port` of consume and relay listens; 0.0.0.0 in a container that is scraped from outside.
+# Where `--metrics-port` of consume, relay and Celery workers listens; 0.0.0.0 in a container that is scraped from outside.
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 
 # --- Ledger: where the journeys post to (branch and account are text) ---------------------------------------------------
@@ -290,6 +292,7 @@ INSTALLED_APPS = [
     "apps.fiscal_docs",
     "apps.webhooks",
     "apps.orders",
+    "config",  # no tables: for its command, manage.py demo
 ]
 
 MIDDLEWARE = [
@@ -304,6 +307,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "apps.common.known_parameters.KnownParametersMiddleware",
     "apps.backoffice.middleware.BusinessZoneMiddleware",
+    "apps.backoffice.middleware.DoorsMiddleware",
     "apps.backoffice.middleware.PolicyMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]

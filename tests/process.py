@@ -125,8 +125,9 @@ class Lastro:
             capture_output=True,
             text=True,
             timeout=60,
-            check=True,
+            check=False,
         )
+        assert done.returncode == 0, done.stderr or done.stdout
         return done.stdout
 
     def until(self, question: Callable[[], Any], *, timeout_s: float = 60) -> Any:

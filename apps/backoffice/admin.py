@@ -16,6 +16,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.paginator import InfinitePaginator
 
 from apps.backoffice.login import limited
+from apps.common.admin import column
 
 
 def _page_urls() -> list[URLPattern]:
@@ -29,6 +30,8 @@ admin.site.extra_urls = _page_urls  # type: ignore[attr-defined]  # unfold's sit
 
 admin.site.login = limited(admin.site.login)  # type: ignore[assignment,method-assign]  # its URLs are made later
 
+admin.site.empty_value_display = "—"  # as our own columns have it
+
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
@@ -38,6 +41,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # gener
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    paginator = InfinitePaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # facets count whole tables
 
@@ -55,7 +59,7 @@ class LogEntryAdmin(ModelAdmin):
     says = "What people did here, and why. What they did about runs stands under Interventions."
     empty = "Nobody has done anything yet."
 
-    list_display = ("at", "user", "object_repr", "content_type", "action_flag", "change_message")
+    list_display = ("at", "user", "what", "kind", "done", "why")
     list_display_links = None
     list_filter = ("action_flag",)
     list_select_related = ("user", "content_type")
@@ -70,6 +74,12 @@ class LogEntryAdmin(ModelAdmin):
     @admin.display(description="Time", ordering="-action_time")
     def at(self, row: LogEntry) -> SafeString:
         return render_to_string("components/moment.html", {"at": row.action_time})
+
+    # Django's own names for them are those of its columns.
+    what = column("What", lambda row: row.object_repr)
+    kind = column("Kind", lambda row: row.content_type.name if row.content_type else "—")
+    done = column("Done", lambda row: row.get_action_flag_display())
+    why = column("Why", lambda row: row.get_change_message())
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

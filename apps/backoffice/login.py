@@ -38,10 +38,13 @@ class LoginForm(AuthenticationForm):
         try:
             attempt = identity.begin_login(name, address=caller_address(request), device=device, now=timezone.now())
         except TooManyRequests as refusal:
-            raise _wait(request, refusal.retry_after_s) from None
+            minutes = -(-refusal.retry_after_s // 60)
+            when = f"in {minutes} minutes" if minutes > 1 else "in a minute"
+            raise _wait(request, f"Too many failed logins. Try again {when}.", refusal.retry_after_s) from None
         is_stranger = not attempt.on_known_device
         if is_stranger and not LOOKS.acquire(blocking=False):
-            raise _wait(request, BUSY_S)
+            identity.login_passed_over(attempt)
+            raise _wait(request, "Too many are logging in just now. Try again in a few seconds.", BUSY_S)
         try:
             found = super().clean()
         finally:
@@ -51,11 +54,9 @@ class LoginForm(AuthenticationForm):
         return found
 
 
-def _wait(request: HttpRequest, seconds: int) -> ValidationError:
+def _wait(request: HttpRequest, words: str, seconds: int) -> ValidationError:
     request.login_waits_s = seconds  # type: ignore[attr-defined]  # read by limited
-    minutes = -(-seconds // 60)
-    when = f"in {minutes} minutes" if minutes > 1 else "in a minute"
-    return ValidationError(f"Too many failed logins. Try again {when}.", code="too_many")
+    return ValidationError(words, code="too_many")
 
 
 def limited(login: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

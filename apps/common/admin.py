@@ -13,13 +13,13 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.paginator import InfinitePaginator
 
+from apps.common.doors import address as address  # noqa: PLC0414  # every admin takes it from here
 from apps.common.looks import Look as Look  # noqa: PLC0414  # every admin takes it from here
 
 Found = tuple[QuerySet[Any], bool]  # what a search answers: the rows, and whether one may stand twice among them
@@ -38,14 +38,6 @@ def chip(look: Look) -> SafeString:
 def moment(at: Any) -> SafeString:
     """A time in the viewer's zone; a dash for None."""
     return component("moment", at=at)
-
-
-def address(page: str, *args: Any, query: str = "") -> str:
-    """A page by its name, perhaps of another app; empty when it is not there."""
-    try:
-        return reverse(f"admin:{page}", args=args) + query
-    except NoReverseMatch:
-        return ""
 
 
 def link(href: str, text: str, title: str = "", *, wraps: bool = False) -> str:

@@ -101,5 +101,11 @@ class Forbidden(DomainError):
     code, status = "R011", 403
 
 
+class DemoOnly(DomainError):
+    """This makes up data, and is refused anywhere but in the embedded demo."""
+
+    code = "R015"
+
+
 class UnknownOutcome(Exception):
     """The other side may or may not have done it: ask before repeating. (Raised by words with the outside.)"""

@@ -16,6 +16,7 @@ from apps.common import problems
 from apps.common.errors import InvalidRequest
 from apps.common.known_fields import shown
 
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})  # of operations; a class answers to more names
 OURS = "apps."  # views of libraries have parameters of their own
 
 
@@ -43,8 +44,8 @@ class KnownParametersMiddleware:
         ):
             return None
         method = "GET" if request.method == "HEAD" else str(request.method)
-        if not hasattr(view.cls, method.lower()):  # type: ignore[attr-defined]  # an APIView's
-            return None  # 405: it has its own refusal
+        if method not in METHODS or not hasattr(view.cls, method.lower()):  # type: ignore[attr-defined]  # an APIView's
+            return None  # no operation: it has its own refusal
         try:
             given = request.GET
         except TooManyFieldsSent:

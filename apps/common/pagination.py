@@ -4,14 +4,14 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
-from django.db.models import BooleanField, F, Func, Model, Q, Value
+from django.db.models import BooleanField, F, Func, Model, Q, QuerySet, Value
 
 from apps.common.errors import InvalidRequest
 
@@ -21,6 +21,7 @@ CURSOR_CHARACTERS_MAX = 1000  # ours are far shorter; a longer one is not worth 
 _BIGINT_MAX = 2**63 - 1
 
 T = TypeVar("T")
+V = TypeVar("V")
 M = TypeVar("M", bound=Model)
 
 
@@ -30,6 +31,10 @@ class Page(Generic[T]):
 
     rows: Sequence[T]
     next_cursor: str | None
+
+    def each(self, view: Callable[[T], V]) -> "Page[V]":
+        """The same page, of what is made of each row."""
+        return Page([view(row) for row in self.rows], self.next_cursor)
 
 
 def encode_cursor(*key: str | int) -> str:
@@ -82,23 +87,42 @@ class Slice:
     until: datetime | None = None
 
 
+def cut(found: Sequence[M], rows_max: int, *key: str) -> Page[M]:
+    """A page of rows that were read, one more than it has: that one tells that another page follows.
+
+    ``key``: the columns besides the id that the rows are sorted by, moments.
+    """
+    page = found[:rows_max]
+    if len(found) <= rows_max:
+        return Page(page, None)
+    return Page(page, encode_cursor(*(getattr(page[-1], name).isoformat() for name in key), str(page[-1].pk)))
+
+
 # Note [One index and no other]
 #     PostgreSQL would often rather read an index on the time alone, backward, and leave out what is not wanted: cheap where
 #     the wanted rows are spread evenly, and a walk over the whole table for a merchant whose rows are all old. So rows are
 #     sorted by the column that the right index begins with, too. That it has one value is said as "= ANY", which is no
 #     constant for the planner: then no other index is in order. (PostgreSQL 16 wants it to be the index's first column.)
-def newest_first(model: type[M], wanted: Slice, columns: Mapping[str, object]) -> Page[M]:
-    """A page of rows with a created_at, newest first. ``columns``: what they have to be, the narrowest first; None: any.
+def only(model: type[M], columns: Mapping[str, object]) -> QuerySet[M]:
+    """Rows in which these columns are that, the narrowest first; None: any. They are sorted by the first one.
 
-    An index serves it that begins with the first column that is given, may go on with others of them, and ends with
-    -created_at, -id. What is created meanwhile comes before the first page: no page tells a row again, or leaves one out.
-    Raises InvalidRequest for a cursor that is not this list's. See Note [One index and no other].
+    See Note [One index and no other].
     """
     given = {name: value for name, value in columns.items() if value is not None}
     first = next(iter(given))
     one = Value([given.pop(first)], output_field=ArrayField(model._meta.get_field(first).clone()))  # type: ignore[union-attr]
     is_first = Func(F(first), one, template="(%(expressions)s))", arg_joiner=" = ANY (", output_field=BooleanField())
-    rows = model._default_manager.filter(is_first, **given)
+    return model._default_manager.filter(is_first, **given).order_by(first)
+
+
+def newest_first(model: type[M], wanted: Slice, columns: Mapping[str, object]) -> Page[M]:
+    """A page of rows with a created_at, newest first. ``columns``: what they have to be, see ``only``.
+
+    An index serves it that begins with the first column that is given, may go on with others of them, and ends with
+    -created_at, -id. What is created meanwhile comes before the first page: no page tells a row again, or leaves one out.
+    Raises InvalidRequest for a cursor that is not this list's.
+    """
+    rows = only(model, columns)
     if wanted.since is not None:
         rows = rows.filter(created_at__gte=wanted.since)
     if wanted.until is not None:
@@ -107,11 +131,18 @@ def newest_first(model: type[M], wanted: Slice, columns: Mapping[str, object]) -
         at, last = decode_moment_cursor(wanted.cursor)
         # The first condition is for the index, which cannot begin a scan at an "or".
         rows = rows.filter(Q(created_at__lte=at), Q(created_at__lt=at) | Q(pk__lt=last))
-    found = list(rows.order_by(first, "-created_at", "-pk")[: wanted.rows_max + 1])
-    page = found[: wanted.rows_max]
-    if len(found) <= wanted.rows_max:
-        return Page(page, None)
-    return Page(page, encode_cursor(page[-1].created_at.isoformat(), str(page[-1].pk)))  # type: ignore[attr-defined]
+    found = rows.order_by(*rows.query.order_by, "-created_at", "-pk")[: wanted.rows_max + 1]
+    return cut(list(found), wanted.rows_max, "created_at")
+
+
+def newest_ids(rows: QuerySet[M], *, rows_max: int, cursor: str | None) -> Page[M]:
+    """A page of rows by their ids, the newest first, behind the cursor. ``rows``: as ``only`` gives them, or in no order.
+
+    Raises InvalidRequest for a cursor that is not this list's.
+    """
+    if cursor:
+        rows = rows.filter(pk__lt=decode_id_cursor(cursor))
+    return cut(list(rows.order_by(*rows.query.order_by, "-pk")[: rows_max + 1]), rows_max)
 
 
 def _is_key(value: object) -> bool:

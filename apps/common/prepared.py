@@ -7,7 +7,7 @@ call, as are SAVEPOINT and COMMIT (config/database). Meanwhile a signal's handle
 DATABASE_LOCK_TIMEOUT_MS. psycopg still prepares, names and forgets: after a rollback it forgets all names, with the server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -63,21 +63,32 @@ def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) ->
 
 
 def fetch_each(
-    *statements: tuple[str, Values], using: str = DEFAULT_DB_ALIAS, told: bool = True
+    *statements: tuple[str, Values],
+    using: str = DEFAULT_DB_ALIAS,
+    told: bool = True,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[list[tuple[Any, ...]]]:
     """Execute statements that give rows one after the other, in one round trip, with the BEGIN that is still to be said.
 
     Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock. Whoever
-    counts statements makes them go one by one, unless they are not ``told``: then they are not counted.
+    counts statements makes them go one by one, unless they are not ``told``: then they are not counted. ``meanwhile`` is
+    called once they are sent, while the server works.
     """
+    meanwhile = meanwhile or _nothing
     connection: Any = connections[using]
     if told and (connection.execute_wrappers or connection.queries_logged):
+        meanwhile()
         return [_told(connection, statement, values).fetchall() for statement, values in statements]
     _ready(connection)
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline():
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
+        meanwhile()
         return [cursor.fetchall() for cursor in cursors]
+
+
+def _nothing() -> None:
+    pass
 
 
 def _told(connection: Any, statement: str, values: Values) -> Any:

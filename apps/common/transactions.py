@@ -66,6 +66,12 @@ def durable(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def leave_connection() -> None:
+    """For whoever will wait long for somebody else: of a pool others may have the connection meanwhile."""
+    if not connection.in_atomic_block and connection.settings_dict["OPTIONS"].get("pool"):
+        connection.close()
+
+
 class _KeptSavepoint(django_transaction.Atomic):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None

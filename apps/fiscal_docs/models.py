@@ -183,6 +183,9 @@ class Document(models.Model):
         indexes = [
             models.Index(fields=["order_id", "id"], name="fiscal_document_order"),
             models.Index(fields=["state", "id"], name="fiscal_document_by_state"),
+            # The lists of a merchant: all, and those in a state.
+            models.Index(fields=["account_id", "-id"], name="fiscal_document_list"),
+            models.Index(fields=["state", "account_id", "-id"], name="fiscal_document_list_state"),
         ]
 
     def __str__(self) -> str:

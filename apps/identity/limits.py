@@ -95,7 +95,7 @@ class Attempt:
 def begin(name: str, *, address: str, device: str, now: datetime) -> Attempt:
     """Count an attempt to log in under a name. ``device``: what ``succeed`` gave the browser, or anything.
 
-    Raises TooManyRequests, and then nothing is counted: who waits does not make others wait.
+    Raises TooManyRequests. Then nothing is counted, save for those of many at once: who waits does not make others wait.
     """
     mine = _device(name, device)
     keys = (f"{DEVICE} {mine}",) if mine else (f"{WEB} {address}", f"{NAME} {_digest(name)}")
@@ -106,10 +106,21 @@ def begin(name: str, *, address: str, device: str, now: datetime) -> Attempt:
     return Attempt(name, keys, on_known_device=bool(mine))
 
 
+def pass_over(attempt: Attempt) -> None:
+    """Nobody has looked at its password: no failure of the name's. At its address it counts, for that has to end."""
+    _give_back([key for key in attempt.keys if not key.startswith(f"{WEB} ")])
+
+
 @transaction
+def _give_back(keys: Sequence[str]) -> None:
+    rows = FailedLogin.objects.filter(key__in=keys, failures__gt=0)
+    mine = [row.pk for row in rows.select_for_update().order_by("key")]  # the order in which they are counted
+    FailedLogin.objects.filter(pk__in=mine).update(failures=F("failures") - 1)
+
+
 def succeed(attempt: Attempt) -> str:
     """It was no failure. Gives what makes the browser known; earlier failures stay counted."""
-    FailedLogin.objects.filter(key__in=attempt.keys, failures__gt=0).update(failures=F("failures") - 1)
+    _give_back(attempt.keys)
     return signing.dumps([_digest(attempt.name), secrets.token_hex(16)], salt=_SALT)
 
 
@@ -130,6 +141,6 @@ def _digest(name: str) -> str:
 @transaction
 def forget(*, now: datetime) -> int:
     """Forget what is over, at most FORGET_ROWS_MAX. Gives the number of rows deleted."""
-    old = FailedLogin.objects.filter(until__lt=now).order_by("until").values_list("pk", flat=True)[:FORGET_ROWS_MAX]
-    # One that counts again meanwhile is not deleted: its time is looked at once more, under its lock.
-    return FailedLogin.objects.filter(pk__in=list(old), until__lt=now).delete()[0]
+    # One that is just counted again is passed over: whoever waits for nobody waits in no circle.
+    old = FailedLogin.objects.filter(until__lt=now).order_by("until").select_for_update(skip_locked=True)
+    return FailedLogin.objects.filter(pk__in=[row.pk for row in old[:FORGET_ROWS_MAX]]).delete()[0]

@@ -87,9 +87,10 @@ def create_account(*, name: str, scopes: Iterable[str], now: datetime, code: str
     return AccountView(account_id=account_id, name=name, active=True, scopes=frozenset(wanted))
 
 
-def active_accounts(codes: Iterable[str]) -> frozenset[str]:
-    """Which of these accounts may call: the others are blocked, or unknown."""
-    return frozenset(Account.objects.filter(code__in=list(codes), active=True).values_list("code", flat=True))
+def scopes_of(codes: Iterable[str]) -> dict[str, frozenset[str]]:
+    """What those of these accounts may do that may call at all: the others are blocked, or unknown."""
+    rows = Account.objects.filter(code__in=list(codes), active=True).values_list("code", "scopes")
+    return {code: frozenset(scopes) for code, scopes in rows}
 
 
 @transaction_required

@@ -3,6 +3,7 @@
 from apps.identity.credentials import Caller, InvalidCredentials, MissingScope, require_scope
 from apps.identity.limits import DEVICE_KNOWN
 from apps.identity.limits import begin as begin_login
+from apps.identity.limits import pass_over as login_passed_over
 from apps.identity.limits import succeed as login_succeeded
 from apps.identity.operations import (
     AccountExists,
@@ -13,10 +14,10 @@ from apps.identity.operations import (
     UnknownAccount,
     UnknownSecret,
     account,
-    active_accounts,
     create_account,
     issue_secret,
     revoke_secret,
+    scopes_of,
 )
 
 __all__ = [
@@ -32,11 +33,12 @@ __all__ = [
     "UnknownAccount",
     "UnknownSecret",
     "account",
-    "active_accounts",
     "begin_login",
     "create_account",
     "issue_secret",
+    "login_passed_over",
     "login_succeeded",
     "require_scope",
     "revoke_secret",
+    "scopes_of",
 ]

@@ -14,7 +14,6 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -74,7 +73,7 @@ def _day(day: date) -> str:
 
 
 def _list(name: str, **filters: Any) -> str:
-    return f"{reverse(f'admin:ledger_{name}_changelist')}?{urlencode(filters)}"
+    return address(f"ledger_{name}_changelist", query=f"?{urlencode(filters)}")
 
 
 def _list_of(name: str, row: Any, **filters: Any) -> str:

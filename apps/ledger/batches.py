@@ -17,7 +17,7 @@ from django.conf import settings
 
 from apps.common.errors import DomainError
 from apps.common.transactions import transaction_required
-from apps.ledger.commands import Command
+from apps.ledger.commands import Command, check_forms
 from apps.ledger.fold import LinkedRefused
 from apps.ledger.models import Batch
 from apps.ledger.rows import fetch
@@ -109,10 +109,10 @@ def _open_places(commands: Sequence[Command]) -> set[int]:
 def _hash(commands: Sequence[Command]) -> bytes:
     """Of what was asked for: each entry's own hash, or that it is malformed, in order."""
     whole = hashlib.sha256()
+    check_forms(commands)
     for command in commands:
-        is_well_formed = command.check_form()
         whole.update(str(command.entry.tracekey).encode())
-        whole.update(command.body_hash if is_well_formed else b"malformed")
+        whole.update(command.body_hash or b"malformed")
         whole.update((command.entry.group or "").encode())
     return whole.digest()
 

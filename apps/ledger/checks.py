@@ -89,7 +89,7 @@ def run_check(
     the check, having resumed.
     """
     scope = Scope(*account) if account else Scope(branch)
-    row_id = _begin(kind, scope, exclusive=exclusive, anew=anew, now=now)
+    row_id, is_joined = _begin(kind, scope, exclusive=exclusive, anew=anew, now=now)
     try:
         with _suspended(scope, now=now) if exclusive else nullcontext():
             if kind == "FULL":
@@ -98,7 +98,8 @@ def run_check(
                 return _end_pass(row_id)
             return _write_down(row_id, _prove(scope, now=now))
     except BaseException as error:  # also when the process is told to stop
-        _break_off(row_id, error)
+        if not is_joined:  # else it is somebody else's, who may be at its first piece
+            _break_off(row_id, error)
         raise
 
 
@@ -112,7 +113,7 @@ def work_on_pass(*, budget_s: float, begin: bool, now: datetime) -> CheckResult 
     missed = since is not None and now - since > MISSED
     if not (begin or missed or open_pass()):
         return None
-    row_id = _begin("FULL", Scope(), exclusive=False, anew=False, now=now)
+    row_id, _ = _begin("FULL", Scope(), exclusive=False, anew=False, now=now)
     end = time.monotonic() + budget_s
     while not _take_piece(row_id, None, wait=f"{TURN_S}s", now=now):
         if time.monotonic() > end:
@@ -135,17 +136,17 @@ def _view(row: tables.Check) -> PassView:
 
 
 @transaction
-def _begin(kind: Kind, scope: Scope, *, exclusive: bool, anew: bool, now: datetime) -> UUID:
-    """The row of a check; of a full one that may go on, the one that is there."""
+def _begin(kind: Kind, scope: Scope, *, exclusive: bool, anew: bool, now: datetime) -> tuple[UUID, bool]:
+    """The row of a check; of a full one that may go on, the one that is there. Was it there?"""
     row = tables.Check(kind=kind, exclusive=exclusive, began_at=now, **asdict(scope))
     if kind == "FULL":
         row.progress = passes.BEGIN
         if scope == Scope():
             row.expected = passes.expected_rows()
             if not exclusive and (known := _pass_to_go_on_with(anew=anew)):
-                return known
+                return known, True
     row.save(force_insert=True)
-    return row.id
+    return row.id, False
 
 
 def _pass_to_go_on_with(*, anew: bool) -> UUID | None:
@@ -293,7 +294,8 @@ def _write_down(row_id: UUID, seen: _Seen) -> CheckResult:
     """The rows for people. A commit of its own: somebody may have acknowledged a difference since the snapshot."""
     differences.lock(of_pass=False)
     differences.write(row_id, seen.found, at=seen.at)
-    still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE)
+    # What a piece of the full one has seen since is younger than what this one saw.
+    still = tables.Difference.objects.exclude(state=tables.Difference.State.GONE).filter(last_seen__lte=seen.at)
     afresh = [row.pk for row in still if (row.branch, row.account, row.currency) in seen.afresh]
     differences.write_gone(still.filter(pk__in=afresh), seen.found, at=seen.at)
     row = tables.Check.objects.get(pk=row_id)

@@ -1,6 +1,6 @@
 """What goes through the engine: an entry as a command, and the rows that it needs and makes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from apps.common.errors import DomainError
+from apps.ledger.forms import LineForms
 from apps.ledger.rules import AccountRef, CheckedLeg, Entry, EntryResult, PostedLine, PostResult, fingerprint
 
 
@@ -72,6 +73,7 @@ class Command:
     hold_id: UUID | None = None  # the first leg's account lets go of this hold
     refusal: DomainError | None = None
     posting: PostResult | None = None
+    is_line: bool = False  # well formed, one leg, and nothing else to look at
 
     @property
     def tracekey(self) -> UUID:
@@ -96,3 +98,17 @@ class Command:
 
     def result(self) -> EntryResult:
         return EntryResult(self.entry.tracekey, self.posting, self.refusal)
+
+
+def check_forms(commands: Iterable[Command]) -> None:
+    """As ``check_form`` of each. Lines of a batch have much in common, so most texts are made once."""
+    fingerprint_of = LineForms().of
+    for command in commands:
+        if command.body_hash or command.refusal is not None:
+            continue
+        line = None if command.reverses or command.hold_id else fingerprint_of(command.entry)
+        if line is None:
+            command.check_form()
+        else:
+            command.body_hash, command.legs = line
+            command.is_line = True

@@ -1,8 +1,9 @@
 """Tracekeys: claimed, given back, buried; and what was posted or refused under them. See Note [Fences] in ``rows.py``."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from django.db import IntegrityError, connection
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
 from apps.common.transactions import kept_savepoint
-from apps.ledger.commands import Command
+from apps.ledger.commands import Command, check_forms
 from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch, fetch_hot
 from apps.ledger.rules import AccountRef, Balances, PostedLine
 
@@ -34,9 +35,6 @@ RETURNING tracekey
 """
 
 
-CLAIMS_AT_ONCE = 200  # checked, then sent
-
-
 class Claims(NamedTuple):
     """By tracekey as a number: what this batch claimed, and what was used before it."""
 
@@ -44,17 +42,25 @@ class Claims(NamedTuple):
     known: dict[int, KnownKey]
 
 
-def claim_keys(commands: Sequence[Command], *, now: datetime) -> Claims:
+NO_CLAIMS = Claims({}, {})
+
+
+def claim_keys(commands: Sequence[Command], *, now: datetime, meanwhile: Callable[[], None] = lambda: None) -> Claims:
     """Check forms, claim the tracekeys for this transaction, and find those that were used before. Note [Fences], 1.
 
     Sorted, so that two batches that share keys wait for each other and never both. The first well-formed command of each
-    tracekey claims it.
+    tracekey claims it. ``meanwhile`` may be called when forms are checked and the server works; then, if nothing is
+    known, all well-formed keys are claimed.
     """
-    ordered = sorted(commands, key=_sort_key)
+    try:
+        ordered = sorted(commands, key=attrgetter("entry.tracekey.int"))
+    except AttributeError:  # a malformed one is refused in a moment
+        ordered = sorted(commands, key=_sort_key)
     # A large batch hopes that all its keys are new, and finds out at the first one that is not.
-    if len(ordered) >= COPY_ROWS_MIN and (made := _copy_claims(ordered, now=now)) is not None:
+    if len(ordered) >= COPY_ROWS_MIN and (made := _copy_claims(ordered, now=now, meanwhile=meanwhile)) is not None:
         return Claims(made, {})
-    wanted = {command.key: command for command in reversed(ordered) if command.check_form()}
+    check_forms(ordered)
+    wanted = {command.key: command for command in reversed(ordered) if command.refusal is None}
     values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in wanted.values()]
     if not values:
         return Claims({}, {})
@@ -68,9 +74,10 @@ def _sort_key(command: Command) -> int:
     return key.int if isinstance(key, UUID) else -1  # malformed, and refused in a moment
 
 
-def known_keys(commands: Iterable[Command]) -> Claims:
+def known_keys(commands: Sequence[Command]) -> Claims:
     """Check forms, and find the tracekeys that were used before. Nothing is claimed."""
-    keys = [command.tracekey for command in commands if command.check_form()]
+    check_forms(commands)
+    keys = [command.tracekey for command in commands if command.refusal is None]
     if not keys:
         return Claims({}, {})
     rows = fetch(
@@ -79,33 +86,17 @@ def known_keys(commands: Iterable[Command]) -> Claims:
     return Claims({}, {row[0].int: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows})
 
 
-def _copy_claims(commands: Sequence[Command], *, now: datetime) -> dict[int, Command] | None:
+def _copy_claims(commands: Sequence[Command], *, now: datetime, meanwhile: Callable[[], None]) -> dict[int, Command] | None:
     """The claims, if all keys were new; otherwise none is claimed."""
+    from apps.ledger import plain_keys  # numpy takes a tenth of a second, which most processes don't owe
+
     made: dict[int, Command] = {}
     try:
         with kept_savepoint():
-            copy_rows(
-                "COPY ledger_posting_key (tracekey, bodyhash, state, reverses, dateref, createdat) FROM STDIN",
-                _claim_texts(commands, made, now.isoformat()),
-            )
+            copy_rows(plain_keys.COPY, plain_keys.blocks(commands, made, now=now, meanwhile=meanwhile))
     except IntegrityError:
         return None
     return made
-
-
-def _claim_texts(commands: Sequence[Command], made: dict[int, Command], moment: str) -> Iterator[str]:
-    days: dict[date, str] = {}
-    for start in range(0, len(commands), CLAIMS_AT_ONCE):
-        texts = []
-        for command in commands[start : start + CLAIMS_AT_ONCE]:
-            if not command.check_form() or (key := command.entry.tracekey.int) in made:
-                continue
-            made[key] = command
-            day = command.dateref
-            reverses = "\\N" if command.reverses is None else command.reverses.hex
-            day_text = days.get(day) or days.setdefault(day, day.isoformat())
-            texts.append(f"{key:032x}\t\\\\x{command.body_hash.hex()}\tPOSTED\t{reverses}\t{day_text}\t{moment}\n")
-        yield "".join(texts)
 
 
 def settle_claims(*, unused: Sequence[Command], changed: Sequence[Command]) -> None:

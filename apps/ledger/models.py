@@ -133,7 +133,8 @@ class Transaction(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7)
-    # The order of insertion, the same as the order of the account's lock; from a sequence (0002_rules).
+    # The order of insertion, for one account the same as the order of its lock; from a sequence (0002_rules). Lines of
+    # different accounts have no order within a batch.
     seq = models.BigIntegerField(editable=False)
     branch = key_column("branch")
     account = key_column("account")

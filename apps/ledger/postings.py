@@ -1,8 +1,11 @@
 """The engine: the only code that moves money. Lock, read, check everything, then write."""
 
 import gc
+
+# From so many lines on, columns cost less than a loop.
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +19,8 @@ from apps.common.clock import business_date
 from apps.common.errors import DomainError
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
 from apps.ledger import batches, keys, months_behind, rows, singles, suspensions, writes
-from apps.ledger.commands import Command, NewLine
+from apps.ledger.balances import StoredDay
+from apps.ledger.commands import Command, NewLine, Suspended
 from apps.ledger.fold import SUSPENDED, Fold, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -30,6 +34,8 @@ from apps.ledger.rules import (
     PostResult,
     first_day,
 )
+
+PLAIN_ENTRIES_MIN = int(os.environ.get("PLAIN_MIN", "100"))
 
 
 class PostingVoided(DomainError):
@@ -62,7 +68,7 @@ def post_batch(
     ``key``: then its refusals are repeated, too, for LEDGER_BATCH_KEYS_DAYS. ``dry_run``: the answers are what they would
     be, and nothing is posted. Raises BatchKeyReused, and BatchTooLarge above BATCH_LINES_MAX lines.
     """
-    if sum(len(entry.legs) for entry in entries) > BATCH_LINES_MAX:
+    if sum([len(entry.legs) for entry in entries]) > BATCH_LINES_MAX:
         raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="legs")
     today = business_date(now)
     with collector_paused():
@@ -174,12 +180,13 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         commands[0].posting = singles.post_line(commands[0], today=business_date(now), now=now)
         if commands[0].posting is not None:
             return
-    claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
-    if claims.known:
-        _answer_known(commands, claims.known)
     fold = Fold(today=business_date(now), now=now)
-    fresh = [command for command in commands if command.refusal is None and command.posting is None]
-    _lock_and_read(fold, fresh, dry=dry)
+    if len(commands) >= PLAIN_ENTRIES_MIN and not dry:
+        claims, fresh = _post_plain(fold, commands)
+    else:
+        claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
+        fresh = _unknown(commands, claims)
+        _lock_and_read(fold, fresh, dry=dry)
     lines = fold.take_all(commands)
     if dry:
         deque(lines, maxlen=0)
@@ -197,8 +204,45 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
     if len(fold.done) < len(commands):
         _settle_claims(fold, claims)
     sums.write(now=now)
-    if unused := [ref for ref in fold.opened if not fold.books[ref].touched]:
+    if unused := [ref for ref in fold.opened if ref in fold.books and not fold.books[ref].touched]:
         rows.forget_opened(unused)  # a refused line opens no account
+
+
+def _unknown(commands: Sequence[Command], claims: keys.Claims) -> list[Command]:
+    """Answer those whose tracekeys were used before. The others that are well formed."""
+    if claims.known:
+        _answer_known(commands, claims.known)
+    return [command for command in commands if command.refusal is None and command.posting is None]
+
+
+def _post_plain(fold: Fold, commands: Sequence[Command]) -> tuple[keys.Claims, list[Command]]:
+    """Claim, lock and read for all, and post what is plain: Note [Plain lines] in plain.py. Which commands are left?"""
+    from apps.ledger.plain_rows import PlainBatch  # numpy takes a tenth of a second, which most processes don't owe
+
+    batch = PlainBatch(today=fold.today, now=fold.now)
+    claims = keys.claim_keys(commands, now=fold.now, meanwhile=lambda: batch.gather(_unknown(commands, keys.NO_CLAIMS)))
+    fresh = _unknown(commands, claims)
+    if len(fresh) != batch.gathered_count:
+        batch.gather(fresh)
+    if not batch.accounts:
+        return claims, fresh
+    if settings.LEDGER_OPEN_ON_FIRST_USE:
+        fold.opened = rows.open_missing(batch.accounts, now=fold.now)
+    try:
+        read = batch.lock_and_read()
+    except OverflowError:  # sums that no column holds; the locks are taken, and taking them again is nothing
+        _lock_and_read(fold, fresh, dry=False)
+        return claims, fresh
+    fold.events, fold.closed, fold.holds = read.events, read.closed, read.holds
+    missing, refused = batch.missing(), {}
+    if missing or read.suspended:
+        refused = _look_around(fold, batch.accounts, missing, read.suspended, dry=False)
+    if odd := batch.decide(refused):
+        fold.books = read.books(odd)
+        _mark_suspended(fold, refused)
+        _load_days(fold, read.days_of(odd, today=fold.today), batch.since())
+    batch.write()
+    return claims, [command for command in fresh if command.posting is None]
 
 
 def _then(work: Callable[[], None]) -> Iterator[list[NewLine]]:
@@ -245,22 +289,23 @@ def _lock_and_read(fold: Fold, commands: Sequence[Command], *, dry: bool) -> Non
     holds = [command.hold_id for command in commands if command.hold_id]
     locked = rows.lock_and_read(since, codes, holds, now=fold.now)
     fold.books, fold.events, fold.closed, fold.holds = locked.books, locked.events, locked.closed, locked.holds
-    found = locked.suspended
-    if len(fold.books) < len(since):
-        others = rows.read_deferred([ref for ref in since if ref not in fold.books], now=fold.now)
+    missing = [ref for ref in since if ref not in fold.books] if len(fold.books) < len(since) else []
+    _mark_suspended(fold, _look_around(fold, since, missing, locked.suspended, dry=dry))
+    _load_days(fold, locked.days, since)
+
+
+def _look_around(
+    fold: Fold, refs: Collection[AccountRef], missing: Sequence[AccountRef], found: Sequence[Suspended], *, dry: bool
+) -> suspensions.Refused:
+    """Which of the missing accounts are deferred ones; wait for suspensions. Those that may not be written after all."""
+    if missing:
+        others = rows.read_deferred(missing, now=fold.now)
         fold.deferred, found = others.statuses, [*found, *others.suspended]
         fold.closed.update(others.closed)
-    if found:
-        _heed(fold, suspensions.heed(since, found, now=fold.now, wait_s=0 if dry else suspensions.WAIT_S))
-    # Only a back-dated line on an account with a floor asks how much was held on which day.
-    asking = [ref for ref in fold.books if since[ref] < today and _is_guarded_and_held(fold, ref)]
-    held = rows.read_held(asking) if asking else {}
-    last = today.toordinal()
-    for ref, book in fold.books.items():
-        book.load_days(locked.days[ref], today=last, since=since[ref].toordinal(), held=held.get(ref, ()))
+    return suspensions.heed(refs, found, now=fold.now, wait_s=0 if dry else suspensions.WAIT_S) if found else {}
 
 
-def _heed(fold: Fold, refused: suspensions.Refused) -> None:
+def _mark_suspended(fold: Fold, refused: suspensions.Refused) -> None:
     """Whoever touches one of these accounts will look twice at it, and be refused."""
     fold.suspended = refused
     for ref in refused:
@@ -270,14 +315,18 @@ def _heed(fold: Fold, refused: suspensions.Refused) -> None:
             fold.deferred[ref] = SUSPENDED
 
 
-def _is_guarded_and_held(fold: Fold, ref: AccountRef) -> bool:
-    book = fold.books[ref]
-    return book.min_balance is not None and book.pending_debit > 0
+def _load_days(fold: Fold, days: Mapping[AccountRef, Sequence[StoredDay]], since: Mapping[AccountRef, date]) -> None:
+    # Only what is back-dated asks how much was held on which day.
+    asking = [ref for ref, book in fold.books.items() if since[ref] < fold.today and book.pending_debit > 0]
+    held = rows.read_held(asking) if asking else {}
+    last = fold.today.toordinal()
+    for ref, book in fold.books.items():
+        book.load_days(days[ref], today=last, since=since[ref].toordinal(), held=held.get(ref, ()))
 
 
 def _settle_claims(fold: Fold, claims: keys.Claims) -> None:
     """Keep the claims of what was accepted, under its own hash and day; give the others back."""
-    unused = [claim for key, claim in claims.made.items() if key not in fold.done]
+    unused = [claim for key, claim in claims.made.items() if claim.posting is None and key not in fold.done]
     changed = [command for key, command in fold.done.items() if command is not claims.made[key]]
     if unused or changed:
         keys.settle_claims(unused=unused, changed=changed)

@@ -141,7 +141,14 @@ WHERE (a.branch, a.account, a.currency) > (%(after_branch)s, %(after_account)s, 
     AND (%(currency)s::text IS NULL OR a.currency = %(currency)s)
 ORDER BY a.branch, a.account, a.currency LIMIT %(accounts_max)s
 """
-_UNPROVEN = "SELECT * FROM ledger_region WHERE whole ORDER BY branch, account, currency LIMIT %(accounts_max)s"
+# Those that are known to differ have no proof after any check: they come last, or the others never had their turn.
+_UNPROVEN = f"""
+SELECT r.* FROM ledger_region r
+LEFT JOIN (SELECT DISTINCT branch, account, currency FROM ledger_difference WHERE state <> 'GONE') d
+    ON {KEY.format("d", "r")}
+WHERE r.whole ORDER BY d.branch IS NOT NULL, r.branch, r.account, r.currency
+LIMIT %(accounts_max)s
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +171,13 @@ class Size(NamedTuple):
 def find_changed(scope: Scope, *, rows_max: int | None = None) -> Size:
     """Find the accounts and days to prove, and their lines, into temporary tables; the transaction is REPEATABLE READ.
 
-    Of accounts without a proof only so many as have ``rows_max`` rows together.
+    Of accounts without a proof only so many as have ``rows_max`` rows together: one that has more is left to a full check.
     """
     with connection.cursor() as cursor:
         cursor.execute(_REGION, {"branch": scope.branch, "account": scope.account, "currency": scope.currency})
         cursor.execute("ANALYZE ledger_region")
     if rows_max is not None and fetch("SELECT 1 FROM ledger_region WHERE whole LIMIT 1", []):
-        fits = [each.id for each in _fitting(_UNPROVEN, {}, rows_max)]
+        fits = [each.id for each in _fitting(_UNPROVEN, {}, rows_max, larger=False)]
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM ledger_region WHERE whole AND NOT id = ANY(%s::uuid[])", [array_text(fits)])
     _fill(_SINCE, {}, waiting="all")
@@ -205,10 +212,11 @@ def next_accounts(scope: Scope, after: Sequence[str], *, rows_max: int) -> list[
     names = ("branch", "account", "currency")
     values = dict(zip(names, (scope.branch, scope.account, scope.currency), strict=True))
     behind = {f"after_{name}": value for name, value in zip(names, after, strict=True)}
-    return _fitting(_NEXT_ACCOUNTS, {**values, **behind}, rows_max)
+    return _fitting(_NEXT_ACCOUNTS, {**values, **behind}, rows_max, larger=True)
 
 
-def _fitting(accounts: str, values: dict[str, Any], rows_max: int) -> list[Weighed]:
+def _fitting(accounts: str, values: dict[str, Any], rows_max: int, *, larger: bool) -> list[Weighed]:
+    """The first of these accounts that have so many rows together; one with more by itself is first, or passed over."""
     found: list[Weighed] = []
     rows = 0
     with connection.chunked_cursor() as cursor:
@@ -216,6 +224,8 @@ def _fitting(accounts: str, values: dict[str, Any], rows_max: int) -> list[Weigh
         cursor.execute(_WEIGHED.format(accounts=accounts), {**values, **limits})
         while some := cursor.fetchmany(WEIGHED_AT_ONCE):
             for account_id, branch, account, currency, lines, days in some:
+                if not larger and 1 + lines + days > rows_max:
+                    continue
                 rows += 1 + lines + days
                 if found and rows > rows_max:
                     return found

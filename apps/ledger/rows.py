@@ -56,8 +56,8 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
     return prepared.fetch_each(*statements, told=False)
 
 
-def copy_rows(statement: str, blocks: Iterable[str]) -> None:
-    """COPY rows that are text already, in blocks. They are sent as they are made, so the server works meanwhile."""
+def copy_rows(statement: str, blocks: Iterable[str | bytes]) -> None:
+    """COPY rows in its own format already, in blocks. They are sent as they are made, so the server works meanwhile."""
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
         for block in blocks:
             if block:
@@ -70,7 +70,7 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
 
 
 # The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
-_DAYS = """
+DAYS = """
 SELECT k.n, d.id::text, d.dateref, d.totaldebit, d.totalcredit
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
 CROSS JOIN LATERAL (
@@ -81,16 +81,16 @@ CROSS JOIN LATERAL (
 """
 
 
-_LOCK = """
+LOCK = """
 SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
-    a.pendingdebit
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (branch, account, currency)
+    a.pendingdebit, k.n
+FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (branch, account, currency, n)
 JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 WHERE NOT a.deferred
 ORDER BY a.branch, a.account, a.currency
 FOR NO KEY UPDATE OF a
 """
-_EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
+EVENTS = "SELECT code, active, allowdebit, allowcredit FROM ledger_event WHERE code = ANY(%s::int[])"
 # Closed days and suspensions are read behind the accounts' locks: see Note [Suspended] in suspensions.py.
 # Not those that ended by themselves: nobody lifts them, and they would be read, and locked, for ever.
 _SUSPENDED = (
@@ -101,13 +101,13 @@ _SUSPENDED = (
 NOT_SUSPENDED = """NOT EXISTS (
     SELECT FROM ledger_suspension s WHERE s.liftedat IS NULL AND s.until > %s AND (s.branch IS NULL OR s.branch = {0}.branch
         AND (s.account IS NULL OR s.account = {0}.account AND s.currency = {0}.currency)))"""
-_CLOSED = f"""
+CLOSED = f"""
 SELECT closeduntil, NULL::uuid, branch, NULL, NULL, NULL, NULL::timestamptz
 FROM ledger_branch WHERE branch = ANY(%s::text[]) AND closeduntil IS NOT NULL
 UNION ALL SELECT NULL, s.* FROM ({_SUSPENDED}) s
 """  # noqa: S608 - a constant
 
-_HELD = "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])"
+HELD = "SELECT id, status, amount, dateref, expiresat FROM ledger_hold WHERE id = ANY(%s::uuid[])"
 
 
 class Accounts(NamedTuple):
@@ -122,7 +122,7 @@ def lock_accounts(refs: Collection[AccountRef], *, now: datetime) -> Accounts:
 
     Unknown ones are missing in the answer, and deferred ones, which are chosen to be so when they are opened.
     """
-    return _lock(_LOCK, refs, now)
+    return _lock(LOCK, refs, now)
 
 
 def _lock(statement: str, refs: Collection[AccountRef], now: datetime) -> Accounts:
@@ -130,7 +130,7 @@ def _lock(statement: str, refs: Collection[AccountRef], now: datetime) -> Accoun
     return Accounts(_books(locked), [Suspended(*row) for row in suspended])
 
 
-def _closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int], list[Suspended]]:
+def closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int], list[Suspended]]:
     closed, suspended = {}, []
     for day, *row in rows:
         if day is not None:
@@ -142,7 +142,7 @@ def _closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, in
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
     books = {}
-    for row_id, branch, account, currency, *rest in rows:
+    for row_id, branch, account, currency, *rest, _ in rows:
         ref = AccountRef(branch, account, currency)
         books[ref] = AccountBook(row_id, ref, *rest)
     return books
@@ -171,25 +171,25 @@ def lock_and_read(
     keys = columns(refs, 3)
     branches = array_text(list({ref.branch for ref in refs}))
     # See Note [Convoy].
-    head = [(_LOCK, columns(nsmallest(CONVOY_HEAD, refs), 3))] if len(refs) >= CONVOY_ACCOUNTS_MIN else []
+    head = [(LOCK, columns(nsmallest(CONVOY_HEAD, refs), 3))] if len(refs) >= CONVOY_ACCOUNTS_MIN else []
     found = fetch_all(
         *head,
-        (_LOCK, keys),
-        (_DAYS, [*keys, array_text(list(since.values()))]),
-        (_EVENTS, [array_text(list(codes))]),
-        (_CLOSED, [branches, now]),
-        *([(_HELD, [array_text(list(holds))])] if holds else []),
+        (LOCK, keys),
+        (DAYS, [*keys, array_text(list(since.values()))]),
+        (EVENTS, [array_text(list(codes))]),
+        (CLOSED, [branches, now]),
+        *([(HELD, [array_text(list(holds))])] if holds else []),
     )
     held = found.pop() if holds else []
     *_, locked, days, events, closed = found
     rules = {code: EventRule(*rule) for code, *rule in events}
     by_id = {row[0]: HeldRow(*row) for row in held}
-    return Locked(_books(locked), _days_of(refs, days), rules, *_closed_and_suspended(closed), by_id)
+    return Locked(_books(locked), _days_of(refs, days), rules, *closed_and_suspended(closed), by_id)
 
 
 def lock_deferred(refs: Collection[AccountRef], *, now: datetime) -> Accounts:
     """Lock deferred accounts for a roll-up, in key order."""
-    return _lock(_LOCK.replace("NOT a.deferred", "a.deferred"), refs, now)
+    return _lock(LOCK.replace("NOT a.deferred", "a.deferred"), refs, now)
 
 
 class DeferredAccounts(NamedTuple):
@@ -219,10 +219,10 @@ def read_deferred(refs: Collection[AccountRef], *, now: datetime) -> DeferredAcc
             "ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency WHERE a.deferred",
             [DEFERRED_SUM_MAX, *columns(refs, 3)],
         ),
-        (_CLOSED, [array_text(branches), now]),
+        (CLOSED, [array_text(branches), now]),
     )
     found = {AccountRef(branch, account, currency): status for branch, account, currency, status in statuses}
-    return DeferredAccounts(found, *_closed_and_suspended(closed))
+    return DeferredAccounts(found, *closed_and_suspended(closed))
 
 
 def stop_deferred(branch: str) -> None:
@@ -288,7 +288,7 @@ def forget_opened(refs: Collection[AccountRef]) -> None:
 def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
     """For each account its day rows from a date on, oldest first."""
     values = [(*ref, day) for ref, day in since.items()]
-    return _days_of(list(since), fetch(_DAYS, columns(values, 4)))
+    return _days_of(list(since), fetch(DAYS, columns(values, 4)))
 
 
 def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from apps.common.errors import DomainError
 from apps.common.json_text import has_nul
-from apps.common.money import CURRENCY, exact_cents
+from apps.common.money import AMOUNT_MAX, CURRENCY, exact_cents
 
 # How far back a dateref may lie, in days (Flow: "exemplo 7 dias"). It bounds the day rows that one posting can shift.
 BACKDATE_DAYS_MAX: int = settings.LEDGER_BACKDATE_DAYS_MAX
@@ -294,21 +294,26 @@ class CheckedLeg(NamedTuple):
     details: str | None
 
 
-def _check_leg(leg: Leg) -> tuple[CheckedLeg, str]:
-    """The leg as checked, and as JSON written by hand: an encoder takes four times as long."""
-    account, side, code, description, details = leg.account, leg.debitcredit, leg.eventcode, leg.description, leg.details
-    try:
-        place = _place(account)
-    except TypeError:  # unhashable: a list, say
-        raise MalformedEntry("account is not a valid key.", field="account") from None
-    amount = leg.amount
-    if amount.__class__ is not Decimal or not _is_exact(amount_text := str(amount)):
-        amount = check_amount(amount)
-        amount_text = str(amount)
+def check_side_and_event(side: object, code: object) -> None:
+    """Raises MalformedEntry unless a line may have this side and this event's code."""
     if side not in ("D", "C"):
         raise MalformedEntry("debitcredit is D or C.", field="debitcredit")
     if type(code) is not int or not 0 < code <= EVENT_CODE_MAX:
         raise MalformedEntry("eventcode is a whole number above zero.", field="eventcode")
+
+
+def _check_leg(leg: Leg) -> tuple[CheckedLeg, str]:
+    """The leg as checked, and as JSON written by hand: an encoder takes four times as long."""
+    account, side, code, description, details = leg.account, leg.debitcredit, leg.eventcode, leg.description, leg.details
+    try:
+        place = account_json(account)
+    except TypeError:  # unhashable: a list, say
+        raise MalformedEntry("account is not a valid key.", field="account") from None
+    amount, amount_text = leg.amount, str(leg.amount)
+    # As it should be: two places, above zero. Everything else is looked at more closely.
+    if amount.__class__ is not Decimal or amount_text[-3:-2] != "." or not ZERO < amount <= AMOUNT_MAX:
+        amount_text = str(amount := check_amount(amount))
+    check_side_and_event(side, code)
     if description != "":
         check_text("description", description, DESCRIPTION_CHARACTERS_MAX)
     text = None if details is None else details_text(details)
@@ -318,15 +323,11 @@ def _check_leg(leg: Leg) -> tuple[CheckedLeg, str]:
 
 
 @lru_cache(maxsize=65_536)  # some 20 MB: the accounts of a busy hour
-def _place(ref: AccountRef) -> str:
+def account_json(ref: AccountRef) -> str:
     """An account as JSON; its key needs no quoting. Raises MalformedEntry."""
     check_account(ref)
     branch, account, currency = ref
     return f'"{branch}","{account}","{currency}"'
-
-
-# An amount as it should be: two places, above zero. Everything else is looked at more closely.
-_is_exact = re.compile(r"(?:[1-9][0-9]{0,12}\.[0-9]{2}|0\.(?:0[1-9]|[1-9][0-9]))").fullmatch
 
 
 def _check_balanced(legs: Sequence[CheckedLeg]) -> None:

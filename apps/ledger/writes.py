@@ -92,7 +92,7 @@ def copy_text(value: str) -> str:
 
 
 # Disjoint sets: a day is either stored (updated by its id) or new (inserted).
-_WRITE_SUMS = """
+WRITE_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
@@ -149,12 +149,14 @@ class Sums:
         expected = (len(self.accounts), len(self.stored), len(self.new))
         if not self.accounts:
             return
-        parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *_arrays(self.new, 11)]
-        written = fetch_hot(_WRITE_SUMS, parameters)[0]
+        new = _arrays(self.new, 11, quote='"')  # an account may be called NULL
+        parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *new]
+        written = fetch_hot(WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
-def _arrays(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    """Columns of numbers, dates and keys: nothing in them needs quoting."""
-    return ["{" + ",".join(column) + "}" for column in zip(*rows, strict=True)] or ["{}"] * width
+def _arrays(rows: Sequence[tuple[str, ...]], width: int, *, quote: str = "") -> list[str]:
+    """Columns of numbers, dates and keys: nothing in them needs to be escaped."""
+    between = f"{quote},{quote}"
+    return [f"{{{quote}{between.join(column)}{quote}}}" for column in zip(*rows, strict=True)] or ["{}"] * width

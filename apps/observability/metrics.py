@@ -3,7 +3,8 @@
 An app registers a source, a function that is asked at each scrape, in its ``AppConfig.ready``. Almost all our numbers are
 rows, so every process would tell the same ones: one process is scraped (``/metrics`` of the web server, any of its
 workers), and prometheus_client's multi-process files are not needed. Only what no row tells, how often and how fast a
-relay and a consumer do their work, is counted in memory: each of these processes tells its own on its ``--metrics-port``.
+relay and a consumer do their work, is counted in memory: each of these processes tells its own on its ``--metrics-port``,
+also a Celery worker that relays.
 """
 
 import logging
@@ -77,7 +78,8 @@ LEDGER_CHECK_PROGRESS = Gauge(
     "How much of the whole ledger the full check that runs has proven; absent without one.",
 )
 LEDGER_CHECK_TRIES = Gauge(
-    "lastro_ledger_check_tries", "How often the next piece of that check was tried in vain; absent without one."
+    "lastro_ledger_check_tries",
+    "How often the next piece of that check was begun: above 1 it was killed; absent without one.",
 )
 LEDGER_UNPROVEN = Gauge(
     "lastro_ledger_unproven_accounts", "Accounts that no check had proved when the last one ended, or that differ."

@@ -20,7 +20,7 @@ from apps.orders.sagas import money
 from apps.payments import public as payments
 
 BATCH_PAYMENTS_MAX = 200  # of one commit of the command: a few hundred entries
-APPROVED, CAPTURE, REFUND = "APPROVED", "capture", "refund"
+CAPTURE = "capture"  # of an operation that moved money: else it is a refund
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def post_taken(payment_id: UUID, *, now: datetime) -> Posted:
     merchants = money.merchants_account()
     if merchants is None:
         return Posted()
-    view = payments.payment(payment_id)
+    view = payments.taken(payment_id)
     if view.of_saga:
         return Posted()
     missing = sum(_post(view, operation, merchants, now=now) for operation in view.operations)
@@ -66,7 +66,7 @@ def _post(
     view: payments.PaymentView, operation: payments.OperationView, merchants: ledger.AccountRef, *, now: datetime
 ) -> bool:
     """Was there something to post?"""
-    if operation.status != APPROVED or operation.kind not in (CAPTURE, REFUND) or _is_posted(operation.id):
+    if _is_posted(operation.id):
         return False
     assert operation.amount is not None  # noqa: S101  # only a void has none
     clearing, takes = money.card_clearing_account(), operation.kind == CAPTURE

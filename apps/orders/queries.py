@@ -101,11 +101,14 @@ def orders_page(
 ) -> Page[ListedOrder]:
     """A page of an account's orders, newest first; of one status or customer. Raises InvalidRequest for a wrong cursor."""
     columns = {"customer_id": customer_id, "status": status, "account_id": account_id}
-    page = newest_first(Order, wanted, columns)
-    return Page([ListedOrder(**{name: getattr(row, name) for name in _LINE}) for row in page.rows], page.next_cursor)
+    return newest_first(Order, wanted, columns).each(_line)
 
 
 _LINE = [column.name for column in fields(ListedOrder)]
+
+
+def _line(row: Order) -> ListedOrder:
+    return ListedOrder(**{name: getattr(row, name) for name in _LINE})
 
 
 def reserved(order_id: UUID) -> bool:

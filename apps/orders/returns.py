@@ -120,7 +120,15 @@ def check_returnable(order_id: UUID, *, asked_at: datetime) -> None:
 
 @transaction_required
 def ask(*, return_id: UUID, order_id: UUID, account_id: str, reason: str, run_id: UUID, now: datetime) -> None:
-    """Write down that a return was asked for, which this run will carry out."""
+    """Write down that a return was asked for, which this run will carry out.
+
+    The run holds the order's key, so no other one goes on. Raises NotReturnable when a person has closed one that was
+    accepted: what was given back then is not known here.
+    """
+    if OrderReturn.objects.filter(order_id=order_id, status=ReturnStatus.HANDLED).exists():
+        raise NotReturnable(
+            "A return of it was accepted, and closed by hand: what is given back is agreed upon with a person."
+        )
     amount = Order.objects.values_list("amount", flat=True).get(pk=order_id)
     OrderReturn.objects.create(
         id=return_id,

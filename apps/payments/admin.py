@@ -23,6 +23,7 @@ from apps.common.admin import (
     moment,
     short,
 )
+from apps.payments import queries
 from apps.payments.brands import BRANDS
 from apps.payments.models import CardToken, Payment, PaymentOperation, ProcessorOperation, ProcessorTransaction
 
@@ -63,6 +64,11 @@ class DecisionFilter(WordsFilter):
     words = {"approved": "Approved", "rejected": "Refused"}
 
 
+def _merchant(account_id: str) -> str:
+    """Whose payment it is, below what it was for: a column of its own left none for the refusal."""
+    return link(address("identity_account_change", account_id), account_id)
+
+
 def _rows(operations: QuerySet[Any]) -> list[dict[str, Any]]:
     """Operations of either side, as their table shows them."""
     found: list[PaymentOperation | ProcessorOperation] = list(operations[:OPERATIONS_MAX])
@@ -90,14 +96,16 @@ class PaymentAdmin(KeyedAdmin):
     says = "Every payment by card, newest first: what became of it, for which order, and why it was refused."
     empty = "No payment yet. The first order that is paid by card appears here."
     change_form_template = "payments/admin/payment.html"
-    list_display = ("shown_state", "shown_id", "money_amount", "card_used", "reference", "merchant", "made", "refusal")
+    list_display = ("shown_state", "shown_id", "money_amount", "card_used", "reference", "made", "refusal")
     list_display_links = ("shown_id",)
     list_filter = (StateFilter, BrandFilter, CreatedFilter)
-    search_help_text = "An id or its beginning, a whole order id, reference or merchant"
+    search_help_text = "An id or its beginning, a refund's whole id, or a whole order id, reference or merchant"
     fields = readonly_fields = ("shown_state",)
 
     def by_key(self, text: str) -> Q:
-        return id_begins(text) | Q(order_ref=text) | Q(account_id=text)
+        whole = as_uuid(text)
+        of_operation = queries.payment_of_operation(whole) if whole else None
+        return Q(pk=of_operation) if of_operation else id_begins(text) | Q(order_ref=text) | Q(account_id=text)
 
     def page(self, row: Payment) -> dict[str, Any]:
         rows = _rows(row.operations.order_by("requested_at", "id"))
@@ -141,15 +149,12 @@ class PaymentAdmin(KeyedAdmin):
     def card_used(self, row: Payment) -> str:
         return format_html('<span class="bo-nw">{}</span>', _card(row.card_brand, row.card_last4))
 
-    @admin.display(description="Order or reference")
+    @admin.display(description="Reference, merchant")
     def reference(self, row: Payment) -> str:
         order = as_uuid(row.order_ref) if row.reply_to else None
         href = address("orders_order_change", order) if order else ""
-        return link(href, short(row.order_ref), row.order_ref) if row.order_ref else "—"
-
-    @admin.display(description="Merchant")
-    def merchant(self, row: Payment) -> str:
-        return link(address("identity_account_change", row.account_id), row.account_id) if row.account_id else "—"
+        known = link(href, short(row.order_ref), row.order_ref) if row.order_ref else "—"
+        return format_html("<span>{}<br>{}</span>", known, _merchant(row.account_id)) if row.account_id else known
 
     @admin.display(description="Created")
     def made(self, row: Payment) -> SafeString:

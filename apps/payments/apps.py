@@ -6,6 +6,8 @@ class PaymentsConfig(AppConfig):
     verbose_name = "Payments"
 
     def ready(self) -> None:
-        from apps.payments import metrics
+        from apps.payments import elsewhere, metrics
+        from apps.saga import public as saga
 
         metrics.register()
+        saga.register_elsewhere(elsewhere.known)

@@ -51,11 +51,12 @@ class LimitedAccount:
     since: datetime  # the oldest refusal that counts
 
 
+# By id, too, which begins with the time: then no plan reads what is older, for whichever account it was made.
 _OF_ACCOUNT = """
 SELECT count(*) FILTER (WHERE state = 'REJECTED') AS refused, min(created_at) FILTER (WHERE state = 'REJECTED') AS since
 FROM (
     SELECT state, created_at FROM payments_payment
-    WHERE account_id = %(account)s AND card_id IS NOT NULL AND created_at > %(since)s
+    WHERE account_id = %(account)s AND card_id IS NOT NULL AND created_at > %(since)s AND id >= %(first)s
         AND state IN ('REJECTED', 'AUTHORISED', 'CAPTURED', 'REFUNDED')
     ORDER BY id DESC LIMIT 2 * %(account_most)s
 ) AS last
@@ -92,6 +93,7 @@ def check(card: CardToken, *, account_id: str, now: datetime) -> None:
         "customer": card.owner_id if card.owner_id != account_id else _NOBODY,
         "account": account_id,
         "since": since,
+        "first": first_uuid7(since),
         "cards": CARDS_MAX,
         **{f"{of}_most": number for of, number in most.items()},
     }
@@ -112,7 +114,7 @@ def limited_accounts(*, now: datetime) -> Sequence[LimitedAccount]:
     values = {"first": first_uuid7(since), "since": since, "most": most, "rows": PAYMENTS_MAX, "accounts": ACCOUNTS_MAX}
     found = []
     for (account_id,) in prepared.execute(_MANY_REFUSED, values).fetchall():
-        counted = {"account": account_id, "since": since, "account_most": most}
+        counted = {"account": account_id, "since": since, "first": first_uuid7(since), "account_most": most}
         refused, oldest = prepared.execute(_OF_ACCOUNT, counted).fetchone()
         if refused >= most:
             found.append(LimitedAccount(account_id=account_id, refused=refused, since=oldest))

@@ -158,6 +158,7 @@ def void(*, step_key: str, reply_to: str, now: datetime, account_id: str = "", o
     Safe to repeat. Raises PaymentCaptured: money that was taken is refunded.
     """
     tombstone = {
+        "reply_to": reply_to,  # whose it is: nobody waits for an answer to it
         "account_id": account_id,
         "order_ref": order_ref,
         "state": State.VOIDED,

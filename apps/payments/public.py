@@ -14,7 +14,7 @@ from apps.payments.operations import (
     refund,
     void,
 )
-from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of, taken_ids
+from apps.payments.queries import OperationView, PaymentView, UnknownPayment, payment, payments_of, taken, taken_ids
 from apps.payments.rules import AmountOutOfRange, CardExpired, InvalidAmount
 from apps.payments.vault import (
     CardInput,
@@ -57,6 +57,7 @@ __all__ = [
     "payments_of",
     "refund",
     "save_card",
+    "taken",
     "taken_ids",
     "void",
 ]

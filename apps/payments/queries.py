@@ -1,5 +1,6 @@
 """Questions about payments, answered in values."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -32,6 +33,7 @@ class OperationView:
     processor_reference: str
     error_code: str
     error_message: str
+    reason: str
     times_asked: int
     late_answers: int
     requested_at: datetime
@@ -44,7 +46,7 @@ class PaymentView:
 
     ``status`` is "approved", "rejected" or "pending"; ``state`` says it exactly. ``waits_for_answer``: the saga step named
     in ``reply_to`` of the verb just called will be resumed. ``amount``: None when it was voided before it was asked for.
-    ``of_saga``: a journey asked for it; else it is a merchant's own.
+    ``reply_to``: the step of a journey that asked for it; empty: it is a merchant's own.
     """
 
     id: UUID
@@ -63,10 +65,15 @@ class PaymentView:
     error_code: str
     error_message: str
     waits_for_answer: bool
-    of_saga: bool
+    reply_to: str
     created_at: datetime
     updated_at: datetime
     operations: tuple[OperationView, ...] = ()
+
+    @property
+    def of_saga(self) -> bool:
+        """Did a journey ask for it?"""
+        return bool(self.reply_to)
 
     def to_json(self) -> dict[str, Any]:
         """What merchants are shown: amounts as text with two places, moments in ISO 8601."""
@@ -106,7 +113,7 @@ def view_of(row: Payment, *, waits_for_answer: bool = False, operations: tuple[O
         error_code=row.error_code,
         error_message=row.error_message,
         waits_for_answer=waits_for_answer,
-        of_saga=bool(row.reply_to),
+        reply_to=row.reply_to,
         created_at=row.created_at,
         updated_at=row.updated_at,
         operations=operations,
@@ -122,6 +129,7 @@ def _operation_view(row: PaymentOperation) -> OperationView:
         processor_reference=row.processor_reference,
         error_code=row.error_code,
         error_message=row.error_message,
+        reason=row.reason,
         times_asked=row.times_asked,
         late_answers=row.late_answers,
         requested_at=row.requested_at,
@@ -134,16 +142,49 @@ def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
     row = Payment.objects.filter(pk=payment_id).first()
     if row is None or (account_id is not None and row.account_id != account_id):
         raise UnknownPayment
+    return _whole(row)
+
+
+def _whole(row: Payment) -> PaymentView:
     operations = row.operations.order_by("requested_at", "pk")[:OPERATIONS_ROWS_MAX]
     return view_of(row, operations=tuple(_operation_view(operation) for operation in operations))
+
+
+def payment_of_operation(operation_id: UUID) -> UUID | None:
+    """The payment that an operation, such as a refund, is about."""
+    return PaymentOperation.objects.filter(pk=operation_id).values_list("payment_id", flat=True).first()
+
+
+def known_by(key: str) -> tuple[PaymentView, ...]:
+    """The payments of any account with this id, with a refund or another operation of this id, or under this reference.
+
+    With their operations, the newest first; at most PAYMENTS_OF_ORDER_MAX.
+    """
+    rows = Payment.objects.filter(order_ref=key).exclude(order_ref="")
+    with suppress(ValueError):
+        by_id = Payment.objects.filter(pk=payment_of_operation(UUID(key)) or UUID(key))
+        rows = by_id if by_id.exists() else rows
+    return tuple(_whole(row) for row in rows.order_by("-pk")[:PAYMENTS_OF_ORDER_MAX])
+
+
+def taken(payment_id: UUID) -> PaymentView:
+    """A payment with the operations that moved its money and no others: its capture, and its refunds that were approved.
+
+    Raises UnknownPayment.
+    """
+    row = Payment.objects.filter(pk=payment_id).first()
+    if row is None:
+        raise UnknownPayment
+    kinds = (PaymentOperation.Kind.CAPTURE, PaymentOperation.Kind.REFUND)
+    moved = row.operations.filter(kind__in=kinds, status=PaymentOperation.Status.APPROVED).order_by("requested_at", "pk")
+    return view_of(row, operations=tuple(_operation_view(operation) for operation in moved))
 
 
 def payments_page(
     account_id: str, wanted: Slice, *, state: str | None = None, reference: str | None = None
 ) -> Page[PaymentView]:
     """An account's payments, newest first; of one state or reference. Raises InvalidRequest for a wrong cursor."""
-    page = newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id})
-    return Page([view_of(row) for row in page.rows], page.next_cursor)
+    return newest_first(Payment, wanted, {"order_ref": reference, "state": state, "account_id": account_id}).each(view_of)
 
 
 def taken_ids(*, after: UUID | None, rows_max: int) -> tuple[UUID, ...]:

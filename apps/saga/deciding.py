@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from apps.common.errors import DomainError, NotFound
-from apps.common.pagination import decode_id_cursor, encode_cursor
+from apps.common.pagination import newest_ids
 from apps.common.transactions import kept_savepoint, transaction
 from apps.saga import approvals, audit, engine
 from apps.saga.failing import failed
@@ -183,13 +183,12 @@ def find_approvals(
 ) -> Approvals:
     """The newest approvals that wait, or all of them; ``may``: those that are his to decide now. Raises InvalidRequest."""
     rows = _matching(use_case=use_case, may=may, open_only=open_only)
-    before = decode_id_cursor(cursor) if cursor is not None else None
-    found = list((rows.filter(pk__lt=before) if before else rows).order_by("-pk")[: limit + 1])
-    all_found = cursor is None and len(found) <= limit
-    total = len(found) if all_found else rows.order_by()[: TOTAL_MAX + 1].count()
+    page = newest_ids(rows, rows_max=limit, cursor=cursor)
+    all_found = cursor is None and page.next_cursor is None
+    total = len(page.rows) if all_found else rows[: TOTAL_MAX + 1].count()
     return Approvals(
-        rows=tuple(_state(row) for row in found[:limit]),
-        next_cursor=encode_cursor(str(found[limit - 1].pk)) if len(found) > limit else None,
+        rows=tuple(_state(row) for row in page.rows),
+        next_cursor=page.next_cursor,
         total=min(total, TOTAL_MAX),
         total_is_exact=total <= TOTAL_MAX,
     )

@@ -50,6 +50,8 @@ from apps.saga.definition import (
     registered,
 )
 from apps.saga.edits import InvalidInput, OutputField, output_fields
+from apps.saga.elsewhere import Known
+from apps.saga.elsewhere import register as register_elsewhere
 from apps.saga.engine import Progress, Resumed, advance, resume, start
 from apps.saga.filters import Condition, Filter, condition
 from apps.saga.forks import ForkState, ForkStep, NeverReached, NotOver, fork, fork_state, forks_of
@@ -140,6 +142,7 @@ __all__ = [
     "KeyTaken",
     "Keys",
     "Kind",
+    "Known",
     "Legacy",
     "LocalStep",
     "LockView",
@@ -235,6 +238,7 @@ __all__ = [
     "places",
     "preview",
     "register",
+    "register_elsewhere",
     "registered",
     "release_incident",
     "request_action",

@@ -6,10 +6,23 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 
-from apps.common.admin import KeyedAdmin, Look, ReadOnlyAdmin, address, chip, column, component, link, moment
+from apps.common.admin import (
+    KeyedAdmin,
+    Look,
+    ReadOnlyAdmin,
+    address,
+    as_uuid,
+    chip,
+    column,
+    component,
+    link,
+    moment,
+    short,
+)
 from apps.saga.admin_filters import UseCaseFilter
 from apps.saga.models import BulkAction, Incident
 from apps.saga.triage import Action
@@ -32,7 +45,13 @@ def _incident_state(row: Incident) -> SafeString:
 
 def _owner(row: Incident) -> str:
     name = row.owner.partition(":")[2] or row.owner
-    return f"{name}: {row.owner_note}" if row.owner_note else name or "—"
+    return format_html('<span class="bo-nw" title="{}">{}</span>', row.owner_note, name) if name else "—"
+
+
+def _what(row: BulkAction) -> str:
+    """The action and its runs; a single run by its short id."""
+    told, _, key = row.told.rpartition(" ")
+    return f"{row.action}: {told} {short(key)}" if as_uuid(key) else f"{row.action}: {row.told}"[:100]
 
 
 class CareFilter(admin.SimpleListFilter):
@@ -105,9 +124,7 @@ class BulkActionAdmin(KeyedAdmin):
     says = "Retries, undos, skips and closings that people asked for, with their reasons."
     empty = "Nobody has asked for anything yet."
     state = column("State", lambda row: chip(_ACTIONS[BulkAction.Status(row.status)]))
-    what = column(
-        "What", lambda row: link(address("backoffice_triage_action", row.pk), f"{row.action}: {row.told}"[:100], wraps=True)
-    )
+    what = column("What", lambda row: link(address("backoffice_triage_action", row.pk), _what(row), wraps=True))
     money_at_risk = column("At risk then", lambda row: component("money", amount=row.amount, currency="BRL"))
     asked = column("Asked", lambda row: moment(row.asked_at))
     agreed = column("Approved by", lambda row: row.approved_by or "—")

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -21,7 +22,7 @@ from apps.webhooks.models import URL_CHARACTERS_MAX
 PORTS = frozenset({443, 8443})  # others are where databases, caches and back offices listen
 ADDRESSES_MAX = 4  # of a name; so many are tried one after the other
 RESOLVE_S = 5.0
-RESOLVING_MAX = 32  # lookups of one process that hang; a name beyond them waits for another attempt
+RESOLVING_MAX = 32  # lookups of one process at a time: the others wait for their turn, and no longer than for an answer
 # One plain name of letters, digits and hyphens, or an IPv6 address without a zone.
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}")
 # A visible ASCII text without what has a meaning to shells, logs and markup.
@@ -44,6 +45,10 @@ class InvalidUrl(DomainError):
 
 class NotReachable(Exception):
     """There is no address to connect to, or one that may not be connected to. The text is shown to the merchant."""
+
+
+class NotSent(Exception):
+    """Nothing was sent, and that is no fault of the merchant's: a little later it may be."""
 
 
 def check_url(url: str) -> SplitResult:
@@ -109,7 +114,8 @@ def _look_up(host: str, port: int) -> list[str]:
 def resolve(host: str, port: int, *, timeout_s: float = RESOLVE_S, look_up: Resolve = _look_up) -> list[str]:
     """The addresses of a host that may be connected to, at most ADDRESSES_MAX. See Note [Asked once].
 
-    Raises NotReachable when there is none, when it takes too long, and when any of them is not public.
+    Raises NotReachable when there is none, when it takes too long, and when any of them is not public; NotSent when other
+    names, whose servers hang, leave no room to ask for this one.
     """
     found = _in_time(host, port, min(timeout_s, RESOLVE_S), look_up)
     if not found:
@@ -121,9 +127,9 @@ def resolve(host: str, port: int, *, timeout_s: float = RESOLVE_S, look_up: Reso
 
 def _in_time(host: str, port: int, timeout_s: float, look_up: Resolve) -> Sequence[str]:
     """The system's resolver takes as long as it likes, so it is asked in a thread that may be left behind."""
-    room = _resolving
-    if not room.acquire(blocking=False):
-        raise NotReachable("Too many names are being looked up.")
+    room, until = _resolving, time.monotonic() + timeout_s
+    if not room.acquire(timeout=max(timeout_s, 0)):
+        raise NotSent("Too many names are being looked up.")
     answers: list[Any] = []
 
     def ask() -> None:
@@ -136,7 +142,7 @@ def _in_time(host: str, port: int, timeout_s: float, look_up: Resolve) -> Sequen
 
     thread = threading.Thread(target=ask, name="webhooks-resolver", daemon=True)
     thread.start()
-    thread.join(timeout_s)
+    thread.join(max(until - time.monotonic(), 0))
     if not answers:
         raise NotReachable("The name was not resolved in time.")
     if isinstance(answers[0], Exception):

@@ -16,8 +16,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
-from apps.common.transactions import transaction
-from apps.identity.public import active_accounts
+from apps.common.transactions import leave_connection, transaction
+from apps.identity.public import scopes_of
 from apps.observability import ids
 from apps.webhooks import endpoints, events, schedule, signatures
 from apps.webhooks.models import Attempt, Delivery, Endpoint
@@ -26,6 +26,7 @@ from apps.webhooks.sender import GONE, Outcome, post
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)  # three times what an attempt may take
+OWN_TROUBLE_PAUSE = timedelta(seconds=5)  # when nothing could be sent for a reason of our own
 MENDING_PAUSE = timedelta(minutes=10)  # how often we look whether an account is free again, or a key is back
 SPENT = "The worker died under every attempt."
 SWEEP_ROWS_MAX = 200  # endpoints of one sweep; the next one comes a second later
@@ -63,16 +64,23 @@ class Job:
 # --- Taking -------------------------------------------------------------------------------------------------------------
 @transaction
 def take(endpoint_id: UUID, *, now: datetime) -> Job | None:
-    """The endpoint's next due delivery, leased to the caller; None when there is none, or it may have no more at a time."""
+    """The endpoint's next due delivery, leased to the caller.
+
+    None when there is none, or when the endpoint or its account may have no more at a time.
+    """
     row = Endpoint.objects.select_for_update(no_key=True).filter(pk=endpoint_id, deleted_at__isnull=True).first()
     if row is None or row.disabled_at is not None or (row.paused_until is not None and row.paused_until > now):
         return None
-    if not active_accounts([row.account_id]):
+    if row.account_id not in scopes_of([row.account_id]):
         row.paused_until = now + MENDING_PAUSE
         row.save(update_fields=["paused_until"])
         return None
     limit = 1 if row.failures else settings.WEBHOOKS_IN_FLIGHT_MAX
-    if Delivery.objects.filter(endpoint=row, lease_until__gt=now).count() >= limit:
+    flying = Delivery.objects.filter(lease_until__gt=now)
+    if flying.filter(endpoint=row).count() >= limit:
+        return None
+    # Its other endpoints' rows are not locked: two at once may take one too many, which locks out nobody.
+    if flying.filter(endpoint__account_id=row.account_id).count() >= settings.WEBHOOKS_IN_FLIGHT_OF_ACCOUNT_MAX:
         return None
     return _take(row, now)
 
@@ -128,28 +136,49 @@ def settle(job: Job, outcome: Outcome, *, now: datetime) -> None:
     Attempt.objects.filter(delivery=delivery, number=job.number).update(
         took_ms=outcome.took_ms, status=outcome.status, error=outcome.error, answer=outcome.answer
     )
+    is_same = job.url == row.url  # else it was another address that answered
     if outcome.succeeded:
-        _succeeded(row, delivery, outcome, now)
-    elif delivery.state == State.PENDING and delivery.attempts == job.number:
-        _failed(row, delivery, outcome, now)
+        if delivery.state != State.DELIVERED:
+            _finish(delivery, State.DELIVERED, now, status=outcome.status)
+        if is_same:
+            _well(row, now)
+    elif delivery.attempts == job.number and delivery.lease_until is not None:  # nobody took it, or asked for it, since
+        if outcome.is_ours:
+            _give_back(delivery, job, outcome, now)
+            return
+        _failed(delivery, outcome, now)
+        if is_same:
+            _blame(row, outcome, now)
 
 
-def _succeeded(row: Endpoint, delivery: Delivery, outcome: Outcome, now: datetime) -> None:
-    if delivery.state != State.DELIVERED:
-        _finish(delivery, State.DELIVERED, now, status=outcome.status)
-    if row.failures or row.failing_since or row.paused_until:
-        endpoints.recover(row)
+def _well(row: Endpoint, now: datetime) -> None:
+    """A pause that another request was just asked for is kept."""
+    over = row.paused_until is not None and row.paused_until <= now
+    if row.failures or row.failing_since or over:
+        row.failures, row.failing_since = 0, None
+        row.paused_until = None if over else row.paused_until
         row.save(update_fields=["failures", "failing_since", "paused_until"])
 
 
-def _failed(row: Endpoint, delivery: Delivery, outcome: Outcome, now: datetime) -> None:
+def _give_back(delivery: Delivery, job: Job, outcome: Outcome, now: datetime) -> None:
+    """As if nobody had taken it: nothing was sent, for a reason of our own."""
+    Attempt.objects.filter(delivery=delivery, number=job.number).delete()
+    delivery.attempts, delivery.tries = delivery.attempts - 1, delivery.tries - 1
+    delivery.lease_until, delivery.due_at, delivery.last_error = None, now + OWN_TROUBLE_PAUSE, outcome.error
+    delivery.save(update_fields=["attempts", "tries", "lease_until", "due_at", "last_error"])
+
+
+def _failed(delivery: Delivery, outcome: Outcome, now: datetime) -> None:
     delay = schedule.delay_after(delivery.tries, _chance)
     if delay is None:
         _finish(delivery, State.FAILED, now, status=outcome.status, error=outcome.error)
-    else:
-        delivery.lease_until, delivery.due_at = None, now + delay
-        delivery.last_status, delivery.last_error = outcome.status, outcome.error
-        delivery.save(update_fields=["lease_until", "due_at", "last_status", "last_error"])
+        return
+    delivery.lease_until, delivery.due_at = None, now + delay
+    delivery.last_status, delivery.last_error = outcome.status, outcome.error
+    delivery.save(update_fields=["lease_until", "due_at", "last_status", "last_error"])
+
+
+def _blame(row: Endpoint, outcome: Outcome, now: datetime) -> None:
     row.failures += 1
     row.failing_since = row.failing_since or now
     row.paused_until = _paused_until(row, outcome, now)
@@ -164,7 +193,9 @@ def _paused_until(row: Endpoint, outcome: Outcome, now: datetime) -> datetime | 
     pause = schedule.pause_after(row.failures, _chance) or timedelta(0)
     asked = min(timedelta(seconds=outcome.retry_after_s), schedule.RETRY_AFTER_MAX)
     longest = max(pause, asked)
-    return now + longest if longest else row.paused_until
+    until = now + longest if longest else None
+    # Of several requests that were under way, the one that was asked to wait for longest counts.
+    return max(filter(None, (until, row.paused_until)), default=None)
 
 
 def _finish(
@@ -181,6 +212,7 @@ def send_next(endpoint_id: UUID, *, now: datetime) -> bool:
     job = take(endpoint_id, now=now)
     if job is None:
         return False
+    leave_connection()
     with ids.bound(message_id=job.message_id, delivery_id=str(job.delivery_id), endpoint_id=str(job.endpoint_id)):
         outcome = post(job.url, body=job.body, headers=job.headers(now=now))
         settle(job, outcome, now=now + timedelta(milliseconds=outcome.took_ms))
@@ -189,8 +221,12 @@ def send_next(endpoint_id: UUID, *, now: datetime) -> bool:
 
 
 # Each endpoint looks through its own index for one delivery that is due, so a million that wait for one cost the others
-# nothing. The one that has waited longest is first; one that fails and is being tried is no work for anybody else.
+# nothing. The one that has waited longest is first; one that may have no more at a time is no work for anybody now.
 _WAITING = """
+WITH flying AS MATERIALIZED (
+    SELECT d.endpoint_id, o.account_id FROM webhooks_delivery d JOIN webhooks_endpoint o ON o.id = d.endpoint_id
+    WHERE d.lease_until > %(now)s
+)
 SELECT e.id FROM webhooks_endpoint e CROSS JOIN LATERAL (
     SELECT d.due_at FROM webhooks_delivery d
     WHERE d.endpoint_id = e.id AND d.state = 'PENDING' AND d.due_at <= %(now)s
@@ -198,8 +234,8 @@ SELECT e.id FROM webhooks_endpoint e CROSS JOIN LATERAL (
     ORDER BY d.due_at LIMIT 1
 ) AS next
 WHERE e.deleted_at IS NULL AND e.disabled_at IS NULL AND (e.paused_until IS NULL OR e.paused_until <= %(now)s)
-  AND (e.failures = 0 OR NOT EXISTS (
-      SELECT FROM webhooks_delivery f WHERE f.endpoint_id = e.id AND f.lease_until > %(now)s))
+  AND (SELECT count(*) FROM flying f WHERE f.endpoint_id = e.id) < CASE WHEN e.failures = 0 THEN %(most_of_one)s ELSE 1 END
+  AND (SELECT count(*) FROM flying f WHERE f.account_id = e.account_id) < %(most_of_account)s
 ORDER BY next.due_at LIMIT %(most)s
 """
 
@@ -207,5 +243,10 @@ ORDER BY next.due_at LIMIT %(most)s
 def waiting_endpoints(*, now: datetime) -> list[UUID]:
     """Endpoints that have something to be sent now, at most SWEEP_ROWS_MAX."""
     with connection.cursor() as cursor:
-        cursor.execute(_WAITING, {"now": now, "most": SWEEP_ROWS_MAX})
+        limits = {
+            "most": SWEEP_ROWS_MAX,
+            "most_of_one": settings.WEBHOOKS_IN_FLIGHT_MAX,
+            "most_of_account": settings.WEBHOOKS_IN_FLIGHT_OF_ACCOUNT_MAX,
+        }
+        cursor.execute(_WAITING, {"now": now, **limits})
         return [endpoint_id for (endpoint_id,) in cursor.fetchall()]

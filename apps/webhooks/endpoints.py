@@ -217,7 +217,7 @@ def locked(account_id: str, endpoint_id: UUID) -> Endpoint:
 
 
 def recover(row: Endpoint) -> None:
-    """Forget that it failed. The caller saves the row."""
+    """Forget that it failed, and for how long it was to be left alone. The caller saves the row."""
     row.failures, row.failing_since, row.paused_until = 0, None, None
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import orjson
 
 from apps.common.transactions import transaction_required
-from apps.identity.public import active_accounts
+from apps.identity.public import scopes_of
 from apps.webhooks import wakeup
-from apps.webhooks.catalogue import Happening
+from apps.webhooks.catalogue import Happening, scope_of
 from apps.webhooks.models import Delivery, Endpoint, Event
 
 
@@ -19,15 +19,18 @@ from apps.webhooks.models import Delivery, Endpoint, Event
 def record(happened: Sequence[tuple[UUID, Happening]], *, now: datetime) -> int:
     """Write what happened, with its message's id, for the endpoints that want to be told. How many deliveries.
 
-    Nothing is written where nobody listens, and for blocked accounts. A disabled endpoint's deliveries wait until it is
-    enabled again. Not safe to repeat by itself: the inbox is what lets a message in once.
+    Nothing is written where nobody listens, for blocked accounts, and for those that may not look at it. A disabled
+    endpoint's deliveries wait until it is enabled again. Not safe to repeat by itself: the inbox is what lets a message in
+    once.
     """
     told = [(message_id, one) for message_id, one in happened if one.type and one.account_id]
     listening = _listening({one.account_id for _, one in told})
+    scopes = scopes_of(listening) if listening else {}
     events, wanted = [], []
     for message_id, one in told:
-        endpoints = [endpoint for endpoint in listening[one.account_id] if one.type in endpoint.event_types]
-        if endpoints:
+        if scope_of(one.type) not in scopes.get(one.account_id, ()):
+            continue
+        if endpoints := [endpoint for endpoint in listening[one.account_id] if one.type in endpoint.event_types]:
             events.append(_event(message_id, one, now))
             wanted.append(endpoints)
     if not events:
@@ -41,11 +44,8 @@ def _listening(accounts: set[str]) -> dict[str, list[Endpoint]]:
     if not accounts:
         return found
     rows = Endpoint.objects.filter(account_id__in=accounts, deleted_at__isnull=True).order_by("pk")
-    endpoints = list(rows.only("pk", "account_id", "event_types"))
-    active = active_accounts({endpoint.account_id for endpoint in endpoints}) if endpoints else frozenset()
-    for endpoint in endpoints:
-        if endpoint.account_id in active:
-            found[endpoint.account_id].append(endpoint)
+    for endpoint in rows.only("pk", "account_id", "event_types"):
+        found[endpoint.account_id].append(endpoint)
     return found
 
 

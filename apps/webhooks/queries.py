@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from apps.common.pagination import Page, decode_id_cursor, encode_cursor
+from apps.common.pagination import Page, newest_ids
 from apps.webhooks.endpoints import EndpointView, UnknownEndpoint, view_of
 from apps.webhooks.models import Delivery, Endpoint
 
@@ -72,14 +72,10 @@ def deliveries_page(
 
     Raises UnknownEndpoint, and InvalidRequest for a cursor that is none.
     """
-    rows = Delivery.objects.filter(endpoint=_row(account_id, endpoint_id)).select_related("event").order_by("-pk")
+    rows = Delivery.objects.filter(endpoint=_row(account_id, endpoint_id)).select_related("event")
     if state:
         rows = rows.filter(state=state)
-    if cursor:
-        rows = rows.filter(pk__lt=decode_id_cursor(cursor))
-    found = list(rows[: rows_max + 1])
-    page = found[:rows_max]
-    return Page([_view(row) for row in page], encode_cursor(str(page[-1].pk)) if len(found) > rows_max else None)
+    return newest_ids(rows, rows_max=rows_max, cursor=cursor).each(_view)
 
 
 def _view(row: Delivery) -> DeliveryView:

@@ -64,9 +64,12 @@ def _enabled(row: Endpoint) -> Endpoint:
 
 
 def _again(row: Endpoint, delivery_ids: Sequence[UUID], now: datetime) -> int:
-    """The endpoint's row is locked, so nobody takes one of them meanwhile. One that is under way is not sent twice."""
+    """The endpoint's row is locked, so nobody takes one of them meanwhile.
+
+    One that is under way is not sent twice: the attempt that is under way is the first of the new ones.
+    """
     chosen = Delivery.objects.filter(endpoint=row, pk__in=delivery_ids)
-    flying = chosen.filter(lease_until__gt=now).count()
+    flying = chosen.filter(lease_until__gt=now).update(tries=1)
     waiting = chosen.exclude(lease_until__gt=now)
     again = waiting.update(state=State.PENDING, tries=0, due_at=now, lease_until=None, finished_at=None)
     if again and row.paused_until is not None:

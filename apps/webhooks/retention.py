@@ -1,6 +1,7 @@
 """How long events and their deliveries are kept: WEBHOOKS_KEEP_DAYS, whatever became of them."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -10,12 +11,15 @@ from apps.common.transactions import transaction
 EVENTS_MAX = 1_000  # of one batch: a short transaction
 BATCHES_MAX = 100  # of one call, which comes every hour
 
-# By the primary key, in whose order the rows were made. What is under way belongs to younger events, or to none.
-_OLD = "SELECT sequence FROM webhooks_event WHERE created_at < %s ORDER BY sequence LIMIT %s"
-_ATTEMPTS = """
-DELETE FROM webhooks_attempt WHERE delivery_id IN (SELECT id FROM webhooks_delivery WHERE event_id = ANY(%s))
+# Of the first rows by the primary key, in whose order they were made: no more are read to know that none is old.
+_OLD = """
+SELECT sequence FROM (SELECT sequence, created_at FROM webhooks_event ORDER BY sequence LIMIT %(most)s) AS first
+WHERE created_at < %(before)s
 """
-_DELIVERIES = "DELETE FROM webhooks_delivery WHERE event_id = ANY(%s)"
+# A delivery before its attempts, as whoever sends it does; that they belong to it is looked at with the commit. One may be
+# under way: an old event is delivered again, or its endpoint was disabled for long.
+_DELIVERIES = "DELETE FROM webhooks_delivery WHERE event_id = ANY(%s) RETURNING id"
+_ATTEMPTS = "DELETE FROM webhooks_attempt WHERE delivery_id = ANY(%s)"
 _EVENTS = "DELETE FROM webhooks_event WHERE sequence = ANY(%s)"
 _ENDPOINTS = """
 DELETE FROM webhooks_endpoint e WHERE e.deleted_at < %s
@@ -26,11 +30,17 @@ AND NOT EXISTS (SELECT FROM webhooks_delivery d WHERE d.endpoint_id = e.id)
 @transaction
 def _batch(before: datetime) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(_OLD, [before, EVENTS_MAX])
+        cursor.execute(_OLD, _old_values(before))
         events = [sequence for (sequence,) in cursor.fetchall()]
-        for statement in (_ATTEMPTS, _DELIVERIES, _EVENTS) if events else ():
-            cursor.execute(statement, [events])
+        if events:
+            cursor.execute(_DELIVERIES, [events])
+            cursor.execute(_ATTEMPTS, [[delivery for (delivery,) in cursor.fetchall()]])
+            cursor.execute(_EVENTS, [events])
     return len(events)
+
+
+def _old_values(before: datetime) -> dict[str, Any]:
+    return {"before": before, "most": EVENTS_MAX}
 
 
 @transaction

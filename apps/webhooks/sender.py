@@ -6,6 +6,7 @@ for: each byte that trickles in would come in time for a timeout of the socket.
 """
 
 import http.client
+import logging
 import re
 import socket
 import ssl
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from django.conf import settings
@@ -21,8 +22,10 @@ from django.conf import settings
 from apps.common.errors import DomainError
 from apps.common.transactions import durable
 from apps.observability.logs import mask_cards
-from apps.webhooks.addresses import NotReachable, check_url, resolve
+from apps.webhooks.addresses import NotReachable, NotSent, check_url, resolve
 from apps.webhooks.models import ANSWER_CHARACTERS_MAX, ERROR_CHARACTERS_MAX
+
+logger = logging.getLogger(__name__)
 
 CONNECT_S = 5.0  # of one address
 READ_S = 15.0  # of one wait for bytes
@@ -34,9 +37,13 @@ _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of an attempt. ``status`` None: there was no answer, and ``error`` says why."""
+    """What came of an attempt. ``status`` None: there was no answer, and ``error`` says why.
+
+    ``is_ours``: nothing was sent, for a reason of our own.
+    """
 
     status: int | None
+    is_ours: bool = False
     error: str = ""
     answer: str = ""
     retry_after_s: int = 0
@@ -54,18 +61,13 @@ def post(url: str, *, body: bytes, headers: Mapping[str, str]) -> Outcome:
     started = time.monotonic()
     try:
         outcome = _post(url, body, headers, until=started + TOTAL_S)
+    except NotSent as trouble:
+        outcome = Outcome(status=None, is_ours=True, error=str(trouble)[:ERROR_CHARACTERS_MAX])
     except (NotReachable, DomainError) as refusal:
         outcome = Outcome(status=None, error=str(refusal)[:ERROR_CHARACTERS_MAX])
     except (OSError, http.client.HTTPException, ValueError) as error:
         outcome = Outcome(status=None, error=_reason(error, time.monotonic() - started))
-    took_ms = int((time.monotonic() - started) * 1000)
-    return Outcome(
-        status=outcome.status,
-        error=outcome.error,
-        answer=outcome.answer,
-        retry_after_s=outcome.retry_after_s,
-        took_ms=took_ms,
-    )
+    return replace(outcome, took_ms=int((time.monotonic() - started) * 1000))
 
 
 def _reason(error: Exception, took_s: float) -> str:
@@ -88,23 +90,22 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], *, until: float) ->
     host = parts.hostname or ""
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
+    context = _trust() if secure else None
     found = resolve(host, port, timeout_s=until - time.monotonic())
     sock = _connect(found, port, until)
     watchdog = threading.Timer(max(until - time.monotonic(), 0), _hang_up, [sock])
     watchdog.daemon = True
     try:
-        if secure:
-            sock = _context(settings.WEBHOOKS_CA_FILE).wrap_socket(
-                sock, server_hostname=host, do_handshake_on_connect=False
-            )
+        if context is not None:
+            sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             watchdog.args = [sock]  # it has taken over the descriptor
         watchdog.start()
         if isinstance(sock, ssl.SSLSocket):
             sock.do_handshake()
-        connection = http.client.HTTPConnection(host, parts.port, timeout=READ_S)
+        connection = http.client.HTTPConnection(host, port, timeout=READ_S)
         connection.sock = sock
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, {**headers, "Connection": "close"})
+        connection.request("POST", target, body, {**headers, "Host": parts.netloc, "Connection": "close"})
         with closing(connection.getresponse()) as response:
             if time.monotonic() >= until:
                 raise TimeoutError  # the watchdog's end of the connection may look like the end of the headers
@@ -137,6 +138,15 @@ def _hang_up(sock: socket.socket) -> None:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         return  # it is closed already
+
+
+def _trust() -> ssl.SSLContext:
+    """By whom endpoints may be certified. Raises NotSent: a file that is gone is no failure of each merchant's."""
+    try:
+        return _context(settings.WEBHOOKS_CA_FILE)
+    except OSError as error:  # what is no PEM is an SSLError, which is one
+        logger.error("merchants are told nothing: WEBHOOKS_CA_FILE cannot be read: %s", error)
+        raise NotSent("WEBHOOKS_CA_FILE cannot be read.") from error
 
 
 @lru_cache(maxsize=4)

@@ -105,10 +105,16 @@ class CeleryProcess:
 
 @contextlib.contextmanager
 def worker(
-    broker: Broker, folder: Path, *, queues: str = "ledger", processes: int = 1, **more: str
+    broker: Broker,
+    folder: Path,
+    *options: str,
+    queues: str = "ledger",
+    pool: str = "prefork",
+    processes: int = 1,
+    **more: str,
 ) -> Iterator[CeleryProcess]:
-    """A prefork worker that is ready."""
-    words = ["worker", "-P", "prefork", "-c", str(processes), "-Q", queues, "-I", "tests.brokers.celery_tasks"]
+    """A worker that is ready."""
+    words = ["worker", "-P", pool, "-c", str(processes), "-Q", queues, "-I", "tests.brokers.celery_tasks", *options]
     running = CeleryProcess(broker, folder, *words, CELERY_TESTS_FILE=str(notes(folder)), **more)
     try:
         running.wait_for("ready.")

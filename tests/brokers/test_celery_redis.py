@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,18 @@ from config import celery_broker
 from config.services.certificates import Certificates
 from tests.brokers import celery_tasks
 from tests.brokers.celery_tasks import lines
-from tests.brokers.celery_world import CeleryContract, CeleryProcess, notes, sender, told, worker
+from tests.brokers.celery_world import (
+    START_S_MAX,
+    CeleryContract,
+    CeleryProcess,
+    notes,
+    sender,
+    told,
+    worker,
+)
 from tests.brokers.world import eventually
-from tests.process import database_url
+from tests.integration.messaging.world import TOPIC, post
+from tests.process import database_url, free_port
 
 pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("celery-redis"), pytest.mark.timeout(180)]
 
@@ -54,6 +64,11 @@ def changed(url: str, *, user: str = "", password: str | None = None, scheme: st
     parts = urlsplit(url)
     secret = parts.password if password is None else password
     return parts._replace(netloc=f"{user}:{secret}@{parts.hostname}:{parts.port}", scheme=scheme or parts.scheme).geturl()
+
+
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 class TestCeleryOnRedis(CeleryContract):
@@ -96,6 +111,36 @@ class TestDatabaseConnections:
         found = self.backends(tmp_path)
         assert found["c"] != found["b"]
         assert pool != "0" or found["a"] == found["b"], "without a pool a process keeps its connection"
+
+    @pytest.mark.parametrize("pool", ["prefork", "threads"])
+    def test_a_worker_that_relays_tells_what_it_relays(self, broker: RedisBroker, tmp_path: Path, pool: str) -> None:
+        """Each process has a port: of a prefork worker one for each child, in their order."""
+        port, outbox = free_port(), {"DATABASE_URL": database_url(), "MESSAGING_TRANSPORT": "local"}
+        ports = [port, port + 1] if pool == "prefork" else [port]
+        options = ["--metrics-port", str(port)]
+        with worker(broker, tmp_path, *options, queues="messaging", pool=pool, processes=2, **outbox) as running:
+            served = [_metrics(each) for each in ports]
+            assert all("process_resident_memory_bytes" in text for text in served)
+            started = {line for text in served for line in text.splitlines() if line.startswith("process_start_time")}
+            assert len(started) == len(ports)
+            post(1)
+            sender(broker).send_task("messaging.relay")
+            told = f'lastro_relay_messages_total{{outcome="acknowledged",topic="{TOPIC}"}} 1.0'
+            eventually(lambda: any(told in _metrics(each) for each in ports), what="what was relayed")
+            if pool == "threads":
+                second = CeleryProcess(broker, tmp_path, "worker", "-P", pool, "-Q", "messaging", *options)
+                assert second.process.wait(START_S_MAX) == 1
+                assert f"The metrics cannot be served on 127.0.0.1:{port}" in second.log.read_text()
+            assert running.process.poll() is None
+
+    def test_threads_share_a_pool(self, broker: RedisBroker, tmp_path: Path) -> None:
+        """A worker with threads was taken for one with children: each of its threads kept a connection of its own."""
+        app = sender(broker)
+        with worker(broker, tmp_path, pool="threads", processes=4, DATABASE_URL=database_url(), DATABASE_POOL_MAX="1"):
+            for number in range(12):
+                app.tasks[celery_tasks.tell_connection.name].apply_async((str(number),))
+            eventually(lambda: len(self.backends(tmp_path)) == 12, what="all tasks")
+        assert len(set(self.backends(tmp_path).values())) == 1
 
     @staticmethod
     def backends(folder: Path) -> dict[str, str]:

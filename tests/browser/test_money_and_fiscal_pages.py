@@ -19,7 +19,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import Account
 from apps.payments.models import Payment
 from tests.browser.conftest import SIZES, OpenPage
-from tests.browser.test_pages import assert_no_sideways_scroll, shoot
+from tests.browser.test_pages import assert_every_column_in_view, assert_no_sideways_scroll, shoot
 from tests.factories import CPF
 from tests.integration.fiscal_docs.conftest import CNPJ, found
 from tests.integration.ledger.conftest import ANA, BOB, NOW, fund, money, move, open_bank, post
@@ -107,6 +107,17 @@ class TestEveryPage:
             text = html.unescape(page.content())
             assert CPF not in text, name
             assert world.CAPTURE_REFUSED not in text, name
+
+
+class TestPayments:
+    def test_show_every_column_also_of_a_refusal(self, open_page: OpenPage, payment: Payment) -> None:
+        Payment.objects.update(
+            account_id="acc_demofestival", order_ref="Invoice 1-1039", reply_to="", card_brand="mastercard", amount=2000
+        )
+        page = open_page()
+        page.goto("/admin/payments/payment/")
+        expect(page.locator("#result_list tbody tr")).to_have_count(1)
+        assert_every_column_in_view(page)
 
 
 class TestDocument:

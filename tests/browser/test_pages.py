@@ -31,6 +31,15 @@ def assert_no_sideways_scroll(page: Page) -> None:
     assert wide <= seen, f"the page is {wide} wide on a screen of {seen}"
 
 
+def assert_every_column_in_view(page: Page) -> None:
+    """A table that scrolls within its card hides its columns as well as a page that does."""
+    beyond = page.evaluate(
+        "[...document.querySelectorAll('th[scope=col], #result_list thead th')].filter((head) => head.offsetWidth > 0"
+        " && head.getBoundingClientRect().right > document.documentElement.clientWidth).map((head) => head.innerText)"
+    )
+    assert beyond == []
+
+
 def run_address(run: Run) -> str:
     return f"/admin/runs/{run.pk}/"
 
@@ -245,10 +254,11 @@ class TestUseCases:
         page.get_by_role("button", name="Resume").click()
         expect(page.get_by_role("heading", name="It runs.")).to_be_visible()
 
-    def test_are_listed(self, open_page: OpenPage) -> None:
+    def test_are_listed(self, open_page: OpenPage, runs: dict[str, Run]) -> None:
         page = open_page()
         page.goto("/admin/use-cases/")
         for size in each_size(page, "desktop", "phone"):
             expect(page.get_by_role("link", name="orders.purchase.balance")).to_be_visible()
+            assert_every_column_in_view(page)
             shoot(page, f"usecases_{size}")
             assert_no_sideways_scroll(page)

@@ -10,7 +10,7 @@ from apps.webhooks import endpoints
 from apps.webhooks.models import Delivery
 from tests.browser.conftest import OpenPage, each_look
 from tests.browser.test_accessibility import AXE, RUN_AXE, look
-from tests.browser.test_pages import assert_no_sideways_scroll, shoot
+from tests.browser.test_pages import assert_every_column_in_view, assert_no_sideways_scroll, shoot
 from tests.integration.webhooks import world
 from tests.integration.webhooks.receiver import Receiver, receiving
 from tests.integration.webhooks.world import NOW, happen, register, send_all
@@ -61,6 +61,12 @@ class TestEveryPage:
             for look_of_it in each_look(page, "desktop", "phone"):
                 shoot(page, f"webhooks_{name}_{look_of_it}")
                 assert_no_sideways_scroll(page)
+
+    def test_shows_every_column_of_the_lists(self, open_page: OpenPage, given_up: Delivery) -> None:
+        page = open_page()
+        for address in ("/admin/webhooks/endpoint/", LIST):
+            page.goto(address)
+            assert_every_column_in_view(page)
 
     def test_has_names_labels_structure_and_contrast(self, open_page: OpenPage, given_up: Delivery) -> None:
         page = open_page(size="wide")

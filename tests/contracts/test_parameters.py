@@ -52,3 +52,10 @@ class TestWhatIsQuoted:
         assert Client().get("/healthz?x=1").status_code == 200
         assert Client().get("/api/schema?x=1").status_code == 200
         assert Client().put("/payments?x=1").json()["code"] != "R001"
+
+    @pytest.mark.parametrize("method", ["OPTIONS", "DISPATCH", "AS_VIEW", "SCHEMA", "TRACE"])
+    def test_leaves_what_is_no_operation_to_its_own_refusal(self, method: str) -> None:
+        """A class has more names than operations: whoever asked for one of those was told of a mistake of ours."""
+        without = Client().generic(method, "/payments")
+        assert without.status_code < 500
+        assert Client().generic(method, "/payments?x=1").status_code == without.status_code

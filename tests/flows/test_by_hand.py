@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from apps.common.errors import DomainError
 from apps.orders.models import Order, OrderReturn, Reservation
+from apps.payments.models import Payment
 from apps.saga import engine, pauses, triage
 from apps.saga import public as saga
 from apps.saga.models import Audit, Run
@@ -94,6 +95,18 @@ class TestClosed:
         asked = OrderReturn.objects.get()
         assert (asked.status, asked.error_code, asked.finished_at is None) == ("HANDLED", "R581", False)
         assert Client().get(f"/orders/{order_id}/returns").json()["returns"][0]["status"] == "HANDLED"
+
+    def test_a_return_that_was_accepted_is_not_followed_by_another_one(self, opened: demo.Demo) -> None:
+        """A person has settled it: the money may have been given back where we do not see it."""
+        order_id = shop.post_order(Client(), shop.by_balance()).json()["id"]
+        finish(shop.run_of(order_id).pk)
+        with broken("orders.return", "give_back"):
+            run = finish(UUID(shop.post_return(Client(), order_id).json()["runId"]))
+        assert OrderReturn.objects.get().accepted_at is not None
+        do(run.pk, triage.Action.HANDLE)
+        answer = shop.post_return(Client(), order_id)
+        assert (answer.status_code, answer.json()["code"]) == (409, "R306")
+        assert "closed by hand" in answer.json()["detail"]
 
     def test_what_was_closed_before_there_was_a_state_for_it_ends_too(self, opened: demo.Demo) -> None:
         closed, stuck = (stuck_order(shop.body(), "post_sale") for _ in range(2))
@@ -239,3 +252,62 @@ class TestSkipped:
             assert refused.value.code == code
         assert (finish(first.pk).status, finish(second.pk).status) == ("COMPLETED", "COMPLETED")
         shop.assert_books_agree()
+
+    @pytest.mark.parametrize(
+        ("body", "step", "field", "code"),
+        [
+            (shop.body, "post_sale", "tracekey", "R312"),
+            (shop.by_balance, "post_hold", "tracekey", "R312"),
+            (shop.by_balance, "sign_fiscal_doc", "document_key", "R309"),
+        ],
+    )
+    def test_neither_is_the_sale_or_the_document_of_another_order(
+        self, opened: demo.Demo, body: Callable[[], dict[str, Any]], step: str, field: str, code: str
+    ) -> None:
+        """Else a return of this order takes the other one's sale back, or one document stands for two orders."""
+        first = finish(shop.run_of(shop.post_order(Client(), body()).json()["id"]).pk)
+        use_case = "orders.purchase.balance" if body().get("payment") else "orders.purchase.card"
+        with each_step_commits(), broken(use_case, step, kind="technical"):
+            second = work(shop.run_of(shop.post_order(Client(), body()).json()["id"]).pk)
+        assert second.at_step == step
+        for given in (first.steps.get(name=step).output[field], str(uuid4()), "see the ticket"):
+            with pytest.raises(DomainError) as refused:
+                do(second.pk, triage.Action.SKIP, output={field: given})
+            assert refused.value.code == code
+        assert finish(second.pk).status == "COMPLETED"
+        shop.assert_books_agree()
+
+    def test_a_return_is_of_its_own_orders_sale_and_payment(self, opened: demo.Demo) -> None:
+        """The check was passed over, because the order was too old for it."""
+        orders = [shop.post_order(Client(), shop.body()).json()["id"] for _ in range(2)]
+        first, second = (finish(shop.run_of(order_id).pk) for order_id in orders)
+        with broken("orders.return", "check_return", kind="technical"):
+            run = work(UUID(shop.post_return(Client(), orders[1]).json()["runId"]))
+        own, others = (
+            {
+                "payment_method": "card",
+                "payment_id": one.steps.get(name="authorise_payment").output["payment_id"],
+                "tracekey": one.steps.get(name="post_sale").output["tracekey"],
+            }
+            for one in (second, first)
+        )
+        for wrong in (
+            {"payment_id": others["payment_id"]},
+            {"tracekey": others["tracekey"]},
+            {"payment_method": "balance"},
+        ):
+            with pytest.raises(DomainError) as refused:
+                do(run.pk, triage.Action.SKIP, output={**own, **wrong})
+            assert refused.value.code == "R308"
+        do(run.pk, triage.Action.SKIP, output=own)
+        assert Run.objects.get(pk=run.pk).status == "RUNNING"
+
+
+class TestFound:
+    def test_is_the_run_of_an_order_by_its_payment(self, opened: demo.Demo, capsys: pytest.CaptureFixture[str]) -> None:
+        run = finish(shop.run_of(shop.post_order(Client(), shop.body()).json()["id"]).pk)
+        payment = Payment.objects.get()
+        for key in (payment.pk, payment.operations.get(kind="capture").pk):
+            capsys.readouterr()
+            call_command("saga_state", str(key))
+            assert f"run {run.pk}" in capsys.readouterr().out.splitlines()[0]

@@ -18,6 +18,7 @@ from apps.ledger.reconciliation import check_balances
 from apps.messaging.models import Message
 from apps.messaging.public import publish_raw
 from apps.orders.sagas import money
+from apps.payments import authorisations
 from apps.payments.models import Payment, PaymentOperation
 from config import demo
 from tests import shop
@@ -89,6 +90,23 @@ class TestMerchantsMoney:
         refund(merchant, pay(merchant, "4000000000005126"))
         assert_owed("10.50")
 
+    def test_is_posted_after_however_many_captures_that_were_refused(
+        self, merchant: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of before there was a limit of them."""
+        monkeypatch.setattr(authorisations, "CAPTURES_MAX", 1000)
+        payment_id = ask(merchant, "/payments", amount="10.50", card=CARD, capture=False)
+        pump_messages()
+        values = {"payment_id": payment_id, "kind": "capture", "status": "REJECTED", "amount": Decimal("10.50")}
+        now = timezone.now()
+        times = {"requested_at": now, "asked_at": now, "answered_at": now}
+        PaymentOperation.objects.bulk_create(PaymentOperation(step_key=f"k{n}", **values, **times) for n in range(120))
+        ask(merchant, f"/payments/{payment_id}/capture")
+        pump_messages()
+        assert Payment.objects.get().captured_amount == Decimal("10.50")
+        assert_owed("10.50")
+        assert "0 entries were missing" in command()
+
     def test_of_an_order_is_the_orders_own(self, merchant: Client) -> None:
         order_id = shop.post_order(Client(), shop.body()).json()["id"]
         assert finish(shop.run_of(order_id).pk).status == "COMPLETED"
@@ -145,6 +163,8 @@ class TestMerchantsMoney:
         assert Payment.objects.get(pk=payment_id).state == "CAPTURED", "the payment itself does not wait for the ledger"
         (dead,) = Message.objects.filter(topic="payments.card.payment.error")
         assert dead.meta["error"]["code"] == "R101"
+        with pytest.raises(CommandError, match="At the first payments: R101"):
+            command()
         settings.LEDGER_MERCHANTS_ACCOUNT = "merchants"
         assert "1 entries were missing" in command()
         assert_owed("10.50")

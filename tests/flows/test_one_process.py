@@ -1,5 +1,6 @@
 """`make run` as a newcomer has it: one process, the seed's own curl, Ctrl-C, and a second start."""
 
+import base64
 import json
 import re
 import shlex
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from config import demo
+from config.scenes import plan
 from tests.process import Lastro, stop_postgres
 from tests.shop import SEED_BODY
 
@@ -100,6 +103,34 @@ class TestRun:
                 lambda order_id=order_id: (s := running.status_of(order_id)) in {"COMPLETED", "PAYMENT_NOT_COMPLETED"} and s
             )
         assert list(ends.values()) == ["COMPLETED", "COMPLETED", "PAYMENT_NOT_COMPLETED", "PAYMENT_NOT_COMPLETED"]
+
+
+class TestDemo:
+    def test_makes_a_living_system_once(self, running: Lastro) -> None:
+        told = running.manage("demo", "--orders", str(plan.ORDERS_MIN))
+        login = f"{demo.ACCOUNT_ID}:{_found(re.compile(r'Its secret +(.+)'), running.text)}"
+        headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+        def ask(path: str) -> dict[str, Any]:
+            status, body = running.request("GET", path, **headers)
+            assert status == 200, body
+            return body
+
+        statuses = set(re.findall(r"\d+ ([A-Z_]+)", told))
+        wanted = {"COMPLETED", "STUCK", "PAYMENT_NOT_COMPLETED", "REJECTED", "RETURNED", "HANDLED", "PAID"}
+        assert wanted <= statuses, told
+        assert f"http://localhost:{running.port}/admin/triage/" in told
+        assert ask("/sagas/approvals")["approvals"], "a return waits for a person"
+        incidents = {row["error_code"] for row in ask("/sagas/incidents")["incidents"]}
+        assert incidents >= {"R407", "R215", "AuthorityUnavailable"}
+        assert {row["state"] for row in ask("/payments")["payments"]} >= {"CAPTURED", "REJECTED", "VOIDED"}
+        endpoints = ask("/webhooks/endpoints")["endpoints"]
+        assert {row["enabled"] for row in endpoints} == {False, True}
+        assert "0 differences in the ledger" in told
+
+        before = [row["id"] for row in ask("/orders?limit=500")["orders"]]
+        assert "nothing was added" in running.manage("demo")
+        assert [row["id"] for row in ask("/orders?limit=500")["orders"]] == before
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from apps.common.pagination import Page, Slice, encode_cursor
+from apps.fiscal_docs import queries as documents
 from apps.orders import queries as orders
 from apps.payments import queries as payments
 
@@ -43,14 +45,25 @@ SELECT gen_random_uuid(), 'k' || n, '', CASE WHEN n > %(rows)s / 2 AND n %% 10 =
     %(now)s - n * interval '1 minute', %(now)s
 FROM generate_series(1, %(rows)s) AS n
 """
+# Every fiftieth of somebody's is one of nobody's, which is read where anybody may order.
+_DOCUMENTS = """
+INSERT INTO fiscal_docs_document (id, step_key, kind, environment, issuer_cnpj, recipient, emission_type, total, order_id,
+    account_id, state, protocol, refusal_code, refusal_reason, schema_version, created_at, updated_at)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(%(rows)s - n), 12, '0'))::uuid, 'k' || n, '65', '2', '', '', '1', 10,
+    CASE WHEN n %% 199 = 1 THEN %(customer)s ELSE gen_random_uuid() END,
+    CASE WHEN n > %(rows)s / 2 AND n %% 10 = 1 THEN %(mine)s WHEN n > %(rows)s / 2 AND n %% 50 = 0 THEN ''
+        ELSE 'acc_' || n %% 10 END,
+    CASE WHEN n %% 501 = 1 THEN 'REJECTED' ELSE 'AUTHORISED' END, '', '', '', '', %(now)s - n * interval '1 minute', %(now)s
+FROM generate_series(1, %(rows)s) AS n
+"""
 
 
 @pytest.fixture(autouse=True)
 def _many() -> None:
     with connection.cursor() as cursor:
-        for statement in (_ORDERS, _PAYMENTS):
+        for statement in (_ORDERS, _PAYMENTS, _DOCUMENTS):
             cursor.execute(statement, {"mine": MINE, "customer": CUSTOMER, "now": NOW, "rows": ROWS})
-        cursor.execute("ANALYZE orders_order, payments_payment")
+        cursor.execute("ANALYZE orders_order, payments_payment, fiscal_docs_document")
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -88,6 +101,13 @@ PAYMENTS: dict[str, Callable[[Slice], Page[Any]]] = {
     "of a reference": lambda part: payments.payments_page(MINE, part, reference="order-1"),
     "authorised of a reference": lambda part: payments.payments_page(MINE, part, reference="order-1", state="AUTHORISED"),
 }
+DOCUMENTS: dict[str, documents.Search] = {
+    "documents": documents.Search(),
+    "rejected": documents.Search(state="REJECTED"),
+    "authorised": documents.Search(state="AUTHORISED"),
+    "of an order": documents.Search(order_id=CUSTOMER),
+    "authorised of an order": documents.Search(order_id=CUSTOMER, state="AUTHORISED"),
+}
 
 
 def check(what: str, plan: list[dict[str, Any]]) -> None:
@@ -112,3 +132,18 @@ class TestEveryList:
                     middle = Slice(rows_max=PAGE, cursor=MIDDLE)
                     page, plan = plans_of(lambda ask=ask, middle=middle: ask(middle))  # type: ignore[misc]
                     check(f"{name} behind the middle", plan)
+
+
+@pytest.mark.parametrize("anybody", [True, False], ids=["where anybody may order", "of accounts alone"])
+class TestTheListOfDocuments:
+    def test_reads_its_pages_from_an_index_whatever_is_asked_for(self, anybody: bool, settings: Settings) -> None:
+        settings.ORDERS_ALLOW_ANONYMOUS = anybody
+        for name, wanted in DOCUMENTS.items():
+            for cursor in (None, encode_cursor(str(UUID(int=0x7000 << 64 | 0x8 << 60 | ROWS // 4)))):
+                page, plan = plans_of(
+                    lambda wanted=wanted, cursor=cursor: documents.search(  # type: ignore[misc]
+                        account_id=MINE, wanted=wanted, cursor=cursor, rows=PAGE
+                    )
+                )
+                check(f"{name} behind {cursor}", plan)
+                assert page.rows, f"{name} finds nothing"

@@ -4,9 +4,8 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.urls import NoReverseMatch, reverse
-
 from apps.backoffice.components.formats import short_id
+from apps.common.doors import address
 
 # How the journeys call what they post, and whose hold it is: "<run>:<step>", and "~<time>" when it was begun anew.
 _ORDER = re.compile(r"Order ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -37,15 +36,9 @@ def run_of_key(key: str) -> UUID | None:
 def told_of(description: str, otherwise: str) -> Told:
     """What a line or a hold is called: its description, else its event or its key."""
     order, run = order_of(description), run_of_key(otherwise) if not description else None
-    try:
-        if order is not None:
-            whole = str(order)
-            return Told(
-                text=f"Order {short_id(whole)}", href=reverse("admin:orders_order_change", args=[whole]), whole=whole
-            )
-        if run is not None:
-            href = reverse("admin:backoffice_run", args=[run])
-            return Told(text=f"Run {short_id(run)}", href=href, whole=otherwise)
-    except NoReverseMatch:
-        pass
+    if order is not None:
+        whole = str(order)
+        return Told(text=f"Order {short_id(whole)}", href=address("orders_order_change", whole), whole=whole)
+    if run is not None:
+        return Told(text=f"Run {short_id(run)}", href=address("backoffice_run", run), whole=otherwise)
     return Told(text=description or otherwise or "no description")

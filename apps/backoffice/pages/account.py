@@ -23,6 +23,7 @@ from apps.backoffice.components.formats import money
 from apps.backoffice.components.states import Look, look
 from apps.backoffice.live import fragment
 from apps.common.clock import business_date
+from apps.common.doors import address
 from apps.common.downloads import stream
 from apps.common.errors import DomainError, InvalidRequest, NotFound
 from apps.common.money import CURRENCY
@@ -111,7 +112,7 @@ class HeldNow:
 
 def address_of(account: ledger.AccountRef) -> str:
     """The page of an account."""
-    return reverse("admin:backoffice_account", args=list(account))
+    return address("backoffice_account", *account)
 
 
 def account_view(request: HttpRequest, branch: str, account: str, currency: str = CURRENCY) -> HttpResponse:

@@ -113,7 +113,10 @@ def verdict_of(batch: Batch) -> Verdict:
     if state.failed:
         return Verdict("bad", "bad", f"Done, but {plural(state.failed, 'run', 'runs')} failed.", f"{batch.settled}.")
     if state.refused:
-        return Verdict("idle" if not state.done else "ok", "ok", "Done.", f"{batch.settled}: each line says why.")
+        title = "Done." if state.done else "Nothing was done."
+        return Verdict(
+            "ok" if state.done else "warn", "ok" if state.done else "close", title, f"{batch.settled}: each line says why."
+        )
     return Verdict("ok", "ok", "Done.", f"{batch.settled}.")
 
 

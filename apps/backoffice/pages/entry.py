@@ -114,9 +114,9 @@ def reverse_view(request: HttpRequest, tracekey: UUID) -> HttpResponse:
     reason, now = form.cleaned_data["reason"], timezone.now()
     try:
         if ledger.needs_second_person(found):
-            _ask(tracekey, user=user, reason=reason, now=now)
+            ask_to_take_back(tracekey, user=user, reason=reason, now=now)
             messages.success(request, "Asked for: nothing is posted before a second person agrees.")
-        elif _take_back(tracekey, user=user, reason=reason, now=now):
+        elif take_back(tracekey, user=user, reason=reason, now=now):
             messages.success(request, TAKEN_BACK)
         else:
             messages.info(request, "It was taken back already: nothing was posted twice.")
@@ -156,8 +156,11 @@ def withdraw_view(request: HttpRequest, tracekey: UUID, request_id: UUID) -> Htt
 
 
 @transaction
-def _take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> bool:
-    """The reversal and its note in the audit log: one commit. Was it posted now, and not before?"""
+def take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> bool:
+    """The reversal and its note in the audit log: one commit. Was it posted now, and not before?
+
+    Raises SecondPersonNeeded and the refusals of a reversal.
+    """
     result = ledger.reverse_by_hand(tracekey=tracekey, reversal_tracekey=reversal_key(tracekey), now=now)
     if result.posting is not None and result.posting.replayed:
         return False
@@ -166,7 +169,8 @@ def _take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> boo
 
 
 @transaction
-def _ask(tracekey: UUID, *, user: User, reason: str, now: datetime) -> None:
+def ask_to_take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> None:
+    """The request to a second person and its note: one commit. Raises ReversalAsked, AlreadyReversed."""
     key = reversal_key(tracekey)
     ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=actor_of(user), now=now)
     _note(tracekey, f"asked a second person to take it back: {reason}", user=user, flag=CHANGE, now=now)

@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.backoffice.components.formats import plural, sentence, short_id, words
@@ -20,6 +20,7 @@ from apps.backoffice.components.verdicts import Verdict
 from apps.backoffice.pages.act import JSON_CHARACTERS_MAX
 from apps.backoffice.pages.resets import StepForm, run_of
 from apps.backoffice.pages.triage import ACT, VIEW, actor_of, require
+from apps.common.doors import address
 from apps.common.errors import DomainError
 from apps.saga import public as saga
 
@@ -192,7 +193,7 @@ def _with_account(row: Mapping[str, Any]) -> dict[str, Any]:
     shown = {**row, "href": ""}
     try:
         shown["amount"] = Decimal(str(row["amount"]))
-        shown["href"] = reverse("admin:backoffice_account", args=str(row["account"]).split("/"))
-    except (KeyError, ArithmeticError, NoReverseMatch):
+        shown["href"] = address("backoffice_account", *str(row["account"]).split("/"))
+    except (KeyError, ArithmeticError):
         pass  # a witness that tells less is shown with less
     return shown

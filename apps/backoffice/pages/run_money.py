@@ -5,9 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from django.urls import reverse
-
 from apps.backoffice.components.links import list_link
+from apps.common.doors import address
 from apps.ledger import public as ledger
 from apps.saga.public import RunState
 
@@ -72,7 +71,7 @@ def _hold(hold: ledger.HoldView) -> MoneyLine:
         held=hold.amount,
         at=hold.created_at,
         state=hold.status,
-        href=reverse("admin:backoffice_account", args=list(hold.account)) if hold.account is not None else "",
+        href=address("backoffice_account", *hold.account) if hold.account is not None else "",
         entry=list_link("ledger_hold", q=hold.key),
     )
 
@@ -85,8 +84,8 @@ def _posted(line: ledger.TransactionLine) -> MoneyLine:
         debit=line.amount if debit else None,
         credit=None if debit else line.amount,
         at=line.created_at,
-        href=reverse("admin:backoffice_account", args=list(line.account)),
-        entry=reverse("admin:backoffice_entry", args=[line.tracekey]),
+        href=address("backoffice_account", *line.account),
+        entry=address("backoffice_entry", line.tracekey),
     )
 
 

@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from apps.backoffice.components import formats, masking
 from apps.backoffice.components.icons import icon as draw_icon
 from apps.backoffice.components.states import Look, look
+from apps.common.doors import address
 from apps.observability.masking import mask_text
 
 register = template.Library()
@@ -121,6 +122,13 @@ def chip_of(seen: Look, word: str = "") -> SafeString:
 def icon(name: str, css: str = "") -> SafeString:
     """One of our icons."""
     return draw_icon(name, css)
+
+
+@register.simple_block_tag
+def door(content: str, page: str, *args: Any, css: str = "bo-l", query: str = "") -> str:
+    """A link to one of the admin's pages around what stands here; without it when it is not for the viewer."""
+    href = address(page, *args, query=query)
+    return format_html('<a class="{}" href="{}">{}</a>', css, href, content) if href else content
 
 
 @register.inclusion_tag("components/verdict.html")

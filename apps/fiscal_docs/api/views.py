@@ -4,24 +4,23 @@ from uuid import UUID
 
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.common.errors import InvalidRequest
+from apps.common import parameters
 from apps.common.openapi import problem
 from apps.common.pagination import page_rows
-from apps.common.problems import ProblemSerializer
 from apps.fiscal_docs import queries
 from apps.fiscal_docs.api.serializers import DocumentPageSerializer, DocumentSerializer
+from apps.fiscal_docs.lifecycle import State
 from apps.identity.public import require_scope
 
 SCOPE = "fiscal:read"
 PROBLEMS = {
-    401: problem(description="R010"),
-    403: problem(description="R011"),
-    404: problem(description="R004"),
+    401: problem("The account or its secret is wrong or missing (R010, R701)."),
+    404: problem("There is no such document, or it is not yours (R004)."),
 }
 
 
@@ -46,35 +45,25 @@ class DocumentsView(APIView):
         parameters=[
             OpenApiParameter("order_id", OpenApiTypes.UUID),
             OpenApiParameter("access_key", OpenApiTypes.STR, description="Exactly 44 characters."),
-            OpenApiParameter("state", OpenApiTypes.STR),
-            OpenApiParameter("cursor", OpenApiTypes.STR),
-            OpenApiParameter("limit", OpenApiTypes.INT),
+            OpenApiParameter("state", OpenApiTypes.STR, enum=[*State], description="Those that are in this state now."),
+            OpenApiParameter(
+                "cursor", OpenApiTypes.STR, description="The next_cursor of the page before, with the same filters."
+            ),
+            OpenApiParameter("limit", OpenApiTypes.INT, description="1 to 500; 50 when missing."),
         ],
-        responses={
-            200: DocumentPageSerializer,
-            401: PROBLEMS[401],
-            403: PROBLEMS[403],
-            422: OpenApiResponse(ProblemSerializer),
-        },
+        responses={200: DocumentPageSerializer, 401: PROBLEMS[401], 422: problem("A parameter is malformed (R001).")},
     )
     def get(self, request: Request) -> Response:
         account_id, asked = _account(request), request.query_params
         wanted = queries.Search(
-            order_id=_uuid(asked.get("order_id"), "order_id"),
+            order_id=parameters.uuid(request, "order_id"),
             access_key=asked.get("access_key", ""),
-            state=asked.get("state", ""),
+            state=parameters.one_of(request, "state", [*State]) or "",
         )
         page = queries.search(
             account_id=account_id, wanted=wanted, cursor=asked.get("cursor"), rows=page_rows(asked.get("limit"))
         )
         return Response(DocumentPageSerializer({"documents": page.rows, "next_cursor": page.next_cursor}).data)
-
-
-def _uuid(text: str | None, field: str) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        raise InvalidRequest(f"{field} is a UUID.", field=field) from None
 
 
 class DocumentDetailView(APIView):

@@ -9,7 +9,7 @@ from cryptography import x509
 from lxml import etree
 
 from apps.fiscal_docs import schemas
-from apps.fiscal_docs.sandbox import answers, books, rules
+from apps.fiscal_docs.sandbox import answers, books, buyers, rules
 from apps.fiscal_docs.sandbox.rules import Refusal, find, findall
 from apps.fiscal_docs.signature import digest_value, read_xml
 
@@ -44,7 +44,14 @@ def authorise(xml: bytes, desk: Desk) -> bytes:
     if find(root, "indSinc") != "1" or len(findall(root, "NFe")) != 1:
         return answers.batch(status="452", now=desk.now)  # larger batches are not simulated
     document = _cut(xml, "NFe")
+    if stopped_for := buyers.stopped(_buyer(root)):
+        return answers.batch(status=stopped_for, now=desk.now)
     return answers.batch(status="104", now=desk.now, protocol=_decide(document, desk))
+
+
+def _buyer(root: etree._Element) -> str:
+    """The buyer's CPF, if the document names one."""
+    return find(root, "NFe/infNFe/dest/CPF")
 
 
 def _decide(xml: bytes, desk: Desk) -> bytes:
@@ -57,6 +64,8 @@ def _decide(xml: bytes, desk: Desk) -> bytes:
     ) or rules.check_document(xml, nfe, now=desk.now)
     if refusal:
         return answers.protocol_of(key=stated, status=refusal.status, detail=refusal.detail, now=desk.now)
+    if refused := buyers.refused(find(inf, "dest/CPF"), key=stated):
+        return answers.protocol_of(key=stated, status=refused, detail="SANDBOX", now=desk.now)
     decision = books.authorise(key=rules.key_of(inf), xml=xml, digest=digest_value(xml), now=desk.now)
     if isinstance(decision, Refusal):
         return answers.protocol_of(key=stated, status=decision.status, detail=decision.detail, now=desk.now)

@@ -82,10 +82,14 @@ class Files:
                 written.append(schema)
         return written
 
+    def unreleased(self) -> list[str]:
+        """The versions that may still change: whoever sends them already has to release them."""
+        released = self.released()
+        return [schema for schema in self._found if schema not in released]
+
     def release(self) -> list[str]:
         """Mark every version as released: from now on none of them changes. Only when there is no problem."""
-        released = self.released()
-        fresh = [schema for schema in self._found if schema not in released]
+        released, fresh = self.released(), self.unreleased()
         made = released | {schema: fingerprint(self._found[schema]) for schema in fresh}
         self._released_path.write_text(json.dumps(dict(sorted(made.items())), indent=2) + "\n")
         return fresh

@@ -16,6 +16,7 @@ from apps.observability.logs import mask_cards
 from apps.orders import queries, returns
 from apps.orders.api.serializers import ErrorSerializer
 from apps.orders.api.views import PROBLEMS, OrdersMayBeAnonymous, account_id
+from apps.orders.models import ReturnStatus
 from apps.orders.sagas.ask_return import AskReturn, ask_return
 
 _LOOK_REFUSED = dict.fromkeys((401, 404), ProblemSerializer)
@@ -44,7 +45,7 @@ class ReturnSerializer(serializers.Serializer[dict[str, Any]]):
 
     id = serializers.UUIDField()
     orderId = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=["REQUESTED", "ACCEPTED", "COMPLETED", "REFUSED", "STUCK", "HANDLED"])
+    status = serializers.ChoiceField(choices=ReturnStatus.values)
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     reason = serializers.CharField()
     error = ErrorSerializer(allow_null=True)

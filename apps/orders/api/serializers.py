@@ -117,21 +117,7 @@ class OrderSerializer(serializers.Serializer[dict[str, Any]]):
     """An order as it is now."""
 
     id = serializers.UUIDField()
-    status = serializers.ChoiceField(
-        choices=[
-            "PENDING",
-            "RESERVED",
-            "AWAITING_PAYMENT",
-            "PAID",
-            "COMPLETED",
-            "REJECTED",
-            "PAYMENT_NOT_COMPLETED",
-            "CANCELLED",
-            "STUCK",
-            "RETURNED",
-            "HANDLED",
-        ]
-    )
+    status = serializers.ChoiceField(choices=OrderStatus.values)
     customerId = serializers.UUIDField()
     amount = serializers.DecimalField(max_digits=15, decimal_places=2)
     currency = serializers.CharField()

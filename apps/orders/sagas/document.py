@@ -1,5 +1,6 @@
 """The fiscal document of an order: one call step when it is issued before the pivot, three steps when after it."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -157,6 +158,13 @@ class SignDocument(saga.LocalStep):
     def handle(self, run: saga.Run) -> dict[str, Any]:
         prepared = fiscal.prepare_issue(step_key=run.step_key, sale=sale_of(run), now=run.now)
         return {**prepared, "document_key": run.step_key}
+
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        key = output["document_key"]
+        document = fiscal.document_of(step_key=key) if key else None
+        # An empty one: there is none, and the sending is passed over, too.
+        if key and (document is None or document.order_id != run.subject_id):
+            raise DocumentUnknown("That is no document of this order.", field="output")
 
 
 class TransmitDocument(saga.CallStep):

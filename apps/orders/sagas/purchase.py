@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from apps.common.errors import DomainError
 from apps.ledger import public as ledger
 from apps.orders import operations
 from apps.orders.models import OrderStatus
@@ -31,6 +32,23 @@ SEARCHED = (
 PROCESSOR = "payment processor"
 # So many unanswered questions in a row are no accident: no single run can ask as often by itself.
 PROCESSOR_BREAKER = saga.Breaker(failures=50, within=timedelta(minutes=5))
+
+
+class SaleUnknown(DomainError):
+    """The sale of this order is not posted under this trace key."""
+
+    code = "R312"
+
+
+def check_posted(run: saga.Run, output: Mapping[str, Any]) -> None:
+    """May the step that posts the sale be passed over with this output? Raises SaleUnknown.
+
+    Without a trace key, yes: the order is then not given back by itself. With one only if it is the step's own, and posted:
+    a return reverses what stands there, and under any other key that may be another order's.
+    """
+    given = output.get("tracekey")
+    if given is not None and (given != str(run.tracekey) or ledger.entry(run.tracekey) is None):
+        raise SaleUnknown(f"Give {run.tracekey}, if it is posted under this one, or no trace key.", field="output")
 
 
 class ReserveTickets(saga.LocalStep):
@@ -133,6 +151,9 @@ class PostSale(saga.LocalStep):
         ledger.post(entry, now=run.now)
         return {"tracekey": str(run.tracekey)}
 
+    def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        check_posted(run, output)
+
 
 class HoldAmount(saga.LocalStep):
     """Hold the amount on the customer's account; undoing it lets go."""
@@ -188,6 +209,7 @@ class PostHold(saga.LocalStep):
         return {"tracekey": str(run.tracekey)}
 
     def skipped(self, run: saga.Run, output: Mapping[str, Any]) -> None:
+        check_posted(run, output)
         operations.mark_paid(order_id=run.subject_id, now=run.now)
 
 

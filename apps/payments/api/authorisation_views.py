@@ -58,8 +58,8 @@ class CaptureView(APIView):
             **PROBLEMS,
             404: UNKNOWN,
             409: problem(
-                "Voided (R208), not authorised (R209), captured (R210), an order's (R218), or the first request with this "
-                "Idempotency-Key still runs (R012).",
+                "Voided (R208), not authorised (R209), captured (R210), an order's (R218), refused too often (R220), or "
+                "the first request with this Idempotency-Key still runs (R012).",
             ),
         },
     )

@@ -115,6 +115,20 @@ class TestADocumentInContingency:
         assert signed_files("a") == [content]
         assert company.cancel("a")["state"] == "CANCELLED"
 
+    def test_that_was_never_recorded_as_handed_out_is_delivered_as_it_was_signed(
+        self, company: Company, sandbox: fiscal.RunningSandbox
+    ) -> None:
+        """Its run was closed by hand just then. Whoever has it, has it in these words."""
+        enter(company)
+        company.prepare("a")
+        (content,) = signed_files("a")
+        leave(company)
+        company.now += timedelta(hours=1)
+        sandbox.set_clock(lambda: company.now)
+        assert deliver(company, buyer_document="52998224725", buyer_name="Ana")["state"] == "AUTHORISED"
+        assert signed_files("a") == [content]
+        assert "SIGNED_AGAIN" not in company.facts("a")
+
     def test_goes_back_to_what_is_usual(self, company: Company, sandbox: fiscal.RunningSandbox) -> None:
         enter(company)
         handed_out(company, "a")

@@ -4,12 +4,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from django.db import connections
 
 from apps.common.errors import UnknownOutcome
-from apps.fiscal_docs import authority, keys, schemas
+from apps.fiscal_docs import authority, keys, queries, schemas
 from apps.fiscal_docs import public as fiscal
 from apps.fiscal_docs.models import BlobKind, Document, DocumentEvent, Issuer, NumberRange
 from apps.fiscal_docs.operations import correct, journal
@@ -138,6 +139,18 @@ class TestARefusedDocument:
         assert SandboxVoidedRange.objects.get().first == 1
         with pytest.raises(fiscal.IssueUndone):
             company.retry("a", items=(RIGHT,))
+
+    def test_shows_its_files_while_it_is_signed_again(self, company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+        company.prepare("a")
+        document, contents = journal.read("a"), journal.contents
+
+        def signed_meanwhile(*given: Any, **more: Any) -> list[bytes]:
+            found = contents(*given, **more)
+            journal.store(document, BlobKind.SIGNED, found[0] + b"<!-- again -->", now=company.now)
+            return found
+
+        monkeypatch.setattr(journal, "contents", signed_meanwhile)
+        assert [file.label for file in queries.files(document)] == ["signed document"]
 
 
 class TestWhatWasSentBefore:

@@ -50,7 +50,8 @@ def contents() -> dict[str, list[tuple[Any, ...]]]:
     found = {}
     with connection.cursor() as cursor:
         for table, columns in TABLES.items():
-            order = "seq" if table == "ledger_transaction" else "1, 2, 3, 4"
+            # Lines of different accounts have no order among each other.
+            order = "1, 2, 3, seq" if table == "ledger_transaction" else "1, 2, 3, 4"
             cursor.execute(f"SELECT {columns} FROM {table} ORDER BY {order}")
             found[table] = cursor.fetchall()
     return found

@@ -17,6 +17,7 @@ from apps.ledger import checks, increments, reconciliation, regions, turns
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
 from apps.ledger.public import AccountRef, CheckResult
+from apps.ledger.regions import Size
 from apps.ledger.rows import fetch
 from tests.integration.ledger.conftest import (
     ANA,
@@ -443,6 +444,19 @@ class TestDifferences:
         check("FULL")
         row.refresh_from_db()
         assert (row.state, row.gone_at) == ("OPEN", None)
+
+    def test_that_were_seen_since_are_not_gone_for_a_check_that_comes_late(self) -> None:
+        """It writes down in a commit of its own what it saw; meanwhile a piece of the full one may have seen more."""
+        row = self.broken()
+        before = row.last_seen - timedelta(seconds=1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT branch, account, currency FROM ledger_account")
+            afresh = set(cursor.fetchall())
+        late = Check.objects.create(kind="INCREMENTAL", began_at=before)
+        seen = checks._Seen(before, "", Size(0, 0, 0), [], afresh, 0)
+        checks._write_down(late.id, seen)
+        row.refresh_from_db()
+        assert row.state == "OPEN"
 
     def test_need_a_reason(self) -> None:
         row = self.broken()

@@ -111,6 +111,15 @@ class TestUpTo:
         fund(ANA, 100)
         assert post(up_to(move(ANA, BOB, 50, dateref=YESTERDAY - timedelta(days=1)))).lines[0].amount == 5
 
+    def test_what_is_held_later_is_there_before_also_where_no_floor_is(self) -> None:
+        for ref in (ANA, CLEARING):
+            fund(ref, 30, dateref=YESTERDAY)
+            fund(ref, 10)
+            with transaction.atomic():
+                ledger.hold(key=ref.account, branch="0001", account=ref.account, amount=money(10), now=NOW)
+            # Yesterday ends with 30, of which nothing was held; today with 40 less 10.
+            assert post(up_to(move(ref, BOB, 50, dateref=YESTERDAY))).lines[0].amount == 30
+
     def test_is_refused_when_nothing_is_there(self) -> None:
         with pytest.raises(ledger.InsufficientFunds):
             post(up_to(move(ANA, BOB, 50)))

@@ -5,15 +5,17 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID, uuid5
 
 import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from apps.common.errors import DomainError
+from apps.ledger import postings
 from apps.ledger import public as ledger
 from apps.ledger.keys import posted_lines
 from apps.ledger.models import Balance
@@ -42,6 +44,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.block = transaction.atomic()
         self.block.__enter__()
+        self.columns = patch.object(postings, "PLAIN_ENTRIES_MIN", 1)
         self.now: datetime = NOW
         open_bank(self.now)
         with transaction.atomic():
@@ -56,7 +59,14 @@ class LedgerMachine(RuleBasedStateMachine):
         for key, account in (("a", ANA), ("b", BOB), ("c", CAPPED), ("d", CLEARING)):
             self.hold_on(key, account, Decimal(15))
 
+    @initialize(in_columns=st.booleans())
+    def decide(self, in_columns: bool) -> None:
+        """Plain lines as columns, or in the loop: Note [Plain lines]."""
+        if in_columns:
+            self.columns.start()
+
     def teardown(self) -> None:
+        self.columns.stop()
         transaction.set_rollback(True)
         self.block.__exit__(None, None, None)
 
@@ -150,6 +160,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.agree(outcomes, lambda: self.post_batch(entries, key=key, dry_run=is_dry))
         if is_dry:
             self.model = before
+
+    @rule(wanted=st.lists(st.tuples(tracekeys, accounts, amounts, st.booleans(), days_back), min_size=2, max_size=8))
+    def lines(self, wanted: list[tuple[UUID, AccountRef, Decimal, bool, int | None]]) -> None:
+        """A batch of single lines, perhaps several of one account, and of one tracekey."""
+        values = [
+            (key, [(ref, -amount if is_debit else amount)], self.day(back)) for key, ref, amount, is_debit, back in wanted
+        ]
+        outcomes = [self.model.post(*one) for one in values]
+        self.agree(outcomes, lambda: self.post_batch([self.entry(*one) for one in values]))
 
     @rule(account=accounts, other=accounts, amount=amounts)
     def broken_group(self, account: AccountRef, other: AccountRef, amount: Decimal) -> None:

@@ -17,9 +17,10 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from apps.ledger import checks, detaching, increments, metrics, passes, reconciliation, seals, tasks
+from apps.ledger import checks, detaching, increments, metrics, passes, reconciliation, regions, seals, tasks, turns
 from apps.ledger import public as ledger
 from apps.ledger.care_models import Check, Difference, Proof
+from apps.ledger.regions import Scope
 from apps.ledger.rows import fetch
 from tests.integration.ledger.chained import JANUARY, chain_all, close_until, end_of, two_months
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, LIMITED, NOW, TODAY, fund, line, move, post
@@ -27,6 +28,7 @@ from tests.integration.ledger.test_checks import SMALLER, TestRandomHistories, c
 from tests.integration.ledger.test_concurrency import WAIT_S, in_threads
 from tests.integration.ledger.test_months_at_once import _CLEAR
 from tests.integration.ledger.test_reconciliation import damage, some_history
+from tests.integration.ledger.test_suspensions import beside
 
 pytestmark = pytest.mark.usefixtures("committed_bank")
 
@@ -176,7 +178,7 @@ class TestMonths:
 
 
 def begin() -> Any:
-    return checks._begin("FULL", checks.Scope(), exclusive=False, anew=False, now=NOW)
+    return checks._begin("FULL", checks.Scope(), exclusive=False, anew=False, now=NOW)[0]
 
 
 class TestGoingOn:
@@ -321,9 +323,56 @@ class TestGoingOn:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         is_from_many_days()
-        monkeypatch.setattr(checks, "UNPROVEN_ROWS_MAX", 1)
+        largest = max(1 + each.lines + each.days for each in regions.next_accounts(Scope(), ("", "", ""), rows_max=1_000))
+        monkeypatch.setattr(checks, "UNPROVEN_ROWS_MAX", largest)
         left = [check().unproven for _ in range(5)]
-        assert left == [3, 2, 1, 0, 0]
+        assert left == sorted(left, reverse=True)
+        assert left[0] > 0
+        assert left[-1] == 0
+
+    @pytest.mark.parametrize("too_large", [False, True])
+    def test_an_account_that_differs_holds_up_no_other_however_large(
+        self, monkeypatch: pytest.MonkeyPatch, too_large: bool
+    ) -> None:
+        """It has no proof, so it is looked at each time, and first: the others had never had their turn."""
+        is_from_many_days()
+        sizes = {
+            each.key: 1 + each.lines + each.days for each in regions.next_accounts(Scope(), ("", "", ""), rows_max=999)
+        }
+        limit = sizes[tuple(ANA)] - too_large
+        assert max(sizes.values()) == sizes[tuple(ANA)]
+        damage("UPDATE ledger_account SET postedcredit = postedcredit + 1 WHERE account = '000000001'")
+        monkeypatch.setattr(checks, "UNPROVEN_ROWS_MAX", limit)
+        results = [check() for _ in range(6)]
+        assert max(result.lines + result.days + result.accounts for result in results) <= limit
+        assert results[-1].unproven == 1
+        found = {each.account for result in results for each in result.differences}
+        assert found == (set() if too_large else {ANA.account})
+        assert [each.account for each in check("FULL").differences] == [ANA.account]
+
+    def test_one_that_finds_no_turn_does_not_end_what_the_worker_began(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        is_from_many_days()
+        row_id = begin()
+        monkeypatch.setattr(checks, "TURN_S", "0.01")
+        ready, done = threading.Event(), threading.Event()
+
+        def hold_turn() -> None:
+            with transaction.atomic():
+                turns.take_turn("INCREMENTAL", wait="1s")
+                ready.set()
+                assert done.wait(WAIT_S)
+
+        pool, first = beside(hold_turn, [])
+        with pool:
+            assert ready.wait(WAIT_S)
+            with pytest.raises(ledger.CheckRunning):
+                check("FULL")
+            done.set()
+            first.result(WAIT_S)
+        view = ledger.open_pass()
+        assert view is not None, "the night's check is not ended by somebody who came too early"
+        assert view.id == row_id
+        assert check("FULL").id == row_id
 
 
 def check_until_killed(pieces: int) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from apps.payments import authorisations, operations
+from apps.messaging.contracts.payments import CardResult
+from apps.payments import authorisations, operations, results
 from apps.payments.models import Payment, PaymentOperation, ProcessorTransaction
 from apps.payments.tasks import void_stale
 from tests.integration.payments import world
@@ -102,6 +104,17 @@ class TestCapture:
         pump_messages()
         assert told(client, payment_id)[1] == "VOIDED"
 
+    def test_ends_after_so_many_refusals_and_the_payment_can_be_voided(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(authorisations, "CAPTURES_MAX", 2)
+        client, payment_id = authorised(card=world.CAPTURE_REFUSED)
+        for _ in range(2):
+            decide(client, payment_id, "capture")
+            pump_messages()
+        assert code_of(decide(client, payment_id, "capture")) == (409, "R220")
+        decide(client, payment_id, "void")
+        pump_messages()
+        assert told(client, payment_id)[1] == "VOIDED"
+
     def test_before_the_authorisation_is_refused(self) -> None:
         client, payment_id = authorised(pump=False)
         assert code_of(decide(client, payment_id, "capture")) == (409, "R209")
@@ -162,6 +175,14 @@ class TestWhose:
         reader, _ = world.merchant("payments:read")
         assert decide(reader, payment_id, kind).json()["code"] == "R702"
 
+    def test_one_that_an_order_voided_before_it_was_asked_for_is_the_orders(self) -> None:
+        client, account = world.merchant()
+        whose = {"reply_to": f"{world.STEP}:undo", "account_id": account, "order_ref": "an-order"}
+        with transaction.atomic():
+            view = operations.void(step_key=world.STEP, now=world.NOW, **whose)
+        assert not view.waits_for_answer
+        assert code_of(decide(client, str(view.id), "void")) == (409, "R218")
+
 
 class TestAnswers:
     def test_to_a_void_that_is_lost_is_asked_for_again(self) -> None:
@@ -172,6 +193,48 @@ class TestAnswers:
         PaymentOperation.objects.filter(kind="void").update(asked_at=timezone.now() - operations.ANSWER_OVERDUE)
         decide(client, payment_id, "void")
         assert PaymentOperation.objects.get(kind="void").times_asked == 2
+
+
+class TestAVoidThatIsRefused:
+    """As by a bank that took the amount after all: asked again, the processor says the same again."""
+
+    @pytest.fixture
+    def refused(self) -> tuple[APIClient, str]:
+        client, payment_id = authorised()
+        decide(client, payment_id, "void")
+        asked = PaymentOperation.objects.get(kind="void")
+        result = CardResult(
+            operation_key=asked.operation_key,
+            payment_id=asked.payment_id,
+            kind="void",
+            status="rejected",
+            processor_reference="psr_1",
+            answered_at=timezone.now(),
+            amount=None,
+            error_code="too_late",
+            error_message="It is too late.",
+        )
+        with transaction.atomic():
+            results.record_result(result, now=timezone.now())
+        return client, payment_id
+
+    def test_is_told_and_not_asked_for_again(self, refused: tuple[APIClient, str]) -> None:
+        answer = decide(*refused, "void")
+        assert (answer.status_code, answer.json()["state"]) == (202, "AUTHORISED")
+        assert answer.json()["error"]["code"] == "too_late"
+        assert PaymentOperation.objects.get(kind="void").times_asked == 1
+
+    def test_does_not_keep_the_others_from_being_voided_in_time(
+        self, refused: tuple[APIClient, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(authorisations, "STALE_ROWS_MAX", 1)
+        client, payment_id = authorised()
+        assert authorisations.void_stale(now=timezone.now() + authorisations.AUTHORISED_FOR * 2) == 1
+        pump_messages()
+        assert told(client, payment_id)[1] == "VOIDED"
+
+    def test_leaves_the_capture(self, refused: tuple[APIClient, str]) -> None:
+        assert decide(*refused, "capture").status_code == 202
 
 
 class TestStale:

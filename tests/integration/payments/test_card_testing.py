@@ -1,20 +1,22 @@
 """Somebody with a merchant's key tries stolen cards: after some refusals cards that nobody knows are not asked about."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 from stdnum import luhn
 
+from apps.common.clock import first_uuid7
 from apps.messaging.models import Message
-from apps.payments import metrics
+from apps.payments import card_testing, metrics
 from apps.payments import public as payments
 from apps.payments.models import CardToken, Payment
 from config import demo
@@ -112,6 +114,29 @@ class TestAccount:
 
     def test_makes_no_other_account_wait(self, tested: APIClient) -> None:
         assert pay(world.merchant()[0], world.GOOD).status_code == 202
+
+    def test_looks_at_nothing_that_is_older_whatever_plan_was_made(self) -> None:
+        """As for a shop that was quiet for an hour, on a connection that has asked for busy ones before."""
+        now, card = timezone.now(), CardToken.objects.get(token=world.save_card().token)
+        values = {"card": card, "amount": 1, "updated_at": now}
+        made = [(number, now - timedelta(days=1, seconds=number)) for number in range(2_000)]
+        Payment.objects.bulk_create(
+            Payment(id=first_uuid7(at), step_key=f"k{number}", account_id=f"acc_{number % 5}", created_at=at, **values)
+            for number, at in made
+        )
+        since, statement = now - timedelta(hours=1), card_testing._OF_ACCOUNT
+        for number, name in enumerate(("account", "since", "first", "account_most"), start=1):
+            statement = statement.replace(f"%({name})s", f"${number}")
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE payments_payment")
+            cursor.execute("SET LOCAL plan_cache_mode TO force_generic_plan")
+            cursor.execute("SET LOCAL enable_sort TO off")  # as it chooses by itself for some hundred thousand rows
+            cursor.execute(f"PREPARE of_account (text, timestamptz, uuid, int) AS {statement}")
+            asked = "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE of_account ('acc_1', %s, %s, 50)"
+            cursor.execute(asked, [since, first_uuid7(since)])
+            ((told,),) = cursor.fetchall()
+            cursor.execute("DEALLOCATE of_account")
+        assert "Rows Removed by Filter" not in json.dumps(told).replace('"Rows Removed by Filter": 0', "")
 
     def test_is_told_in_the_metrics_and_at_home(self, tested: APIClient) -> None:
         account = Payment.objects.values_list("account_id", flat=True)[0]

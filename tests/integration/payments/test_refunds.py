@@ -1,11 +1,13 @@
 """Refunds of a merchant's own payment, over HTTP and the real bus."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
@@ -285,3 +287,43 @@ class TestAtOnce:
         assert len({answer.json()["id"] for answer in answers}) == 1  # type: ignore[attr-defined]
         pump_messages()
         assert books() == (Decimal(2), Decimal(2))
+
+
+class TestWhoLooksForIt:
+    """It has no run: a merchant asked the processor, and nothing else was done."""
+
+    def said(self, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+        capsys.readouterr()
+        call_command("saga_state", *words)
+        return capsys.readouterr().out
+
+    def test_finds_it_by_its_payment_its_reference_and_its_own_id(self, capsys: pytest.CaptureFixture[str]) -> None:
+        client, payment_id = world.captured()
+        refund_id = refund(client, payment_id, amount=4, reason="It did not fit.").json()["id"]
+        for key in (payment_id, refund_id, "order-7"):
+            lines = self.said(capsys, key).splitlines()
+            assert lines[0].startswith(f"payment {payment_id}  order-7: CAPTURED, a merchant's own (")
+            assert lines[1] == "  10.50 BRL, captured 10.50, refunded 0.00"
+            assert [line.split()[:2] for line in lines[2:]] == [
+                ["APPROVED", "authorise"],
+                ["APPROVED", "capture"],
+                ["REQUESTED", "refund"],
+            ]
+            assert refund_id in lines[-1]
+            assert lines[-1].endswith("“It did not fit.”")
+        told = json.loads(self.said(capsys, refund_id, "--json"))
+        assert (told["run_id"], told["known"][0]["payment"]["id"]) == (None, payment_id)
+        assert told["known"][0]["asked"][-1]["id"] == refund_id
+
+    def test_and_knows_nothing_by_another_id(self) -> None:
+        world.captured()
+        with pytest.raises(CommandError, match="No run is known"):
+            call_command("saga_state", str(uuid4()))
+
+    def test_finds_the_payment_of_a_refund_in_the_back_office(self) -> None:
+        client, payment_id = world.captured()
+        world.captured()
+        refund_id = refund(client, payment_id, amount=4).json()["id"]
+        page = world.staff().get("/admin/payments/payment/", {"q": refund_id}).content.decode()
+        assert payment_id in page
+        assert page.count('title="01') == page.count(f'title="{payment_id}"')

@@ -1,11 +1,12 @@
 """What the tests of webhooks start from: a merchant, an endpoint, something that happened."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from apps.common.clock import uuid7
 from apps.identity import public as identity
@@ -29,7 +30,7 @@ def register(
     url: str = URL, *, code: str = ACCOUNT, event_types: Sequence[str] = tuple(TYPES), now: datetime = NOW
 ) -> endpoints.WithSecret:
     """An endpoint of an account, which is made if need be."""
-    if not identity.active_accounts([code]):
+    if code not in identity.scopes_of([code]):
         account(code)
     return endpoints.register(account_id=code, url=url, event_types=event_types, description="", now=now)
 
@@ -60,3 +61,18 @@ def endpoint(endpoint_id: UUID) -> Endpoint:
 
 def delivery(message_id: UUID) -> Delivery:
     return Delivery.objects.get(event__id=message_id)
+
+
+def rows_read(statement: str, values: Any, *, without: str) -> int:
+    """How many rows the busiest part of a plan reads, without these ways of reading them ("seqscan,indexscan")."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        for way in without.split(","):
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
+        found = cursor.fetchone()[0]
+    return _most((json.loads(found) if isinstance(found, str) else found)[0]["Plan"])
+
+
+def _most(plan: dict[str, Any]) -> int:
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    return int(max([own, *(_most(each) for each in plan.get("Plans", []))]))

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 
+from apps.ledger.forms import LineForms
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
     DETAILS_BYTES_MAX,
@@ -114,3 +116,61 @@ class TestDateref:
     def test_refuses_tomorrow_and_the_day_before_the_window(self, days: int) -> None:
         with pytest.raises(DateRefused):
             check_dateref(date.fromordinal(self.TODAY.toordinal() - days), today=self.TODAY)
+
+
+LINES: list[dict[str, object]] = [
+    {},
+    {"amount": Decimal("10.5")},
+    {"amount": Decimal("1e2")},
+    {"amount": Decimal("0.00")},
+    {"amount": Decimal("-1.00")},
+    {"amount": Decimal("1.005")},
+    {"amount": Decimal("NaN")},
+    {"amount": Decimal("99999999999999.00")},
+    {"amount": "10.00"},
+    {"amount": 10.0},
+    {"debitcredit": "D"},
+    {"debitcredit": "X"},
+    {"debitcredit": None},
+    {"eventcode": True},
+    {"eventcode": 1.0},
+    {"eventcode": 0},
+    {"eventcode": 2**31},
+    {"eventcode": 7},
+    {"description": "a\tb ç \u2028"},
+    {"description": "\x00"},
+    {"description": "\ud800"},
+    {"description": "x" * 256},
+    {"description": None},
+    {"details": {"b": 1, "a": "ç"}},
+    {"details": {"a": float("nan")}},
+    {"details": [1]},
+    {"account": AccountRef("0001", "x y")},
+    {"account": AccountRef("0001", "1\n")},
+    {"account": AccountRef("0001", "1", "BRL")},
+    {"account": AccountRef("0001", "1", "brl")},
+    {"account": AccountRef(1, "1")},  # type: ignore[arg-type]
+    {"account": ["0001", "1", "BRL"]},
+    {"dateref": date(2026, 3, 1)},
+]
+
+
+class TestLineForms:
+    """For lines of one batch; each twice, because the second time most of it is known."""
+
+    def test_are_what_fingerprint_finds_and_nothing_that_it_refuses(self) -> None:
+        forms = LineForms()
+        for change in [*LINES, *reversed(LINES)]:
+            line = entry(**change)
+            try:
+                body_hash, legs = fingerprint(line)
+            except MalformedEntry:
+                assert forms.of(line) is None, change
+            else:
+                assert forms.of(line) == (body_hash, tuple(legs)), change
+
+    @pytest.mark.parametrize(
+        "change", [{"group": "g"}, {"up_to": True}, {"tracekey": "1"}, {"legs": ()}, {"legs": entry().legs * 2}]
+    )
+    def test_are_not_for_other_entries(self, change: dict[str, object]) -> None:
+        assert LineForms().of(replace(entry(), **change)) is None  # type: ignore[arg-type]

@@ -50,6 +50,17 @@ class TestFiles:
         assert project.write() == ["tests.note.v1"]
         assert project.problems() == []
 
+    def test_tell_what_is_not_released(self, files: Callable[..., Files]) -> None:
+        project = files(v1=record(TEXT))
+        project.write()
+        assert project.unreleased() == ["tests.note.v1"]
+        assert project.release() == ["tests.note.v1"]
+        assert project.unreleased() == []
+
+    def test_of_what_is_on_the_wire_are_released(self) -> None:
+        """Seven were not, and a change of them would have been told by nobody."""
+        assert Files().unreleased() == []
+
     def test_of_a_class_that_is_gone_and_was_never_released_go_too(self, files: Callable[..., Files]) -> None:
         files(v1=record(TEXT)).write()
         assert "Delete its file" in only(files().problems())

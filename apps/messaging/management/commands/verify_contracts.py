@@ -36,6 +36,7 @@ class Command(BaseCommand):
             self._tell("released", files.release())
         if options["register"]:
             self._register()
+        self._tell("not released, and may still change", files.unreleased())
         self.stdout.write("The contracts agree with their files, and every version with the others.")
 
     def _tell(self, what: str, schemas: list[str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 from django.utils import timezone
 
+from apps.common.errors import DomainError
 from apps.ledger import public as ledger
 from apps.orders import merchant_money
 from apps.orders.merchant_money import Posted
@@ -25,8 +26,13 @@ class Command(BaseCommand):
         if account is None:
             raise CommandError("LEDGER_MERCHANTS_ACCOUNT is empty: merchants' own payments are not posted here.")
         total = Posted()
-        while (batch := merchant_money.post_batch(after=total.last, now=timezone.now())).payments:
-            total += batch
+        try:
+            while (batch := merchant_money.post_batch(after=total.last, now=timezone.now())).payments:
+                total += batch
+            balance = ledger.balance(account).posted
+        except DomainError as refusal:
+            done = f"After {total.payments} payments" if total.payments else "At the first payments"
+            raise CommandError(f"{done}: {refusal.code} {refusal.detail}") from None
         self.stdout.write(f"{total.payments} payments: captured {total.captured}, refunded {total.refunded}")
         self.stdout.write(f"{total.missing} entries were missing, and are posted now")
-        self.stdout.write(f"balance of {account.account}: {ledger.balance(account).posted}")
+        self.stdout.write(f"balance of {account.account}: {balance}")

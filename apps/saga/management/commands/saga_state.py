@@ -12,9 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from apps.common.errors import DomainError
-from apps.saga import archive
+from apps.saga import archive, elsewhere
+from apps.saga.elsewhere import Known
 from apps.saga.filters import STATES, Filter, condition
-from apps.saga.queries import RunState, as_json, find_run, found_run
+from apps.saga.queries import RunState, as_json, find_run, found_run, run_state
 from apps.saga.search import FoundRun, FoundRuns, find_runs
 from apps.saga.waits import Wait
 
@@ -25,7 +26,8 @@ class Command(BaseCommand):
     """Print a run and its steps, or a list of runs."""
 
     help = (
-        "Print the state of a run and of its steps, by run id, order id, global id, business key or Idempotency-Key. "
+        "Print the state of a run and of its steps, by run id, order id, global id, business key or Idempotency-Key. By "
+        "the id of a payment or a refund: of the run that asked for it; a merchant's own has none: what was asked. "
         "Without a key: the runs that meet the conditions, newest first."
     )
 
@@ -55,11 +57,21 @@ class Command(BaseCommand):
 
     def _one(self, key: str, *, as_text: bool, now: datetime) -> None:
         state = find_run(key)
+        others = elsewhere.known(key) if state is None else ()
+        state = state or next(filter(None, (run_state(each.run_id) for each in others if each.run_id)), None)
         found = found_run(state.run_id, now=now) if state is not None else None
         if state is None or found is None:
-            raise CommandError(_archived(key) or f"No run is known by {key}.")
+            self._elsewhere(key, others, as_text=as_text)
+            return
         told = {**as_json(state), **_standing_json(found)}
         self.stdout.write(_text(state, found) if as_text else json.dumps(told, indent=2))
+
+    def _elsewhere(self, key: str, others: tuple[Known, ...], *, as_text: bool) -> None:
+        if not others:
+            raise CommandError(_archived(key) or f"No run is known by {key}.")
+        told = {"run_id": None, "known": [each.body for each in others]}
+        lines = [line for each in others for line in each.lines]
+        self.stdout.write("\n".join(lines) if as_text else json.dumps(told, indent=2))
 
 
 def _page(options: dict[str, Any], *, now: datetime) -> FoundRuns:

@@ -4,19 +4,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from django.conf import settings
 
 from apps.fiscal_docs import certificates, schemas
 from apps.fiscal_docs import public as fiscal
 from apps.fiscal_docs.documents import archive
 from apps.fiscal_docs.models import BlobKind
 from apps.fiscal_docs.operations import journal
-from apps.fiscal_docs.sandbox import services
+from apps.fiscal_docs.sandbox import buyers, services
 from apps.fiscal_docs.sandbox.certificates import certificate_of_authority
 from apps.fiscal_docs.sandbox.models import SandboxDocument
 from apps.fiscal_docs.sandbox.services import Desk
@@ -66,7 +68,11 @@ def inner_status(answer: bytes) -> str:
 
 @pytest.fixture
 def counter(company: Company) -> Counter:
-    company.prepare("a")
+    return at_the_counter(company)
+
+
+def at_the_counter(company: Company, **sale: str) -> Counter:
+    company.prepare("a", **sale)
     document = journal.read("a")
     assert document.certificate_id
     return Counter(
@@ -175,6 +181,32 @@ def authorised(counter: Counter) -> Counter:
     counter.company.commit(fiscal.prepare_cancel, step_key="a")
     counter.signed = counter.blob(BlobKind.EVENT)
     return counter
+
+
+class TestBuyers:
+    """For whom the authority fails without a script: docs/sandbox-cards.md."""
+
+    def test_one_is_refused_for_ever(self, company: Company) -> None:
+        counter = at_the_counter(company, buyer_document=buyers.REFUSED)
+        assert [counter.send(), counter.send()] == ["237", "237"]
+
+    def test_one_is_refused_once(self, company: Company) -> None:
+        counter = at_the_counter(company, buyer_document=buyers.REFUSED_ONCE)
+        assert [counter.send(), counter.send(), counter.send()] == ["704", "100", "204"]
+
+    def test_for_one_the_service_stands_still(self, company: Company) -> None:
+        counter = at_the_counter(company, buyer_document=buyers.AWAY)
+        assert [counter.send(), counter.send()] == ["108", "108"]
+        assert not SandboxDocument.objects.exists()
+
+    def test_are_the_published_ones(self) -> None:
+        page = re.sub(r"[ .-]", "", (Path(settings.BASE_DIR) / "docs/sandbox-cards.md").read_text())
+        assert [cpf for cpf in (buyers.AWAY, buyers.REFUSED, buyers.REFUSED_ONCE) if cpf not in page] == []
+
+    def test_that_were_refused_once_are_remembered_within_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(buyers, "KEYS_MAX", 2)
+        once = buyers.Once()
+        assert [once.is_first(key) for key in ("a", "a", "b", "c", "a")] == [True, False, True, True, True]
 
 
 class TestCancel:

@@ -1,0 +1,175 @@
+"""PostgreSQL's binary forms for whole columns at once: COPY's rows, and arrays as parameters.
+
+Values of one width stand in numpy's memory as they stand on the wire, so a column costs no call for each of its values, and
+the server has no text to read. Forms: "Frontend/Backend Protocol", COPY's binary format, and the types' send and receive
+functions. Numbers are cents: numeric with two places, as whole numbers of 64 bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+from psycopg import pq
+from psycopg.adapt import Dumper
+
+Column = np.ndarray[Any, np.dtype[Any]]  # one value a row
+
+COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TAIL = b"\xff\xff"
+NULL = b"\xff\xff\xff\xff"
+EPOCH = date(2000, 1, 1).toordinal()
+_EPOCH_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+_BOUNDS = np.iinfo(np.int64)
+_GROUPS = 6  # of four digits: five before the point, which are more than 64 bits fill, and one behind it
+NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", _GROUPS)])
+UUID = np.dtype("V16")
+
+
+def sized(value: bytes) -> bytes:
+    """A value behind its length, as in a row of COPY."""
+    return len(value).to_bytes(4, "big") + value
+
+
+def microseconds(moment: datetime) -> int:
+    """A timestamptz."""
+    since = moment - _EPOCH_MOMENT
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def numerics(cents: Column) -> Column:
+    """Cents as numeric. The server drops leading zeros."""
+    made = np.empty(len(cents), NUMERIC)
+    made["ndigits"], made["weight"], made["dscale"] = _GROUPS, _GROUPS - 2, 2
+    made["sign"] = np.where(cents < 0, 0x4000, 0)
+    digits = made["digits"]
+    left = np.abs(cents).astype(np.uint64)
+    whole = left // np.uint64(100)
+    digits[:, -1] = (left - whole * np.uint64(100)) * np.uint64(100)
+    for place in range(_GROUPS - 2, -1, -1):
+        left, whole = whole, whole // np.uint64(10_000)
+        digits[:, place] = left - whole * np.uint64(10_000)
+    return made
+
+
+def uuids(raw: bytes) -> Column:
+    """Uuids from their bytes, one behind the other."""
+    return np.frombuffer(raw, UUID)
+
+
+def uuid_run(first: int, count: int) -> Column:
+    """Uuids that count on from the first one, whose lower 64 bits have room for it."""
+    made = np.empty((count, 2), ">u8")
+    made[:, 0] = first >> 64
+    made[:, 1] = np.arange(count, dtype=np.uint64) + np.uint64(first & (1 << 64) - 1)
+    return made.view(UUID).reshape(count)
+
+
+class Layout:
+    """The columns of a COPY that have one width. Those of other widths come behind them, each value ``sized``."""
+
+    def __init__(self, columns: dict[str, Any], *, others: int = 0) -> None:
+        fields: list[tuple[str, Any]] = [("count", ">i2")]
+        for name, kind in columns.items():
+            fields += [(f"{name} size", ">i4"), (name, kind)]
+        self.names = tuple(columns)
+        self.dtype = np.dtype(fields)
+        self._empty = np.zeros(1, self.dtype)
+        self._empty["count"] = len(columns) + others
+        for name, kind in columns.items():
+            self._empty[f"{name} size"] = np.dtype(kind).itemsize
+
+    def rows(self, count: int, values: dict[str, Any]) -> Column:
+        """Rows with these values, each one for all or a column. What is not named is zero."""
+        made = np.repeat(self._empty, count)
+        for name, value in values.items():
+            made[name] = value
+        return made
+
+
+def with_null(rows: Column) -> bytes:
+    """Rows that end with a NULL."""
+    made = np.empty(len(rows), np.dtype([("row", rows.dtype), ("null", ">i4")]))
+    made["row"], made["null"] = rows, -1
+    return made.tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class UuidArray:
+    """A parameter of type uuid[]."""
+
+    values: Column
+
+
+@dataclass(frozen=True, slots=True)
+class NumericArray:
+    """A parameter of type numeric[]."""
+
+    values: Column
+
+
+class _ArrayDumper(Dumper):
+    """As the server receives it, or as a literal: Django's cursor writes values into the statement's text."""
+
+    format = pq.Format.BINARY
+    element = 0
+    kind = UUID
+
+    def dump(self, obj: Any) -> bytes:
+        count = len(obj.values)
+        elements = np.empty(count, np.dtype([("size", ">i4"), ("value", self.kind)]))
+        elements["size"] = self.kind.itemsize
+        elements["value"] = obj.values
+        dimensions = (1, 0, self.element, count, 1) if count else (0, 0, self.element)
+        return np.array(dimensions, ">i4").tobytes() + elements.tobytes()
+
+    def quote(self, obj: Any) -> bytes:
+        return b"'{" + ",".join([self.text(value) for value in obj.values]).encode() + b"}'"
+
+    def text(self, value: Any) -> str:
+        raise NotImplementedError
+
+
+class _Uuids(_ArrayDumper):
+    oid, element, kind = 2951, 2950, UUID
+
+    def text(self, value: Any) -> str:
+        return bytes(value).hex()
+
+
+class _Numerics(_ArrayDumper):
+    oid, element, kind = 1231, 1700, NUMERIC
+
+    def text(self, value: Any) -> str:
+        digits = "".join([f"{each:04d}" for each in value["digits"].tolist()])
+        return f"{'-' if value['sign'] else ''}{digits[:-4]}.{digits[-4:-2]}"
+
+
+def register(connection: Any) -> None:
+    """Teach psycopg's connection to send arrays. May be called again."""
+    if getattr(connection, "_sends_arrays", False):
+        return
+    for array, dumper in ((UuidArray, _Uuids), (NumericArray, _Numerics)):
+        quoting = type(f"{dumper.__name__}InText", (dumper,), {"format": pq.Format.TEXT})
+        connection.adapters.register_dumper(array, quoting)
+        connection.adapters.register_dumper(array, dumper)  # the last one is asked first, where both would do
+    connection._sends_arrays = True
+
+
+def whole_numbers(text: str | None) -> Column:
+    """Numbers as the server writes them with commas between them; those with two places become cents.
+
+    Raises OverflowError when one does not fit 64 bits.
+    """
+    if text is None:
+        return np.zeros(0, np.int64)
+    found = np.fromstring(text.replace(".", ""), np.int64, sep=",")  # sets what does not fit to the bounds
+    if len(found) and (found.max() == _BOUNDS.max or found.min() == _BOUNDS.min):
+        raise OverflowError("a number does not fit 64 bits")
+    return found
+
+
+def texts(text: str | None) -> Sequence[str]:
+    """Texts without a comma in them, with commas between them."""
+    return () if text is None else text.split(",")

@@ -1,0 +1,281 @@
+"""Plain lines of a large batch, decided as columns instead of one after the other. Pure: numpy, no database.
+
+Note [Plain lines]
+    Most lines of a large batch are entries of one line, on accounts on which nothing but a floor can refuse them. For these
+    the engine's answer needs no loop: accounts are independent of each other, and if no day of an account falls below its
+    floor when all its lines are taken in order, then none of them is refused. So they are decided at once, by running sums
+    over columns. As soon as anything of an account is not plain (a leg of a larger entry, a group, a hold that ends, a
+    status, a ceiling, a closed day, a line that its floor refuses), all its lines go to ``fold.py``, which looks at each.
+    It decides the same in all cases: that is what tests compare.
+
+    Amounts are cents in 64 bits. An account or a batch that could fill them is not plain.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.common.pg_binary import Column
+from apps.ledger.commands import Command, EventRule
+from apps.ledger.rules import DEBIT, AccountRef, Side, first_day
+
+CENTS_MAX = 1 << 61  # of an account's sums, its floor, and of all lines together
+
+
+class Accounts(NamedTuple):
+    """Locked accounts by their place in the question; sums and floors in cents."""
+
+    found: Column  # is it there, and no deferred one?
+    plain: Column  # active, and without a ceiling
+    floored: Column
+    floor: Column
+    debit: Column
+    credit: Column
+    pending: Column
+
+
+class Days(NamedTuple):
+    """Stored days of these accounts; ``slot``: how many days before today."""
+
+    place: Column
+    slot: Column
+    debit: Column
+    credit: Column
+
+
+@dataclass(slots=True)
+class Gathered:
+    """A batch's commands by what they are, and the accounts of all."""
+
+    lines: list[Command]  # of one leg each
+    others: list[Command]
+    places: dict[AccountRef, int]
+    place: Column  # of each line: its account
+    slot: Column
+    since: Column  # of each account: the slot of its earliest day
+    codes: set[int]
+    sides: set[tuple[int, Side]]  # of the lines, with their events
+    odd: Column  # of each account: do others touch it?
+
+
+def gather(commands: Sequence[Command], *, today: date) -> Gathered:
+    """Find the lines that may be plain among commands that are well formed."""
+    first = first_day(today)
+    slots = {day: (today - day).days for day in {command.dateref for command in commands} if first <= day <= today}
+    lines = [command for command in commands if command.is_line and command.dateref in slots]
+    if len({command.key for command in commands}) < len(commands):  # whose second one is a repeat, or refused
+        counts = Counter([command.key for command in commands])
+        lines = [command for command in lines if counts[command.key] == 1]
+    others: list[Command] = []
+    if len(lines) < len(commands):
+        known = set(map(id, lines))
+        others = [command for command in commands if id(command) not in known]
+    places: dict[AccountRef, int] = {}
+    legs = [command.legs[0] for command in lines]
+    place = np.array([places.setdefault(leg[0], len(places)) for leg in legs], np.int64)
+    slot = np.array([slots[command.dateref] for command in lines], np.int64)
+    sides = {(leg[3], leg[2]) for leg in legs}
+    codes = {code for code, _ in sides}
+    line_places, touched = len(places), []
+    for command in others:
+        if command.dateref not in slots:
+            continue  # it will be refused, and must not make us read its days
+        for leg in command.legs:
+            touched.append((places.setdefault(leg.account, len(places)), slots[command.dateref]))
+            codes.add(leg.eventcode)
+    since, odd = np.zeros(len(places), np.int64), np.zeros(len(places), bool)
+    np.maximum.at(since, place, slot)
+    odd[line_places:] = True
+    for number, earliest in touched:
+        odd[number] = True
+        since[number] = max(since[number], earliest)
+    # In the order of their keys, as the server finds them.
+    order = sorted(places)
+    places_now = np.array([places[ref] for ref in order], np.int64)
+    rank = np.empty(len(order), np.int64)
+    rank[places_now] = np.arange(len(order))
+    places = {ref: n for n, ref in enumerate(order)}
+    return Gathered(lines, others, places, rank[place], slot, since[places_now], codes, sides, odd[places_now])
+
+
+@dataclass(slots=True)
+class Forms:
+    """What can be known of lines before their accounts are."""
+
+    cents: Column
+    debit: Column
+
+
+def forms(lines: Sequence[Command]) -> Forms:
+    """Amounts and sides as columns."""
+    legs = [command.legs[0] for command in lines]
+    text = ",".join([str(leg[1]) for leg in legs]).replace(".", "")
+    cents = np.array([int(each) for each in text.split(",")], np.int64) if legs else np.zeros(0, np.int64)
+    return Forms(cents, np.array([leg[2] == DEBIT for leg in legs], bool))
+
+
+def odd_accounts(gathered: Gathered, events: Mapping[int, EventRule], closed: Mapping[str, int], *, today: date) -> Column:
+    """Accounts that have a line whose event or day refuses it. ``closed``: of a branch, its last closed day's ordinal."""
+    odd = np.zeros(len(gathered.places), bool)
+    refused = {(code, side) for code, side in gathered.sides if not _allows(events.get(code), side)}
+    if refused:
+        legs = [command.legs[0] for command in gathered.lines]
+        odd[gathered.place[[(leg[3], leg[2]) in refused for leg in legs]]] = True
+    if closed:
+        last = today.toordinal()
+        open_slots = np.array([last - closed.get(ref.branch, 0) for ref in gathered.places], np.int64)
+        odd |= gathered.since >= open_slots
+    return odd
+
+
+def _allows(event: EventRule | None, side: Side) -> bool:
+    return event is not None and event.active and (event.allow_debit if side == DEBIT else event.allow_credit)
+
+
+@dataclass(slots=True)
+class Folded:
+    """Lines that were posted, in order, and what their accounts and days are now.
+
+    Columns of lines: ``index`` (into Gathered.lines), ``posted``, ``day``, ``net`` (see the table's columns). Of accounts
+    that changed: ``account`` (place), ``debit``, ``credit``. Of their days: ``day_account``, ``day_slot``, totals,
+    accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that changed it.
+    """
+
+    index: Column
+    posted: Column
+    day: Column
+    net: Column
+    account: Column
+    debit: Column
+    credit: Column
+    day_account: Column
+    day_slot: Column
+    day_row: Column
+    day_debit: Column
+    day_credit: Column
+    day_debits: Column
+    day_credits: Column
+    day_first: Column
+    day_last: Column
+
+
+class _Tables(NamedTuple):
+    """Days of accounts, by slots: their totals, and where in Days their row stands (-1: nowhere)."""
+
+    debits: Column
+    credits: Column
+    rows: Column
+
+
+def fold(gathered: Gathered, forms: Forms, accounts: Accounts, days: Days, *, odd: Column) -> Folded:
+    """Decide what is plain; ``odd`` gets the accounts that are not, whose lines are left."""
+    odd |= gathered.odd | ~accounts.found | ~accounts.plain
+    for column in (accounts.debit, accounts.credit, accounts.pending, np.abs(accounts.floor)):
+        odd |= column > CENTS_MAX
+    if forms.cents.sum(dtype=np.float64) > CENTS_MAX:
+        odd[:] = True
+    # Of an account with a floor and something held it would have to be known since when.
+    odd |= accounts.floored & (accounts.pending > 0) & (gathered.since > 0)
+    odd[days.place[days.slot < 0]] = True  # a clock is ahead: today is not the account's last day
+    tables = _tables(days, len(odd), int(gathered.slot.max(initial=0)) + 1)
+    order = np.argsort(gathered.place, kind="stable")  # by account, in the order of posting
+    place, is_debit = gathered.place[order], forms.debit[order]
+    posted, day, net, least = _balances(
+        np.where(is_debit, -forms.cents[order], forms.cents[order]), place, gathered.slot[order], accounts, tables
+    )
+    below = is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
+    odd[place[below]] = True
+    index = np.flatnonzero(~odd[gathered.place])
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    back = back[index]
+    return _folded(index, (posted[back], day[back], net[back]), gathered, forms, accounts=accounts, tables=tables)
+
+
+def _tables(days: Days, count: int, slots: int) -> _Tables:
+    shape = count, slots
+    tables = _Tables(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64))
+    known = np.flatnonzero((days.slot >= 0) & (days.slot < slots))
+    cells = days.place[known], days.slot[known]
+    tables.debits[cells], tables.credits[cells], tables.rows[cells] = days.debit[known], days.credit[known], known
+    return tables
+
+
+def _balances(
+    signed: Column, place: Column, slot: Column, accounts: Accounts, tables: _Tables
+) -> tuple[Column, Column, Column, Column]:
+    """Behind each line: the account's balance, its day's, its day's net alone, and the least from its day on.
+
+    If all lines are taken. Lines stand by account, in their order. See Note [Slots] in ``balances.py``.
+    """
+    posted = (accounts.credit - accounts.debit)[place] + _running(signed, place)
+    nets = (tables.credits - tables.debits)[place]
+    slots = nets.shape[1]
+    if slots == 1:
+        return posted, posted, nets[:, 0] + _running(signed, place), posted
+    each = np.arange(len(place))
+    own = np.zeros_like(nets)
+    own[each, slot] = signed
+    nets += _running(own, place)
+    ends = posted[:, None] - (np.cumsum(nets, axis=1) - nets)
+    least = np.where(np.arange(slots) <= slot[:, None], ends, np.iinfo(np.int64).max).min(axis=1)
+    return posted, ends[each, slot], nets[each, slot], least
+
+
+def _running(values: Column, groups: Column) -> Column:
+    """Running sums, from each group's first value on. Groups stand together."""
+    if not len(values):
+        return values
+    sums = np.cumsum(values, axis=0)
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    before = sums[starts] - values[starts]
+    running: Column = sums - np.repeat(before, np.diff(np.r_[starts, len(values)]), axis=0)
+    return running
+
+
+def _folded(
+    index: Column,
+    balances: tuple[Column, Column, Column],
+    gathered: Gathered,
+    forms: Forms,
+    *,
+    accounts: Accounts,
+    tables: _Tables,
+) -> Folded:
+    """What the lines of this index leave behind: their accounts, and of these all days with a row from the earliest on."""
+    place, slot, cents, is_debit = gathered.place[index], gathered.slot[index], forms.cents[index], forms.debit[index]
+    debits, credits, rows = tables
+    debit, credit = accounts.debit.copy(), accounts.credit.copy()
+    cell = place * rows.shape[1] + slot
+    for table, total, which in ((debits, debit, is_debit), (credits, credit, ~is_debit)):
+        np.add.at(table.reshape(-1), cell[which], cents[which])
+        np.add.at(total, place[which], cents[which])
+    number = np.arange(len(index))
+    last, first = np.full(rows.size, -1, np.int64), np.full(rows.size, len(index), np.int64)
+    np.maximum.at(last, cell, number)
+    np.minimum.at(first, cell, number)
+    last, first = last.reshape(rows.shape), first.reshape(rows.shape)
+    # From the earliest day on, a row was last changed by the last line of any day up to it.
+    newest = np.maximum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    cells = np.nonzero((newest >= 0) & ((rows >= 0) | (last >= 0)))
+    changed = np.flatnonzero(newest[:, 0] >= 0)
+    return Folded(
+        index,
+        *balances,
+        account=changed,
+        debit=debit[changed],
+        credit=credit[changed],
+        day_account=cells[0],
+        day_slot=cells[1],
+        day_row=rows[cells],
+        day_debit=debits[cells],
+        day_credit=credits[cells],
+        day_debits=(debit[:, None] - np.cumsum(debits, axis=1) + debits)[cells],
+        day_credits=(credit[:, None] - np.cumsum(credits, axis=1) + credits)[cells],
+        day_first=first[cells],
+        day_last=newest[cells],
+    )
