@@ -125,6 +125,7 @@ def ours(*, count: int, seed: int, today: date, batch: int) -> Callable[[], int]
     """This ledger: batches, or single lines as commits of their own."""
     from django.db import transaction
 
+    from apps.ledger import plain_rows  # noqa: F401  # numpy: a process loads it with its first large batch, once
     from apps.ledger import public as ledger
 
     now = datetime.now(UTC)
