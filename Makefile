@@ -24,7 +24,7 @@ run: setup
 
 # Tests start a hundred processes of ours: without bytecode each of them, and each worker, compiles the whole project again.
 test test-pipes test-postgres16 test-distributed test-failures: export PYTHONDONTWRITEBYTECODE :=
-# Three for two cores that are ours: a worker waits for a third of its time.
+# One a core that is ours: three on two cores took a tenth longer.
 WORKERS = $$($(CURDIR)/$(BIN)/python $(CURDIR)/tests/cores.py)
 
 # A test that takes longer than two minutes is stuck, not slow.

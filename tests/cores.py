@@ -1,6 +1,4 @@
-"""How many workers the tests have: three for two cores that a process may use.
-
-Its cores are those that its affinity and its container's quota leave it.
+"""How many cores a process may use: those that its affinity and its container's quota leave it.
 
 What xdist means by "auto" are the cores of the machine: a container that has two of sixty-four would start sixty-four
 workers, each with a database of its own.
@@ -20,10 +18,5 @@ def cores(quota_file: Path = QUOTA) -> int:
     return ours if quota == "max" else max(1, min(ours, -(-int(quota) // int(period))))
 
 
-def workers(cores: int) -> int:
-    """A worker waits for a third of its time: for its database, a browser, processes that start or are killed."""
-    return cores + -(-cores // 2)
-
-
 if __name__ == "__main__":
-    print(workers(cores()))  # noqa: T201  # for the Makefile
+    print(cores())  # noqa: T201  # for the Makefile

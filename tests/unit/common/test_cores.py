@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cores import cores, workers
+from tests.cores import cores
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,3 @@ def test_are_no_more_than_affinity_and_quota_leave(quota: str, found: int, tmp_p
 
 def test_are_those_of_the_affinity_where_nobody_sets_a_quota(tmp_path: Path) -> None:
     assert cores(tmp_path / "none") == 4
-
-
-@pytest.mark.parametrize(("given", "found"), [(1, 2), (2, 3), (3, 5), (4, 6), (64, 96)])
-def test_have_half_as_many_workers_more(given: int, found: int) -> None:
-    assert workers(given) == found
