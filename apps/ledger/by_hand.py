@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -74,6 +75,13 @@ class WaitingReversal:
     until: datetime
 
 
+class Asked(NamedTuple):
+    """A request to a second person. ``is_repeat``: it waited already."""
+
+    id: UUID
+    is_repeat: bool
+
+
 def needs_second_person(entry: EntryView) -> bool:
     """Is the entry's amount above LEDGER_FOUR_EYES?"""
     return _is_above(_amount_of(entry.lines)[0])
@@ -112,10 +120,11 @@ def reverse_by_hand(*, tracekey: UUID, reversal_tracekey: UUID, now: datetime) -
 
 
 @transaction_required
-def ask_reversal(*, tracekey: UUID, reversal_tracekey: UUID, reason: str, by: str, now: datetime) -> UUID:
-    """Ask a second person for a reversal; nothing is posted yet. Its id.
+def ask_reversal(*, tracekey: UUID, reversal_tracekey: UUID, reason: str, by: str, now: datetime) -> Asked:
+    """Ask a second person for a reversal; nothing is posted yet.
 
-    Raises ReversalAsked while another request waits, AlreadyReversed, NotFound, MonthArchived.
+    Safe to repeat by the same person with the same words, while it waits: a form may be sent twice. Raises ReversalAsked
+    while another request waits, AlreadyReversed, NotFound, MonthArchived.
     """
     amount, currency = _amount_of(_lines_of(tracekey))
     if (other := reversal_of(tracekey)) is not None:
@@ -133,8 +142,11 @@ def ask_reversal(*, tracekey: UUID, reversal_tracekey: UUID, reason: str, by: st
                 asked_at=now,
             )
     except IntegrityError:
-        raise ReversalAsked from None
-    return made.id
+        same = _waiting(tracekey).filter(reversal_tracekey=reversal_tracekey, reason=reason, asked_by=by).first()
+        if same is None:
+            raise ReversalAsked from None
+        return Asked(same.id, True)
+    return Asked(made.id, False)
 
 
 @transaction_required

@@ -172,7 +172,9 @@ def take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> bool
 def ask_to_take_back(tracekey: UUID, *, user: User, reason: str, now: datetime) -> None:
     """The request to a second person and its note: one commit. Raises ReversalAsked, AlreadyReversed."""
     key = reversal_key(tracekey)
-    ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=actor_of(user), now=now)
+    asked = ledger.ask_reversal(tracekey=tracekey, reversal_tracekey=key, reason=reason, by=actor_of(user), now=now)
+    if asked.is_repeat:
+        return
     _note(tracekey, f"asked a second person to take it back: {reason}", user=user, flag=CHANGE, now=now)
 
 

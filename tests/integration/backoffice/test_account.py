@@ -337,9 +337,14 @@ class TestSecondPerson:
         url = entry_url(moved, "entry_reverse")
         chief.post(url, {"reason": WHY})
         assert "has asked for it" in chief.get(url).content.decode()
-        page = chief.post(url, {"reason": WHY})
+        page = chief.post(url, {"reason": "another reason"})
         assert page.status_code == 409
         assert b"R144" in page.content
+
+    def test_is_one_request_when_its_form_is_sent_twice(self, chief: Client, moved: ledger.PostResult) -> None:
+        for _ in range(2):
+            assert chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY}).status_code == 302
+        assert LogEntry.objects.filter(object_id=str(moved.tracekey)).count() == 1
 
     def test_is_called_by_the_home_page_who_asked_is_not(self, chief: Client, moved: ledger.PostResult) -> None:
         chief.post(entry_url(moved, "entry_reverse"), {"reason": WHY})

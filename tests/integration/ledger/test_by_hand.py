@@ -33,7 +33,7 @@ def some_money(db: None, settings: Any) -> ledger.PostResult:
 def ask(posting: ledger.PostResult, *, by: str = "user:ana", now: datetime | None = None) -> UUID:
     values: dict[str, Any] = {"tracekey": posting.tracekey, "reversal_tracekey": uuid4(), "reason": WHY, "by": by}
     with transaction.atomic():
-        return ledger.ask_reversal(**values, now=now or timezone.now())
+        return ledger.ask_reversal(**values, now=now or timezone.now()).id
 
 
 def agree(
@@ -117,6 +117,19 @@ class TestAsked:
         ask(moved)
         with pytest.raises(ledger.ReversalAsked):
             ask(moved, by="user:bob")
+
+    def test_the_same_by_the_same_person_is_one_request(self, moved: ledger.PostResult) -> None:
+        values: dict[str, Any] = {"tracekey": moved.tracekey, "reversal_tracekey": uuid4(), "reason": WHY, "by": "user:ana"}
+
+        def once(**changes: Any) -> Any:
+            with transaction.atomic():
+                return ledger.ask_reversal(**{**values, **changes}, now=timezone.now())
+
+        first = once()
+        assert once() == (first.id, True)
+        for change in ({"by": "user:bob"}, {"reason": "other words"}):
+            with pytest.raises(ledger.ReversalAsked):
+                once(**change)
 
     def test_is_agreed_to_once(self, moved: ledger.PostResult) -> None:
         request_id = ask(moved)
