@@ -112,11 +112,10 @@ def verdict_of(batch: Batch) -> Verdict:
         return Verdict("run", "run", f"{plural(state.pending, 'run', 'runs')} to go.", f"{batch.settled}.")
     if state.failed:
         return Verdict("bad", "bad", f"Done, but {plural(state.failed, 'run', 'runs')} failed.", f"{batch.settled}.")
+    if state.refused and not state.done:
+        return Verdict("warn", "close", "Nothing was done.", f"{batch.settled}: each line says why.")
     if state.refused:
-        title = "Done." if state.done else "Nothing was done."
-        return Verdict(
-            "ok" if state.done else "warn", "ok" if state.done else "close", title, f"{batch.settled}: each line says why."
-        )
+        return Verdict("ok", "ok", "Done.", f"{batch.settled}: each line says why.")
     return Verdict("ok", "ok", "Done.", f"{batch.settled}.")
 
 

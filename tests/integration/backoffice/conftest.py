@@ -5,6 +5,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from apps.backoffice.pages import usecase_map
+from config import demo
+from tests import shop
 
 
 @pytest.fixture
@@ -26,3 +28,9 @@ def newcomer(db: None) -> Client:
 def nothing_remembered() -> None:
     """Each test has its own world."""
     usecase_map.forget()
+
+
+@pytest.fixture
+def opened(transactional_db: None, running_sandbox: object) -> demo.Demo:
+    """The shop, and an authority for its documents."""
+    return shop.open_shop()

@@ -1,7 +1,6 @@
 """Nobody is led where he is refused: a link to a page that he may not open is its text alone."""
 
 import re
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -11,7 +10,6 @@ from django.urls import reverse
 
 from apps.backoffice.doors import OWN
 from apps.fiscal_docs.models import Document
-from apps.fiscal_docs.public import start_sandbox
 from apps.ledger.models import Account, Transaction
 from apps.payments.models import Payment
 from config import demo
@@ -45,18 +43,6 @@ class TestOwnPages:
         assert somebody_with(OWN[page]).get(where).status_code in (200, 302, 404)
         others = sorted({*OWN.values()} - {OWN[page]})
         assert somebody_with(*others).get(where).status_code == 403
-
-
-@pytest.fixture(scope="module")
-def authority() -> Iterator[None]:
-    running = start_sandbox(announce=False)
-    yield
-    running.stop()
-
-
-@pytest.fixture
-def opened(transactional_db: None, authority: None) -> demo.Demo:
-    return shop.open_shop()
 
 
 def links_of(client: Client, page: str) -> set[str]:

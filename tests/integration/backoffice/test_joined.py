@@ -1,27 +1,11 @@
 """The page of a real run: what every neighbour knows about it stands on one page."""
 
-from collections.abc import Iterator
-
-import pytest
 from django.test import Client
 from django.urls import reverse
 
-from apps.fiscal_docs.public import start_sandbox
 from config import demo
 from tests import shop
 from tests.saga_driver import finish
-
-
-@pytest.fixture(scope="module")
-def authority() -> Iterator[None]:
-    running = start_sandbox(announce=False)
-    yield
-    running.stop()
-
-
-@pytest.fixture
-def opened(transactional_db: None, authority: None) -> demo.Demo:
-    return shop.open_shop()
 
 
 class TestJoined:

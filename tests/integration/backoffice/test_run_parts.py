@@ -92,10 +92,6 @@ class TestActions:
 
 
 class TestMoney:
-    @pytest.fixture
-    def opened(self, transactional_db: None, running_sandbox: object) -> demo.Demo:
-        return shop.open_shop()
-
     def bought(self, client: Client) -> Run:
         return shop.run_of(shop.post_order(client, shop.by_balance()).json()["id"])
 
