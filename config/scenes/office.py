@@ -20,7 +20,7 @@ from apps.ledger import public as ledger
 from apps.orders.public import enter_contingency, leave_contingency
 from apps.saga import public as saga
 from config.scenes import plan
-from config.scenes.people import EVENT_TRANSFER, SUSPENDED, account_of
+from config.scenes.people import EVENT_TRANSFER, SUSPENDED, account_of, ref_of
 from config.scenes.plan import Customer
 from config.scenes.web import until
 
@@ -138,7 +138,7 @@ class Office:
             paid_in = ledger.Entry.transfer(
                 tracekey=plan.named(self.seed, "counted"),
                 debit=ref,
-                credit=_ref(payer),
+                credit=ref_of(payer),
                 amount=Decimal("1.00"),
                 eventcode=EVENT_TRANSFER,
                 description="Change",
@@ -157,10 +157,6 @@ def _left_alone() -> Iterator[None]:
         yield
 
 
-def _ref(person: Customer) -> ledger.AccountRef:
-    return ledger.AccountRef(account_of(0, "x").branch, person.account)
-
-
 def _hold(key: str, person: Customer, *, until: datetime | None, now: datetime) -> ledger.HoldResult:
-    branch, account, _ = _ref(person)
+    branch, account, _ = ref_of(person)
     return ledger.hold(key=key, branch=branch, account=account, amount=Decimal("50.00"), expires_at=until, now=now)

@@ -47,6 +47,11 @@ def account_of(seed: int, name: str) -> ledger.AccountRef:
     return ledger.AccountRef(settings.LEDGER_BRANCH, f"9{seed:05d}-{name}")
 
 
+def ref_of(person: Customer) -> ledger.AccountRef:
+    """A customer's account."""
+    return ledger.AccountRef(settings.LEDGER_BRANCH, person.account)
+
+
 def open_shops(*, now: datetime) -> None:
     """Merchants and what they sell. Safe to repeat."""
     with transaction.atomic(durable=True):

@@ -17,7 +17,7 @@ from apps.saga import public as saga
 from config import demo
 from config.scenes import listener, people, plan
 from config.scenes.office import Office
-from config.scenes.people import EVENT_CORRECTION, EVENT_TRANSFER, FROZEN
+from config.scenes.people import EVENT_CORRECTION, EVENT_TRANSFER, FROZEN, ref_of
 from config.scenes.plan import Customer, Fate
 from config.scenes.progress import Progress
 from config.scenes.trade import Trade, of_fate, waited_for
@@ -75,7 +75,7 @@ class _Play:
         finally:
             self.trade.hang_up(endpoints)
         # From an account without a floor: nothing speaks against it, and was_played asks for it.
-        self._post(_last(self.seed), _CASH, _ref(self.buyers[0]), Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
+        self._post(_last(self.seed), _CASH, ref_of(self.buyers[0]), Decimal("3.50"), days_back=3, event=EVENT_CORRECTION)
         with suppress(ledger.CheckRunning):  # the worker's own, then
             ledger.run_check(kind="INCREMENTAL", now=timezone.now())
         statuses, differences = self.trade.statuses(self.orders), ledger.open_differences()
@@ -100,10 +100,10 @@ class _Play:
         self.chief.post("/ledger/transactions/batch", {"transactions": entries})
         for number in range(transfers):
             dice = plan.dice_of(self.seed, "transfer", number)
-            debit, credit = map(_ref, dice.sample(self.buyers, 2))
+            debit, credit = map(ref_of, dice.sample(self.buyers, 2))
             self._post(self._transfer(number), debit, credit, Decimal(dice.randrange(5, 60)), days_back=dice.randrange(4))
             self.progress.reach(len(entries) + number + 1)
-        one, other = map(_ref, self.buyers[2:4])
+        one, other = map(ref_of, self.buyers[2:4])
         self._post(plan.named(self.seed, "too much"), one, other, Decimal("99999.00"))
         self._post(plan.named(self.seed, FROZEN), one, people.account_of(self.seed, FROZEN), Decimal("1.00"))
         self.progress.end()
@@ -116,7 +116,7 @@ class _Play:
             _entry(
                 plan.named(self.seed, "deposit", person.account, number),
                 debit=_CASH,
-                credit=_ref(person),
+                credit=ref_of(person),
                 amount=part,
                 event=demo.EVENT_DEPOSIT,
                 description="Deposit",
@@ -214,10 +214,6 @@ WORTH = {
 
 
 _CASH = ledger.AccountRef(settings.LEDGER_BRANCH, "cash")
-
-
-def _ref(person: Customer) -> ledger.AccountRef:
-    return ledger.AccountRef(settings.LEDGER_BRANCH, person.account)
 
 
 def _entry(
