@@ -5,7 +5,9 @@ the server has no text to read. Forms: "Frontend/Backend Protocol", COPY's binar
 functions. Numbers are cents: numeric with two places, as whole numbers of 64 bits.
 """
 
-from collections.abc import Sequence
+import uuid
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -53,9 +55,14 @@ def numerics(cents: Column) -> Column:
     return made
 
 
-def uuids(raw: bytes) -> Column:
-    """Uuids from their bytes, one behind the other."""
-    return np.frombuffer(raw, UUID)
+def uuids(values: Iterable[uuid.UUID]) -> Column:
+    """Uuids as they stand on the wire."""
+    return np.frombuffer(b"".join([value.int.to_bytes(16, "big") for value in values]), UUID)
+
+
+def uuids_of_texts(values: Iterable[str]) -> Column:
+    """Uuids from the texts that the server makes of them."""
+    return np.frombuffer(bytes.fromhex("".join(values).replace("-", "")), UUID)
 
 
 def uuid_run(first: int, count: int) -> Column:
@@ -86,13 +93,6 @@ class Layout:
         for name, value in values.items():
             made[name] = value
         return made
-
-
-def with_null(rows: Column) -> bytes:
-    """Rows that end with a NULL."""
-    made = np.empty(len(rows), np.dtype([("row", rows.dtype), ("null", ">i4")]))
-    made["row"], made["null"] = rows, -1
-    return made.tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,9 @@ class _ArrayDumper(Dumper):
     def quote(self, obj: Any) -> bytes:
         return b"'{" + ",".join([self.text(value) for value in obj.values]).encode() + b"}'"
 
+    @abstractmethod
     def text(self, value: Any) -> str:
-        raise NotImplementedError
+        """A value within the literal."""
 
 
 class _Uuids(_ArrayDumper):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from apps.common.errors import DomainError
-from apps.ledger.forms import LineForms
-from apps.ledger.rules import AccountRef, CheckedLeg, Entry, EntryResult, PostedLine, PostResult, fingerprint
+from apps.ledger.forms import LineForms, fingerprint
+from apps.ledger.rules import AccountRef, CheckedLeg, Entry, EntryResult, PostedLine, PostResult
 
 
 @dataclass(frozen=True, slots=True)

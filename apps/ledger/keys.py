@@ -57,16 +57,18 @@ def claim_keys(commands: Sequence[Command], *, now: datetime, meanwhile: Callabl
     except AttributeError:  # a malformed one is refused in a moment
         ordered = sorted(commands, key=_sort_key)
     # A large batch hopes that all its keys are new, and finds out at the first one that is not.
-    if len(ordered) >= COPY_ROWS_MIN and (made := _copy_claims(ordered, now=now, meanwhile=meanwhile)) is not None:
-        return Claims(made, {})
+    if len(ordered) >= COPY_ROWS_MIN and not any(command.reverses for command in ordered):
+        made = _copy_claims(ordered, now=now, meanwhile=meanwhile)
+        if made is not None:
+            return Claims(made, {})
     check_forms(ordered)
     wanted = {command.key: command for command in reversed(ordered) if command.refusal is None}
     values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in wanted.values()]
     if not values:
         return Claims({}, {})
     claimed = {row[0].int for row in fetch_hot(_CLAIM, [now, *columns(values, 4)])}
-    made = {key: command for key, command in wanted.items() if key in claimed}
-    return Claims(made, known_keys([command for key, command in wanted.items() if key not in claimed]).known)
+    new = {key: command for key, command in wanted.items() if key in claimed}
+    return Claims(new, known_keys([command for key, command in wanted.items() if key not in claimed]).known)
 
 
 def _sort_key(command: Command) -> int:

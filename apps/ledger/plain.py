@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apps.common.pg_binary import Column
+from apps.common.pg_binary import Column, whole_numbers
 from apps.ledger.commands import Command, EventRule
 from apps.ledger.rules import DEBIT, AccountRef, Side, first_day
 
@@ -102,20 +102,18 @@ def gather(commands: Sequence[Command], *, today: date) -> Gathered:
     return Gathered(lines, others, places, rank[place], slot, since[places_now], codes, sides, odd[places_now])
 
 
-@dataclass(slots=True)
-class Forms:
-    """What can be known of lines before their accounts are."""
+class Amounts(NamedTuple):
+    """Of each line: how much, and is it a debit?"""
 
     cents: Column
     debit: Column
 
-
-def forms(lines: Sequence[Command]) -> Forms:
-    """Amounts and sides as columns."""
-    legs = [command.legs[0] for command in lines]
-    text = ",".join([str(leg[1]) for leg in legs]).replace(".", "")
-    cents = np.array([int(each) for each in text.split(",")], np.int64) if legs else np.zeros(0, np.int64)
-    return Forms(cents, np.array([leg[2] == DEBIT for leg in legs], bool))
+    @classmethod
+    def of(cls, lines: Sequence[Command]) -> "Amounts":
+        """Known before the accounts are."""
+        legs = [command.legs[0] for command in lines]
+        cents = whole_numbers(",".join([str(leg[1]) for leg in legs]) if legs else None)
+        return cls(cents, np.array([leg[2] == DEBIT for leg in legs], bool))
 
 
 def odd_accounts(gathered: Gathered, events: Mapping[int, EventRule], closed: Mapping[str, int], *, today: date) -> Column:
@@ -171,21 +169,21 @@ class _Tables(NamedTuple):
     rows: Column
 
 
-def fold(gathered: Gathered, forms: Forms, accounts: Accounts, days: Days, *, odd: Column) -> Folded:
+def fold(gathered: Gathered, amounts: Amounts, accounts: Accounts, days: Days, *, odd: Column) -> Folded:
     """Decide what is plain; ``odd`` gets the accounts that are not, whose lines are left."""
     odd |= gathered.odd | ~accounts.found | ~accounts.plain
     for column in (accounts.debit, accounts.credit, accounts.pending, np.abs(accounts.floor)):
         odd |= column > CENTS_MAX
-    if forms.cents.sum(dtype=np.float64) > CENTS_MAX:
+    if amounts.cents.sum(dtype=np.float64) > CENTS_MAX:
         odd[:] = True
     # Of an account with a floor and something held it would have to be known since when.
     odd |= accounts.floored & (accounts.pending > 0) & (gathered.since > 0)
     odd[days.place[days.slot < 0]] = True  # a clock is ahead: today is not the account's last day
     tables = _tables(days, len(odd), int(gathered.slot.max(initial=0)) + 1)
     order = np.argsort(gathered.place, kind="stable")  # by account, in the order of posting
-    place, is_debit = gathered.place[order], forms.debit[order]
+    place, is_debit = gathered.place[order], amounts.debit[order]
     posted, day, net, least = _balances(
-        np.where(is_debit, -forms.cents[order], forms.cents[order]), place, gathered.slot[order], accounts, tables
+        np.where(is_debit, -amounts.cents[order], amounts.cents[order]), place, gathered.slot[order], accounts, tables
     )
     below = is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
     odd[place[below]] = True
@@ -193,7 +191,7 @@ def fold(gathered: Gathered, forms: Forms, accounts: Accounts, days: Days, *, od
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     back = back[index]
-    return _folded(index, (posted[back], day[back], net[back]), gathered, forms, accounts=accounts, tables=tables)
+    return _folded(index, (posted[back], day[back], net[back]), gathered, amounts, accounts=accounts, tables=tables)
 
 
 def _tables(days: Days, count: int, slots: int) -> _Tables:
@@ -241,13 +239,13 @@ def _folded(
     index: Column,
     balances: tuple[Column, Column, Column],
     gathered: Gathered,
-    forms: Forms,
+    amounts: Amounts,
     *,
     accounts: Accounts,
     tables: _Tables,
 ) -> Folded:
     """What the lines of this index leave behind: their accounts, and of these all days with a row from the earliest on."""
-    place, slot, cents, is_debit = gathered.place[index], gathered.slot[index], forms.cents[index], forms.debit[index]
+    place, slot, cents, is_debit = gathered.place[index], gathered.slot[index], amounts.cents[index], amounts.debit[index]
     debits, credits, rows = tables
     debit, credit = accounts.debit.copy(), accounts.credit.copy()
     cell = place * rows.shape[1] + slot

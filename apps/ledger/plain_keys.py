@@ -1,4 +1,4 @@
-"""Claims of tracekeys as rows of COPY."""
+"""Claims of tracekeys as rows of COPY; not of reversals, which come one by one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
@@ -9,12 +9,9 @@ from apps.common import pg_binary
 from apps.common.pg_binary import Layout
 from apps.ledger.commands import Command, check_forms
 
-# Checked, then sent: COPY writes rows as soon as it has 64 KiB of them, which are 555.
-_AT_ONCE = 560
-_CLAIM = Layout(
-    {"tracekey": pg_binary.UUID, "bodyhash": "V32", "state": "S6", "dateref": ">i4", "createdat": ">i8"}, others=1
-)
-COPY = f"COPY ledger_posting_key ({', '.join(_CLAIM.names)}, reverses) FROM STDIN (FORMAT BINARY)"
+_AT_ONCE = 500  # checked, then sent: the server reads them while the next are checked, and writes a thousand at a time
+_CLAIM = Layout({"tracekey": pg_binary.UUID, "bodyhash": "V32", "state": "S6", "dateref": ">i4", "createdat": ">i8"})
+COPY = f"COPY ledger_posting_key ({', '.join(_CLAIM.names)}) FROM STDIN (FORMAT BINARY)"
 
 
 def blocks(
@@ -41,20 +38,13 @@ def blocks(
         rows = _CLAIM.rows(
             len(fresh),
             {
-                "tracekey": pg_binary.uuids(
-                    b"".join([command.entry.tracekey.int.to_bytes(16, "big") for command in fresh])
-                ),
+                "tracekey": pg_binary.uuids([command.entry.tracekey for command in fresh]),
                 "bodyhash": np.frombuffer(b"".join([command.body_hash for command in fresh]), "V32"),
                 "state": b"POSTED",
                 "dateref": [days[command.dateref] for command in fresh],
                 "createdat": moment,
             },
         )
-        if any(reversing := [command.reverses for command in fresh]):
-            raw, width = rows.tobytes(), rows.dtype.itemsize
-            ends = [pg_binary.NULL if other is None else pg_binary.sized(other.bytes) for other in reversing]
-            yield b"".join([raw[n * width : (n + 1) * width] + end for n, end in enumerate(ends)])
-        else:
-            yield pg_binary.with_null(rows)
+        yield rows.tobytes()
     yield pg_binary.COPY_TAIL
     meanwhile()

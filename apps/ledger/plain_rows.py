@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from heapq import nsmallest
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from apps.common.pg_binary import Column, Layout
 from apps.ledger import plain, rows
 from apps.ledger.balances import AccountBook, StoredDay
 from apps.ledger.commands import Command, EventRule, HeldRow, Suspended
-from apps.ledger.plain import Accounts, Days, Folded, Forms, Gathered
+from apps.ledger.plain import Accounts, Amounts, Days, Folded, Gathered
 from apps.ledger.rules import AccountRef, Balances, PostedLine, PostResult
 from apps.ledger.writes import WRITE_SUMS
 
@@ -143,6 +143,12 @@ def _money(cents: Any) -> Decimal:
     return int(cents) * _CENT
 
 
+def _days_of(slots: Column, today: date) -> list[date]:
+    """The days so many days before today; there are a few of them."""
+    days = [today - timedelta(days=slot) for slot in range(int(slots.max(initial=0)) + 1)]
+    return [days[slot] for slot in slots.tolist()]
+
+
 class Question(NamedTuple):
     """Which accounts to lock, and since when their days are wanted: arrays as text."""
 
@@ -156,12 +162,11 @@ class Question(NamedTuple):
     def of(cls, gathered: Gathered, *, today: date) -> "Question":
         """Ask for all accounts of a batch."""
         refs = list(gathered.places)
-        days = [str(date.fromordinal(today.toordinal() - slot)) for slot in range(int(gathered.since.max(initial=0)) + 1)]
         return cls(
             ['{"' + '","'.join(column) + '"}' for column in zip(*refs, strict=True)],  # nothing in a key is to be escaped
             rows.columns(nsmallest(rows.CONVOY_HEAD, refs), 3) if len(refs) >= rows.CONVOY_ACCOUNTS_MIN else [],
             array_text(list({ref.branch for ref in refs})),
-            "{" + ",".join([days[slot] for slot in gathered.since.tolist()]) + "}",
+            array_text(_days_of(gathered.since, today)),
             array_text(list(gathered.codes)),
         )
 
@@ -190,7 +195,7 @@ def _accounts(places: Column, columns: Sequence[str | None], count: int) -> Acco
 class Lines:
     """Lines as rows of COPY, as far as they are known before their accounts are."""
 
-    forms: Forms
+    amounts: Amounts
     ids: list[UUID]
     rows: Column
     ends: list[bytes]  # of each row: its texts
@@ -198,17 +203,16 @@ class Lines:
     @classmethod
     def of(cls, gathered: Gathered, *, today: date, now: datetime) -> "Lines":
         """All lines that may be plain."""
-        forms = plain.forms(gathered.lines)
+        amounts = Amounts.of(gathered.lines)
         count, legs = len(gathered.lines), [command.legs[0] for command in gathered.lines]
         ids = list(uuid7_run(count))
-        keys = b"".join([command.entry.tracekey.int.to_bytes(16, "big") for command in gathered.lines])
         made = _LINE.rows(
             count,
             {
                 "id": pg_binary.uuid_run(ids[0].int if ids else 0, count),
-                "tracekey": pg_binary.uuids(keys),
-                "amount": pg_binary.numerics(forms.cents),
-                "debitcredit": np.where(forms.debit, b"D", b"C"),
+                "tracekey": pg_binary.uuids([command.entry.tracekey for command in gathered.lines]),
+                "amount": pg_binary.numerics(amounts.cents),
+                "debitcredit": np.where(amounts.debit, b"D", b"C"),
                 "eventcode": [leg[3] for leg in legs],
                 "dateref": today.toordinal() - pg_binary.EPOCH - gathered.slot,
                 "createdat": pg_binary.microseconds(now),
@@ -218,7 +222,7 @@ class Lines:
         heads = [known[branch] + sized(account.encode()) + known[currency] for branch, account, currency in gathered.places]
         tails = _Tails()
         ends = [heads[place] + tails[leg[4:]] for place, leg in zip(gathered.place.tolist(), legs, strict=True)]
-        return cls(forms, ids, made, ends)
+        return cls(amounts, ids, made, ends)
 
     def blocks(self, folded: Folded, pending: Column) -> Iterator[bytes]:
         """COPY's data of those lines that were posted."""
@@ -276,9 +280,7 @@ class PlainBatch:
 
     def since(self) -> dict[AccountRef, date]:
         """The earliest day of each account."""
-        last = self._today.toordinal()
-        days = [date.fromordinal(last - slot) for slot in range(int(self._gathered.since.max(initial=0)) + 1)]
-        return {ref: days[slot] for ref, slot in zip(self.accounts, self._gathered.since.tolist(), strict=True)}
+        return dict(zip(self.accounts, _days_of(self._gathered.since, self._today), strict=True))
 
     def missing(self) -> list[AccountRef]:
         """Accounts that are not there, or deferred."""
@@ -289,7 +291,7 @@ class PlainBatch:
         read, gathered = self._read, self._gathered
         odd = plain.odd_accounts(gathered, read.events, read.closed, today=self._today)
         odd[[gathered.places[ref] for ref in refused]] = True
-        self._folded = plain.fold(gathered, self._lines.forms, read.accounts, read.days, odd=odd)
+        self._folded = plain.fold(gathered, self._lines.amounts, read.accounts, read.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
     def write(self) -> None:
@@ -299,20 +301,20 @@ class PlainBatch:
             return
         commands = [gathered.lines[n] for n in folded.index.tolist()]
         pending = self._read.accounts.pending[gathered.place[folded.index]]
-        sums: list[Any] = []
+        made: list[_Sums] = []
 
         def blocks() -> Iterator[bytes]:
             yield from self._lines.blocks(folded, pending)
             # While the server still takes the lines:
-            sums.extend(_sums(commands, gathered, self._read, folded, today=self._today))
+            made.append(_sums(commands, gathered, self._read, folded, today=self._today))
             _answer(commands, [self._lines.ids[n] for n in folded.index.tolist()], folded, pending)
 
         rows.copy_rows(_COPY_LINES, blocks())
-        *counts, accounts, stored, new = sums
+        (sums,) = made
         now = self._now
         pg_binary.register(connection.connection)
-        written = rows.fetch_hot(WRITE_SUMS, [now, *accounts, now, *stored, now, now, *new])[0]
-        if written != tuple(counts):
+        written = rows.fetch_hot(WRITE_SUMS, [now, *sums.accounts, now, *sums.stored, now, now, *sums.new])[0]
+        if written != sums.counts:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
@@ -334,27 +336,29 @@ class _Tails(dict[tuple[str, str | None], bytes]):
         return made
 
 
-def _sums(lines: Sequence[Command], gathered: Gathered, read: Read, folded: Folded, *, today: date) -> tuple[Any, ...]:
-    """How many accounts, stored and new days there are to write, and the parameters of WRITE_SUMS for each."""
-    ids = bytes.fromhex("".join([read.account_ids[n] for n in folded.account.tolist()]).replace("-", ""))
+class _Sums(NamedTuple):
+    """The parameters of WRITE_SUMS: of accounts, of days that are stored, of new ones; and how many rows each has."""
+
+    accounts: list[Any]
+    stored: list[Any]
+    new: list[Any]
+    counts: tuple[int, int, int]
+
+
+def _sums(lines: Sequence[Command], gathered: Gathered, read: Read, folded: Folded, *, today: date) -> _Sums:
+    ids = pg_binary.uuids_of_texts([read.account_ids[n] for n in folded.account.tolist()])
     of_accounts = (folded.debit, folded.credit, read.accounts.pending[folded.account])
-    accounts = [pg_binary.UuidArray(pg_binary.uuids(ids)), *_numerics(*of_accounts)]
     totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
     old, new = np.flatnonzero(folded.day_row >= 0), np.flatnonzero(folded.day_row < 0)
-    day_ids = bytes.fromhex("".join([read.day_ids[n] for n in folded.day_row[old].tolist()]).replace("-", ""))
-    last = b"".join([lines[n].entry.tracekey.int.to_bytes(16, "big") for n in folded.day_last[old].tolist()])
-    stored = [
-        pg_binary.UuidArray(pg_binary.uuids(day_ids)),
-        *_numerics(*(column[old] for column in totals)),
-        pg_binary.UuidArray(pg_binary.uuids(last)),
-    ]
-    return (
-        len(of_accounts[0]),
-        len(old),
-        len(new),
-        accounts,
-        stored,
+    return _Sums(
+        [pg_binary.UuidArray(ids), *_numerics(*of_accounts)],
+        [
+            pg_binary.UuidArray(pg_binary.uuids_of_texts([read.day_ids[n] for n in folded.day_row[old].tolist()])),
+            *_numerics(*(column[old] for column in totals)),
+            pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
+        ],
         _new_days(new, lines, gathered, folded, totals, today=today),
+        (len(ids), len(old), len(new)),
     )
 
 
@@ -365,7 +369,7 @@ def _new_days(
         return ["{}"] * 11
     refs = list(gathered.places)
     keys = zip(*[refs[n] for n in folded.day_account[new].tolist()], strict=True)
-    days = [date.fromordinal(today.toordinal() - slot) for slot in folded.day_slot[new].tolist()]
+    days = _days_of(folded.day_slot[new], today)
     return [
         array_text([uuid7() for _ in days]),
         *(array_text(column) for column in keys),

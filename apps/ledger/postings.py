@@ -187,6 +187,8 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
         claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
         fresh = _unknown(commands, claims)
         _lock_and_read(fold, fresh, dry=dry)
+    if not fresh:
+        return  # all of them have their answers
     lines = fold.take_all(commands)
     if dry:
         deque(lines, maxlen=0)

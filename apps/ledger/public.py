@@ -49,6 +49,7 @@ from apps.ledger.fold import (
     UnknownAccount,
     UnknownEvent,
 )
+from apps.ledger.forms import check_form
 from apps.ledger.history import MomentBalance, MomentRefused, balance_as_of
 from apps.ledger.holds import HoldKeyReused, HoldResult, UnknownHold, expire_holds, hold, post_hold, void_hold
 from apps.ledger.lines import (
@@ -119,7 +120,6 @@ from apps.ledger.rules import (
     PostedLine,
     PostResult,
     UnbalancedEntry,
-    check_form,
 )
 from apps.ledger.suspensions import (
     LedgerSuspended,

@@ -148,7 +148,7 @@ LEFT JOIN (SELECT DISTINCT branch, account, currency FROM ledger_difference WHER
     ON {KEY.format("d", "r")}
 WHERE r.whole ORDER BY d.branch IS NOT NULL, r.branch, r.account, r.currency
 LIMIT %(accounts_max)s
-"""  # noqa: S608
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,11 @@
-"""Pure rules and values: what an entry is, whether it is well formed, and the fingerprint that recognises a repeat."""
+"""Pure rules and values: what an entry is, and what its parts may be. Whether a whole one is well formed: ``forms``."""
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -242,6 +239,14 @@ def check_amount(amount: object) -> Decimal:
         raise MalformedEntry("amount has at most two decimal places and 13 digits before them.", field="amount") from None
 
 
+def amount_and_text(amount: Decimal) -> tuple[Decimal, str]:
+    """The amount with two places, and as text. Raises MalformedEntry as ``check_amount``."""
+    text = str(amount)  # as it should be: two places, above zero; everything else is looked at more closely
+    if amount.__class__ is not Decimal or text[-3:-2] != "." or not ZERO < amount <= AMOUNT_MAX:
+        text = str(amount := check_amount(amount))
+    return amount, text
+
+
 def check_text(name: str, value: str, characters_max: int) -> None:
     """Raises MalformedEntry for a text that is too long or that PostgreSQL can't store (NUL, half a surrogate pair)."""
     if not isinstance(value, str) or len(value) > characters_max:
@@ -294,91 +299,10 @@ class CheckedLeg(NamedTuple):
     details: str | None
 
 
-def check_side_and_event(side: object, code: object) -> None:
-    """Raises MalformedEntry unless a line may have this side and this event's code."""
-    if side not in ("D", "C"):
-        raise MalformedEntry("debitcredit is D or C.", field="debitcredit")
-    if type(code) is not int or not 0 < code <= EVENT_CODE_MAX:
-        raise MalformedEntry("eventcode is a whole number above zero.", field="eventcode")
-
-
-def _check_leg(leg: Leg) -> tuple[CheckedLeg, str]:
-    """The leg as checked, and as JSON written by hand: an encoder takes four times as long."""
-    account, side, code, description, details = leg.account, leg.debitcredit, leg.eventcode, leg.description, leg.details
-    try:
-        place = account_json(account)
-    except TypeError:  # unhashable: a list, say
-        raise MalformedEntry("account is not a valid key.", field="account") from None
-    amount, amount_text = leg.amount, str(leg.amount)
-    # As it should be: two places, above zero. Everything else is looked at more closely.
-    if amount.__class__ is not Decimal or amount_text[-3:-2] != "." or not ZERO < amount <= AMOUNT_MAX:
-        amount_text = str(amount := check_amount(amount))
-    check_side_and_event(side, code)
-    if description != "":
-        check_text("description", description, DESCRIPTION_CHARACTERS_MAX)
-    text = None if details is None else details_text(details)
-    details_json = "null" if text is None else encode_basestring_ascii(text)
-    body = f'[{place},"{amount_text}","{side}",{code},{encode_basestring_ascii(description)},{details_json}]'
-    return tuple.__new__(CheckedLeg, (account, amount, side, code, description, text)), body
-
-
-@lru_cache(maxsize=65_536)  # some 20 MB: the accounts of a busy hour
-def account_json(ref: AccountRef) -> str:
-    """An account as JSON; its key needs no quoting. Raises MalformedEntry."""
-    check_account(ref)
-    branch, account, currency = ref
-    return f'"{branch}","{account}","{currency}"'
-
-
-def _check_balanced(legs: Sequence[CheckedLeg]) -> None:
-    net: dict[str, Decimal] = {}
-    for leg in legs:
-        signed = leg.amount if leg.debitcredit == CREDIT else -leg.amount
-        net[leg.account.currency] = net.get(leg.account.currency, ZERO) + signed
-    for currency, difference in net.items():
-        if difference:
-            raise UnbalancedEntry(f"In {currency}, credits less debits are {difference}.", field="legs")
-
-
 def check_leg_count(count: int) -> None:
     """Raises MalformedEntry unless an entry may have so many legs."""
     if not 1 <= count <= ENTRY_LEGS_MAX:
         raise MalformedEntry(f"An entry has 1 to {ENTRY_LEGS_MAX} legs.", field="legs")
-
-
-def _check_options(entry: Entry) -> None:
-    if entry.group is not None:
-        check_text("group", entry.group, GROUP_CHARACTERS_MAX)
-    if entry.up_to and [leg.debitcredit for leg in entry.legs] != [DEBIT, CREDIT]:
-        raise MalformedEntry("up_to is for a transfer: a debit, then a credit.", field="up_to")
-
-
-def fingerprint(entry: Entry, *, also: UUID | None = None) -> tuple[bytes, list[CheckedLeg]]:
-    """Check an entry's form; the hash of its body, and its legs as checked. Raises MalformedEntry or UnbalancedEntry.
-
-    The dateref enters as it was given: a repeat after midnight that leaves it out is still the same request.
-    """
-    if not isinstance(entry.tracekey, UUID):
-        raise MalformedEntry("tracekey is a UUID.", field="tracekey")
-    if len(entry.legs) == 1:  # most are
-        leg, inner = _check_leg(entry.legs[0])
-        legs = [leg]
-    else:
-        check_leg_count(len(entry.legs))
-        checked = [_check_leg(leg) for leg in entry.legs]
-        legs, inner = [leg for leg, _ in checked], ",".join([body for _, body in checked])
-        _check_balanced(legs)
-    if entry.group is not None or entry.up_to:
-        _check_options(entry)
-    dateref = f'"{entry.dateref.isoformat()}"' if entry.dateref else "null"
-    mark = "null" if also is None else f'"{also}"'
-    option = ',"up_to"' if entry.up_to else ""
-    return hashlib.sha256(f"[{dateref},[{inner}],{mark}{option}]".encode()).digest(), legs
-
-
-def check_form(entry: Entry) -> None:
-    """Raises MalformedEntry or UnbalancedEntry for an entry that the engine would refuse whatever the accounts hold."""
-    fingerprint(entry)
 
 
 def first_day(today: date) -> date:

@@ -45,11 +45,11 @@ class TestArrays:
 
     def test_uuids(self) -> None:
         values = [uuid4(), UUID(int=0), UUID(int=2**128 - 1)]
-        given = pg_binary.UuidArray(pg_binary.uuids(b"".join(value.bytes for value in values)))
+        given = pg_binary.UuidArray(pg_binary.uuids(values))
         assert ask("SELECT unnest(%s::uuid[])", given) == values
 
     def test_empty_ones(self) -> None:
-        assert ask("SELECT cardinality(%s::uuid[])", pg_binary.UuidArray(pg_binary.uuids(b""))) == [0]
+        assert ask("SELECT cardinality(%s::uuid[])", pg_binary.UuidArray(pg_binary.uuids([]))) == [0]
         numbers = pg_binary.NumericArray(pg_binary.numerics(np.array([], np.int64)))
         assert ask("SELECT cardinality(%s::numeric[])", numbers) == [0]
 
@@ -91,12 +91,6 @@ class TestCopy:
             for n, (number, amount, ok) in enumerate([(1, "0.01", True), (-2, "-2.50", False), (3, "0.00", True)])
         ]
 
-    def test_a_row_may_end_with_null(self) -> None:
-        made = Layout({"n": ">i4"}, others=1).rows(2, {"n": [1, 2]})
-        assert pg_binary.with_null(made) == b"".join(
-            b"\x00\x02\x00\x00\x00\x04" + n.to_bytes(4, "big") + pg_binary.NULL for n in (1, 2)
-        )
-
 
 class TestTexts:
     def test_numbers_with_two_places_become_cents(self) -> None:
@@ -105,6 +99,10 @@ class TestTexts:
     def test_too_large_ones_are_refused(self) -> None:
         with pytest.raises(OverflowError):
             pg_binary.whole_numbers("123456789012345678.00")
+
+    def test_uuids(self) -> None:
+        values = [uuid4(), UUID(int=7)]
+        assert pg_binary.uuids_of_texts(map(str, values)).tolist() == pg_binary.uuids(values).tolist()
 
     def test_none_at_all_and_an_empty_one(self) -> None:
         assert pg_binary.whole_numbers(None).tolist() == []

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from apps.ledger.forms import LineForms
+from apps.ledger.forms import LineForms, fingerprint
 from apps.ledger.rules import (
     BACKDATE_DAYS_MAX,
     DETAILS_BYTES_MAX,
@@ -17,7 +17,6 @@ from apps.ledger.rules import (
     MalformedEntry,
     UnbalancedEntry,
     check_dateref,
-    fingerprint,
 )
 
 KEY = UUID(int=1)
