@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,16 +17,16 @@ from urllib.parse import quote
 
 from django.db import connection
 
+from config.services.daemon import free_ports
+
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 30
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to no client meanwhile."""
+    return free_ports(1)[0]
 
 
 def database_url() -> str:

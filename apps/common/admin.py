@@ -40,6 +40,11 @@ def moment(at: Any) -> SafeString:
     return component("moment", at=at)
 
 
+def hinted(text: Any, whole: Any) -> SafeString:
+    """A text on one line; what it is short for, or a note to it, stands on hover."""
+    return format_html('<span class="bo-nw" title="{}">{}</span>', whole, text)
+
+
 def link(href: str, text: str, title: str = "", *, wraps: bool = False) -> str:
     """A link, on one line unless it ``wraps``; the text alone when there is no address."""
     css = "bo-l" if wraps else "bo-l bo-nw"

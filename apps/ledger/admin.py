@@ -28,6 +28,7 @@ from apps.common.admin import (
     chip,
     column,
     component,
+    hinted,
     link,
     moment,
 )
@@ -131,7 +132,7 @@ def _run(key: str) -> str:
 
 def _short(text: str) -> str:
     shown = text if len(text) <= 20 else f"{text[:8]}…{text[-8:]}"
-    return format_html('<span class="bo-nw" title="{}">{}</span>', text, shown)
+    return hinted(shown, text)
 
 
 class AccountStatusFilter(WordsFilter):

@@ -6,7 +6,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
@@ -21,6 +21,7 @@ from apps.common.admin import (
     as_uuid,
     column,
     component,
+    hinted,
     link,
     moment,
     short,
@@ -100,7 +101,7 @@ class OrderAdmin(ReadOnly, ModelAdmin):
     def state(self, row: Order) -> SafeString:
         return component("chip", kind="order", state=row.status)
 
-    shown_id = column("Order", lambda row: format_html('<span class="bo-nw" title="{}">{}</span>', row.pk, short(row.pk)))
+    shown_id = column("Order", lambda row: hinted(short(row.pk), row.pk))
     buyer = column("Customer", lambda row: _short_link("customers_customer_change", row.customer_id))
 
     @admin.display(description="Amount", ordering="amount")

@@ -18,6 +18,7 @@ from apps.common.admin import (
     as_uuid,
     chip,
     component,
+    hinted,
     id_begins,
     link,
     moment,
@@ -139,7 +140,7 @@ class PaymentAdmin(KeyedAdmin):
 
     @admin.display(description="Payment")
     def shown_id(self, row: Payment) -> str:
-        return format_html('<span class="bo-nw" title="{}">{}</span>', row.pk, short(row.pk))
+        return hinted(short(row.pk), row.pk)
 
     @admin.display(description="Amount")
     def money_amount(self, row: Payment) -> SafeString:
@@ -190,7 +191,7 @@ class CardTokenAdmin(KeyedAdmin):
 
     @admin.display(description="Id")
     def shown_id(self, row: CardToken) -> str:
-        return format_html('<span class="bo-nw" title="{}">{}</span>', row.pk, short(row.pk))
+        return hinted(short(row.pk), row.pk)
 
     @admin.display(description="Expires")
     def expires(self, row: CardToken) -> str:
@@ -244,7 +245,7 @@ class ProcessorTransactionAdmin(KeyedAdmin):
 
     @admin.display(description="Payment")
     def payment(self, row: ProcessorTransaction) -> str:
-        return format_html('<span class="bo-nw" title="{}">{}</span>', row.payment_id, short(row.payment_id))
+        return hinted(short(row.payment_id), row.payment_id)
 
     @admin.display(description="Amount")
     def money_amount(self, row: ProcessorTransaction) -> SafeString:

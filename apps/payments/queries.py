@@ -139,10 +139,17 @@ def _operation_view(row: PaymentOperation) -> OperationView:
 
 def payment(payment_id: UUID, *, account_id: str | None = None) -> PaymentView:
     """A payment with its operations. Raises UnknownPayment, also for another account's when ``account_id`` is given."""
-    row = Payment.objects.filter(pk=payment_id).first()
-    if row is None or (account_id is not None and row.account_id != account_id):
+    row = _row(payment_id)
+    if account_id is not None and row.account_id != account_id:
         raise UnknownPayment
     return _whole(row)
+
+
+def _row(payment_id: UUID) -> Payment:
+    row = Payment.objects.filter(pk=payment_id).first()
+    if row is None:
+        raise UnknownPayment
+    return row
 
 
 def _whole(row: Payment) -> PaymentView:
@@ -172,9 +179,7 @@ def taken(payment_id: UUID) -> PaymentView:
 
     Raises UnknownPayment.
     """
-    row = Payment.objects.filter(pk=payment_id).first()
-    if row is None:
-        raise UnknownPayment
+    row = _row(payment_id)
     kinds = (PaymentOperation.Kind.CAPTURE, PaymentOperation.Kind.REFUND)
     moved = row.operations.filter(kind__in=kinds, status=PaymentOperation.Status.APPROVED).order_by("requested_at", "pk")
     return view_of(row, operations=tuple(_operation_view(operation) for operation in moved))

@@ -6,7 +6,6 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 
@@ -19,6 +18,7 @@ from apps.common.admin import (
     chip,
     column,
     component,
+    hinted,
     link,
     moment,
     short,
@@ -45,7 +45,7 @@ def _incident_state(row: Incident) -> SafeString:
 
 def _owner(row: Incident) -> str:
     name = row.owner.partition(":")[2] or row.owner
-    return format_html('<span class="bo-nw" title="{}">{}</span>', row.owner_note, name) if name else "—"
+    return hinted(name, row.owner_note) if name else "—"
 
 
 def _what(row: BulkAction) -> str:

@@ -16,6 +16,7 @@ from django.test.utils import override_settings
 
 from config import celery_broker
 from config.services.certificates import Certificates
+from config.services.daemon import free_ports, is_free
 from tests.brokers import celery_tasks
 from tests.brokers.celery_tasks import lines
 from tests.brokers.celery_world import (
@@ -29,7 +30,7 @@ from tests.brokers.celery_world import (
 )
 from tests.brokers.world import eventually
 from tests.integration.messaging.world import TOPIC, post
-from tests.process import database_url, free_port
+from tests.process import database_url
 
 pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("celery-redis"), pytest.mark.timeout(180)]
 
@@ -127,13 +128,14 @@ class TestDatabaseConnections:
     @pytest.mark.parametrize("pool", ["prefork", "threads"])
     def test_a_worker_that_relays_tells_what_it_relays(self, broker: RedisBroker, tmp_path: Path, pool: str) -> None:
         """Each process has a port: of a prefork worker one for each child, in their order."""
-        port, outbox = free_port(), {"DATABASE_URL": database_url(), "MESSAGING_TRANSPORT": "local"}
+        port = next(each for each in free_ports(50) if is_free(each + 1))
+        outbox = {"DATABASE_URL": database_url(), "MESSAGING_TRANSPORT": "local"}
         ports = [port, port + 1] if pool == "prefork" else [port]
         options = ["--metrics-port", str(port)]
         with worker(broker, tmp_path, *options, queues="messaging", pool=pool, processes=2, **outbox) as running:
-            served = [_metrics(each) for each in ports]
-            assert all("process_resident_memory_bytes" in text for text in served)
-            assert len(_listeners(running.process.pid, ports)) == len(ports)
+            # A worker says that it is ready as soon as its children were made: they may still be on their way.
+            eventually(lambda: len(_listeners(running.process.pid, ports)) == len(ports), what="a port of each process")
+            assert all("process_resident_memory_bytes" in _metrics(each) for each in ports)
             post(1)
             sender(broker).send_task("messaging.relay")
             told = f'lastro_relay_messages_total{{outcome="acknowledged",topic="{TOPIC}"}} 1.0'
