@@ -121,11 +121,14 @@ def copy(*, count: int, seed: int, today: date) -> Callable[[], int]:
     return write
 
 
-def ours(*, count: int, seed: int, today: date, batch: int) -> Callable[[], int]:
-    """This ledger: batches, or single lines as commits of their own."""
+def ours(*, count: int, seed: int, today: date, batch: int, apart: bool = False) -> Callable[[], int]:
+    """This ledger: a stream of batches, or single lines as commits of their own.
+
+    ``apart``: each batch by a call of its own, before which nobody knew of it.
+    """
     from django.db import transaction
 
-    from apps.ledger import plain_rows  # noqa: F401  # numpy: a process loads it with its first large batch, once
+    from apps.ledger import plain_batch  # noqa: F401  # numpy: a process loads it with its first large batch, once
     from apps.ledger import public as ledger
 
     now = datetime.now(UTC)
@@ -142,15 +145,18 @@ def ours(*, count: int, seed: int, today: date, batch: int) -> Callable[[], int]
         for line in lines(count, seed=seed, today=today)
     ]
 
+    def one_batch(some: list[ledger.Entry]) -> list[ledger.EntryResult]:
+        with transaction.atomic(durable=True):
+            return ledger.post_batch(some, now=now)
+
     def write() -> int:
         if batch == 1:
             for entry in entries:
                 ledger.post_alone(entry, now=now)
             return count
+        batches = (entries[start : start + batch] for start in range(0, count, batch))
         posted = 0
-        for start in range(0, count, batch):
-            with transaction.atomic(durable=True):
-                results = ledger.post_batch(entries[start : start + batch], now=now)
+        for results in map(one_batch, batches) if apart else ledger.post_batches(batches, clock=lambda: now):
             posted += sum(result.posting is not None for result in results)
         assert posted == count  # nobody is refused here
         return posted

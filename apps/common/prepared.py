@@ -7,13 +7,14 @@ call, as are SAVEPOINT and COMMIT (config/database). Meanwhile a signal's handle
 DATABASE_LOCK_TIMEOUT_MS. psycopg still prepares, names and forgets: after a rollback it forgets all names, with the server.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
-from psycopg import errors, pq
 from psycopg._preparing import Prepare
+
+from apps.common.meanwhile import Work, check, until_answered
 
 Values = Mapping[str, Any] | Sequence[Any]
 _PREPARED = Prepare.YES  # an enumeration's member costs as much as the call
@@ -22,73 +23,68 @@ _PREPARED = Prepare.YES  # an enumeration's member costs as much as the call
 class Cursor(psycopg.Cursor[tuple[Any, ...]]):
     """psycopg's own cursor, not Django's, which writes the values into the statement's text.
 
-    See Note [One call of libpq].
+    See Note [One call of libpq]. With ``work`` it is done while the server works: Note [Meanwhile] in meanwhile.py.
     """
+
+    work: Work | None = None
 
     def _maybe_prepare_gen(self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None) -> Any:
         known, name = self._get_prepared(pgq, prepare)
         if known is not _PREPARED or binary or self._conn._pipeline:
             yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
             return
-        result = self._pgconn.exec_prepared(name, pgq.params, pgq.formats)
+        result: Any
+        if self.work is None:
+            result = self._pgconn.exec_prepared(name, pgq.params, pgq.formats)
+        else:
+            self._pgconn.send_query_prepared(name, pgq.params, pgq.formats)
+            until_answered(self._pgconn, self.work)
+            result = self._pgconn.get_result()
+            self._pgconn.get_result()  # the end of its answer
         self._conn._prepared.maybe_add_to_cache(pgq, known, name)  # is there: noted as used
         check(self._pgconn, result)
         self._set_results([result])
 
 
-def check(pgconn: Any, result: Any) -> None:
-    """Raise the error that psycopg would, when a call of libpq did not end well."""
-    if result.status in _WELL:
-        return
-    if pgconn.status != pq.ConnStatus.OK and not result.error_field(pq.DiagnosticField.SQLSTATE):
-        raise psycopg.OperationalError(pgconn.get_error_message())  # nobody answered: there is no code to choose a class by
-    raise errors.error_from_result(result, encoding=pgconn._encoding)
-
-
-_WELL = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
-
-
-def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS) -> Any:
+def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS, work: Work | None = None) -> Any:
     """Execute a statement with its values, as Django's cursor would, and give the cursor. Raises Django's own errors.
 
     Only for statements whose text is always the same: each text is kept on the server. The setting DATABASE_PREPARE turns
-    it off, for poolers that hand out a connection per transaction.
+    it off, for poolers that hand out a connection per transaction. ``work`` may be done while the server works.
     """
     connection: Any = connections[using]
     if connection.execute_wrappers or connection.queries_logged:
         return _told(connection, statement, values)
     _ready(connection)
     with connection.wrap_database_errors:
-        return Cursor(connection.connection).execute(statement, values, prepare=True)
+        cursor = Cursor(connection.connection)
+        cursor.work = work
+        return cursor.execute(statement, values, prepare=True)
 
 
 def fetch_each(
     *statements: tuple[str, Values],
     using: str = DEFAULT_DB_ALIAS,
     told: bool = True,
-    meanwhile: Callable[[], None] | None = None,
+    work: Work | None = None,
 ) -> list[list[tuple[Any, ...]]]:
     """Execute statements that give rows one after the other, in one round trip, with the BEGIN that is still to be said.
 
     Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock. Whoever
-    counts statements makes them go one by one, unless they are not ``told``: then they are not counted. ``meanwhile`` is
-    called once they are sent, while the server works.
+    counts statements makes them go one by one, unless they are not ``told``: then they are not counted. ``work`` may be
+    done once they are sent, until the first one that says much is answered.
     """
-    meanwhile = meanwhile or _nothing
     connection: Any = connections[using]
     if told and (connection.execute_wrappers or connection.queries_logged):
-        meanwhile()
         return [_told(connection, statement, values).fetchall() for statement, values in statements]
     _ready(connection)
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline():
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
-        meanwhile()
+        if work is not None:
+            wrapped.pgconn.send_flush_request()
+            until_answered(wrapped.pgconn, work)
         return [cursor.fetchall() for cursor in cursors]
-
-
-def _nothing() -> None:
-    pass
 
 
 def _told(connection: Any, statement: str, values: Values) -> Any:

@@ -100,9 +100,9 @@ class Command:
         return EntryResult(self.entry.tracekey, self.posting, self.refusal)
 
 
-def check_forms(commands: Iterable[Command]) -> None:
+def check_forms(commands: Iterable[Command], forms: LineForms | None = None) -> None:
     """As ``check_form`` of each. Lines of a batch have much in common, so most texts are made once."""
-    fingerprint_of = LineForms().of
+    fingerprint_of = (forms or LineForms()).of
     for command in commands:
         if command.body_hash or command.refusal is not None:
             continue

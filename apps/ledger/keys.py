@@ -1,19 +1,18 @@
 """Tracekeys: claimed, given back, buried; and what was posted or refused under them. See Note [Fences] in ``rows.py``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db import IntegrityError, connection
+from django.db import connection
 
 from apps.common.arrays import array_text
 from apps.common.errors import DomainError
-from apps.common.transactions import kept_savepoint
 from apps.ledger.commands import Command, check_forms
-from apps.ledger.rows import COPY_ROWS_MIN, columns, copy_rows, fetch, fetch_hot
+from apps.ledger.rows import columns, fetch, fetch_hot
 from apps.ledger.rules import AccountRef, Balances, PostedLine
 
 
@@ -42,25 +41,25 @@ class Claims(NamedTuple):
     known: dict[int, KnownKey]
 
 
-NO_CLAIMS = Claims({}, {})
+def in_order(commands: Sequence[Command]) -> list[Command]:
+    """Commands by their keys, so that two batches that share keys wait for each other and never both."""
+    try:
+        return sorted(commands, key=attrgetter("entry.tracekey.int"))
+    except AttributeError:  # a malformed one is refused in a moment
+        return sorted(commands, key=_sort_key)
 
 
-def claim_keys(commands: Sequence[Command], *, now: datetime, meanwhile: Callable[[], None] = lambda: None) -> Claims:
+def _sort_key(command: Command) -> int:
+    key = command.entry.tracekey
+    return key.int if isinstance(key, UUID) else -1  # malformed, and refused in a moment
+
+
+def claim_keys(commands: Sequence[Command], *, now: datetime) -> Claims:
     """Check forms, claim the tracekeys for this transaction, and find those that were used before. Note [Fences], 1.
 
-    Sorted, so that two batches that share keys wait for each other and never both. The first well-formed command of each
-    tracekey claims it. ``meanwhile`` may be called when forms are checked and the server works; then, if nothing is
-    known, all well-formed keys are claimed.
+    The first well-formed command of each tracekey claims it.
     """
-    try:
-        ordered = sorted(commands, key=attrgetter("entry.tracekey.int"))
-    except AttributeError:  # a malformed one is refused in a moment
-        ordered = sorted(commands, key=_sort_key)
-    # A large batch hopes that all its keys are new, and finds out at the first one that is not.
-    if len(ordered) >= COPY_ROWS_MIN and not any(command.reverses for command in ordered):
-        made = _copy_claims(ordered, now=now, meanwhile=meanwhile)
-        if made is not None:
-            return Claims(made, {})
+    ordered = in_order(commands)
     check_forms(ordered)
     wanted = {command.key: command for command in reversed(ordered) if command.refusal is None}
     values = [(command.tracekey, command.body_hash, command.reverses, command.dateref) for command in wanted.values()]
@@ -69,11 +68,6 @@ def claim_keys(commands: Sequence[Command], *, now: datetime, meanwhile: Callabl
     claimed = {row[0].int for row in fetch_hot(_CLAIM, [now, *columns(values, 4)])}
     new = {key: command for key, command in wanted.items() if key in claimed}
     return Claims(new, known_keys([command for key, command in wanted.items() if key not in claimed]).known)
-
-
-def _sort_key(command: Command) -> int:
-    key = command.entry.tracekey
-    return key.int if isinstance(key, UUID) else -1  # malformed, and refused in a moment
 
 
 def known_keys(commands: Sequence[Command]) -> Claims:
@@ -86,19 +80,6 @@ def known_keys(commands: Sequence[Command]) -> Claims:
         "SELECT tracekey, bodyhash, state FROM ledger_posting_key WHERE tracekey = ANY(%s::uuid[])", [array_text(keys)]
     )
     return Claims({}, {row[0].int: KnownKey(bytes(row[1]), row[2] == "TOMBSTONE") for row in rows})
-
-
-def _copy_claims(commands: Sequence[Command], *, now: datetime, meanwhile: Callable[[], None]) -> dict[int, Command] | None:
-    """The claims, if all keys were new; otherwise none is claimed."""
-    from apps.ledger import plain_keys  # numpy takes a tenth of a second, which most processes don't owe
-
-    made: dict[int, Command] = {}
-    try:
-        with kept_savepoint():
-            copy_rows(plain_keys.COPY, plain_keys.blocks(commands, made, now=now, meanwhile=meanwhile))
-    except IntegrityError:
-        return None
-    return made
 
 
 def settle_claims(*, unused: Sequence[Command], changed: Sequence[Command]) -> None:

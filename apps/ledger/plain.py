@@ -12,18 +12,25 @@ Note [Plain lines]
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from apps.common.pg_binary import Column, whole_numbers
 from apps.ledger.commands import Command, EventRule
-from apps.ledger.rules import DEBIT, AccountRef, Side, first_day
+from apps.ledger.rules import DEBIT, AccountRef, CheckedLeg, Side, first_day
 
+CENT = Decimal("0.01")
 CENTS_MAX = 1 << 61  # of an account's sums, its floor, and of all lines together
+
+
+def money(cents: Any) -> Decimal:
+    """An amount from one of numpy's numbers."""
+    return int(cents) * CENT
 
 
 class Accounts(NamedTuple):
@@ -62,8 +69,8 @@ class Gathered:
     odd: Column  # of each account: do others touch it?
 
 
-def gather(commands: Sequence[Command], *, today: date) -> Gathered:
-    """Find the lines that may be plain among commands that are well formed."""
+def gather(commands: Sequence[Command], *, today: date) -> Generator[None, None, Gathered]:
+    """Find the lines that may be plain among commands that are well formed, in steps."""
     first = first_day(today)
     slots = {day: (today - day).days for day in {command.dateref for command in commands} if first <= day <= today}
     lines = [command for command in commands if command.is_line and command.dateref in slots]
@@ -76,7 +83,9 @@ def gather(commands: Sequence[Command], *, today: date) -> Gathered:
         others = [command for command in commands if id(command) not in known]
     places: dict[AccountRef, int] = {}
     legs = [command.legs[0] for command in lines]
+    yield
     place = np.array([places.setdefault(leg[0], len(places)) for leg in legs], np.int64)
+    yield
     slot = np.array([slots[command.dateref] for command in lines], np.int64)
     sides = {(leg[3], leg[2]) for leg in legs}
     codes = {code for code, _ in sides}
@@ -93,6 +102,7 @@ def gather(commands: Sequence[Command], *, today: date) -> Gathered:
     for number, earliest in touched:
         odd[number] = True
         since[number] = max(since[number], earliest)
+    yield
     # In the order of their keys, as the server finds them.
     order = sorted(places)
     places_now = np.array([places[ref] for ref in order], np.int64)
@@ -109,9 +119,8 @@ class Amounts(NamedTuple):
     debit: Column
 
     @classmethod
-    def of(cls, lines: Sequence[Command]) -> "Amounts":
+    def of(cls, legs: Sequence[CheckedLeg]) -> "Amounts":
         """Known before the accounts are."""
-        legs = [command.legs[0] for command in lines]
         cents = whole_numbers(",".join([str(leg[1]) for leg in legs]) if legs else None)
         return cls(cents, np.array([leg[2] == DEBIT for leg in legs], bool))
 

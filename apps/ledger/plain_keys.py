@@ -1,6 +1,6 @@
 """Claims of tracekeys as rows of COPY; not of reversals, which come one by one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
 import numpy as np
@@ -8,25 +8,27 @@ import numpy as np
 from apps.common import pg_binary
 from apps.common.pg_binary import Layout
 from apps.ledger.commands import Command, check_forms
+from apps.ledger.forms import LineForms
 
-_AT_ONCE = 500  # checked, then sent: the server reads them while the next are checked, and writes a thousand at a time
+_AT_ONCE = 250  # sent: the server reads them while the next are checked, and writes a thousand at a time
+_CHECKED_AT_ONCE = 50
 _CLAIM = Layout({"tracekey": pg_binary.UUID, "bodyhash": "V32", "state": "S6", "dateref": ">i4", "createdat": ">i8"})
 COPY = f"COPY ledger_posting_key ({', '.join(_CLAIM.names)}) FROM STDIN (FORMAT BINARY)"
 
 
-def blocks(
-    commands: Sequence[Command], made: dict[int, Command], *, now: datetime, meanwhile: Callable[[], None]
-) -> Iterator[bytes]:
+def blocks(commands: Sequence[Command], made: dict[int, Command], *, now: datetime) -> Iterator[bytes]:
     """Check forms, and claim the key of each that is well formed, the first of each key; ``made`` gets them.
 
-    Forms are checked while the server takes the claims before them; ``meanwhile`` is called while it takes the last.
+    A step each: some of the blocks are empty.
     """
     moment = pg_binary.microseconds(now)
-    days: dict[date, int] = {}
+    forms, days = LineForms(), dict[date, int]()
     yield pg_binary.COPY_HEAD
     for start in range(0, len(commands), _AT_ONCE):
         some = commands[start : start + _AT_ONCE]
-        check_forms(some)
+        for checked in range(0, len(some), _CHECKED_AT_ONCE):
+            check_forms(some[checked : checked + _CHECKED_AT_ONCE], forms)
+            yield b""
         fresh = []
         for command in some:
             key = command.entry.tracekey.int if command.refusal is None else None
@@ -47,4 +49,3 @@ def blocks(
         )
         yield rows.tobytes()
     yield pg_binary.COPY_TAIL
-    meanwhile()

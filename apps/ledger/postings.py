@@ -1,22 +1,20 @@
 """The engine: the only code that moves money. Lock, read, check everything, then write."""
 
 import gc
-
-# From so many lines on, columns cost less than a loop.
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from django.conf import settings
 
 from apps.common.clock import business_date
 from apps.common.errors import DomainError
+from apps.common.meanwhile import Work
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
 from apps.ledger import batches, keys, months_behind, rows, singles, suspensions, writes
 from apps.ledger.balances import StoredDay
@@ -35,7 +33,10 @@ from apps.ledger.rules import (
     first_day,
 )
 
-PLAIN_ENTRIES_MIN = int(os.environ.get("PLAIN_MIN", "100"))
+if TYPE_CHECKING:
+    from apps.ledger.plain_batch import PlainBatch
+
+PLAIN_ENTRIES_MIN = 100  # from so many on, columns cost less than a loop
 
 
 class PostingVoided(DomainError):
@@ -68,8 +69,7 @@ def post_batch(
     ``key``: then its refusals are repeated, too, for LEDGER_BATCH_KEYS_DAYS. ``dry_run``: the answers are what they would
     be, and nothing is posted. Raises BatchKeyReused, and BatchTooLarge above BATCH_LINES_MAX lines.
     """
-    if sum([len(entry.legs) for entry in entries]) > BATCH_LINES_MAX:
-        raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="legs")
+    check_size(entries)
     today = business_date(now)
     with collector_paused():
         commands = [Command(entry, entry.dateref or today) for entry in entries]
@@ -78,6 +78,12 @@ def post_batch(
         if key is not None and not dry_run:
             batches.keep_refusals(key, commands, known=known)
         return [command.result() for command in commands]
+
+
+def check_size(entries: Sequence[Entry]) -> None:
+    """Raises BatchTooLarge."""
+    if sum([len(entry.legs) for entry in entries]) > BATCH_LINES_MAX:
+        raise BatchTooLarge(f"A batch holds at most {BATCH_LINES_MAX} lines.", field="legs")
 
 
 @transaction_required
@@ -171,10 +177,17 @@ def run_one(command: Command, *, now: datetime) -> PostResult:
     return command.posting
 
 
-def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> None:
+def run(
+    commands: Sequence[Command],
+    *,
+    now: datetime,
+    dry: bool = False,
+    plain: "PlainBatch | None" = None,
+    work: Work | None = None,
+) -> None:
     """Post a batch; each command carries its posting or its refusal afterwards. ``dry``: nothing is written.
 
-    Forms are checked while the server takes the claims, and commands are decided while it takes the lines.
+    ``plain``: these commands, made ready as far as somebody had the time. ``work`` may be done while the server works.
     """
     if len(commands) == 1 and not dry and singles.is_single(commands[0]):
         commands[0].posting = singles.post_line(commands[0], today=business_date(now), now=now)
@@ -182,7 +195,7 @@ def run(commands: Sequence[Command], *, now: datetime, dry: bool = False) -> Non
             return
     fold = Fold(today=business_date(now), now=now)
     if len(commands) >= PLAIN_ENTRIES_MIN and not dry:
-        claims, fresh = _post_plain(fold, commands)
+        claims, fresh = _post_plain(fold, commands, plain or plain_batch(commands, now=now), work or Work())
     else:
         claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
         fresh = _unknown(commands, claims)
@@ -217,21 +230,28 @@ def _unknown(commands: Sequence[Command], claims: keys.Claims) -> list[Command]:
     return [command for command in commands if command.refusal is None and command.posting is None]
 
 
-def _post_plain(fold: Fold, commands: Sequence[Command]) -> tuple[keys.Claims, list[Command]]:
-    """Claim, lock and read for all, and post what is plain: Note [Plain lines] in plain.py. Which commands are left?"""
-    from apps.ledger.plain_rows import PlainBatch  # numpy takes a tenth of a second, which most processes don't owe
+def plain_batch(commands: Iterable[Command], *, now: datetime) -> "PlainBatch":
+    """A large batch, of which nothing is made ready yet."""
+    from apps.ledger.plain_batch import PlainBatch  # numpy takes a tenth of a second, which most processes don't owe
 
-    batch = PlainBatch(today=fold.today, now=fold.now)
-    claims = keys.claim_keys(commands, now=fold.now, meanwhile=lambda: batch.gather(_unknown(commands, keys.NO_CLAIMS)))
+    return PlainBatch(commands, today=business_date(now), now=now)
+
+
+def _post_plain(
+    fold: Fold, commands: Sequence[Command], batch: "PlainBatch", work: Work
+) -> tuple[keys.Claims, list[Command]]:
+    """Claim, lock and read for all, and post what is plain: Note [Plain lines] in plain.py. Which commands are left?"""
+    work.first(batch.steps)
+    # A large batch hopes that all its keys are new, and finds out at the first one that is not.
+    claims = keys.Claims(batch.claimed, {}) if batch.claim(work) else keys.claim_keys(commands, now=fold.now)
     fresh = _unknown(commands, claims)
-    if len(fresh) != batch.gathered_count:
-        batch.gather(fresh)
+    batch.take(fresh)
     if not batch.accounts:
         return claims, fresh
     if settings.LEDGER_OPEN_ON_FIRST_USE:
         fold.opened = rows.open_missing(batch.accounts, now=fold.now)
     try:
-        read = batch.lock_and_read()
+        read = batch.lock_and_read(work)
     except OverflowError:  # sums that no column holds; the locks are taken, and taking them again is nothing
         _lock_and_read(fold, fresh, dry=False)
         return claims, fresh
@@ -243,7 +263,7 @@ def _post_plain(fold: Fold, commands: Sequence[Command]) -> tuple[keys.Claims, l
         fold.books = read.books(odd)
         _mark_suspended(fold, refused)
         _load_days(fold, read.days_of(odd, today=fold.today), batch.since())
-    batch.write()
+    batch.write(work)
     return claims, [command for command in fresh if command.posting is None]
 
 

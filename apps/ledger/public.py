@@ -121,6 +121,7 @@ from apps.ledger.rules import (
     PostResult,
     UnbalancedEntry,
 )
+from apps.ledger.streams import post_batches
 from apps.ledger.suspensions import (
     LedgerSuspended,
     SuspensionView,
@@ -255,6 +256,7 @@ __all__ = [
     "post",
     "post_alone",
     "post_batch",
+    "post_batches",
     "post_hold",
     "proved",
     "request_postings",

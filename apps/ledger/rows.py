@@ -27,6 +27,7 @@ from django.db import connection
 
 from apps.common import prepared
 from apps.common.arrays import array_text
+from apps.common.meanwhile import Work, copy_in
 from apps.ledger.balances import DEFERRED_SUM_MAX, AccountBook, StoredDay
 from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.rules import AccountRef
@@ -45,9 +46,9 @@ def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple
         return rows
 
 
-def fetch_hot(sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+def fetch_hot(sql: str, parameters: Sequence[Any], *, work: Work | None = None) -> list[tuple[Any, ...]]:
     """As ``fetch``, for the engine's own statements: planned once on each connection, which is most of a small batch."""
-    found: list[tuple[Any, ...]] = prepared.execute(sql, parameters).fetchall()
+    found: list[tuple[Any, ...]] = prepared.execute(sql, parameters, work=work).fetchall()
     return found
 
 
@@ -56,12 +57,13 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
     return prepared.fetch_each(*statements, told=False)
 
 
-def copy_rows(statement: str, blocks: Iterable[str | bytes]) -> None:
-    """COPY rows in its own format already, in blocks. They are sent as they are made, so the server works meanwhile."""
-    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for block in blocks:
-            if block:
-                copy.write(block)
+def copy_rows(statement: str, blocks: Iterable[str | bytes], *, work: Work | None = None) -> None:
+    """COPY rows in its own format already, in blocks, within a transaction that has begun.
+
+    They are sent as they are made, so the server works meanwhile; ``work`` is done while it has enough.
+    """
+    with connection.wrap_database_errors:
+        copy_in(connection.connection.pgconn, statement, blocks, work or Work())
 
 
 def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:

@@ -10,7 +10,7 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.operations import DatabaseOperations as DjangoOperations
 from psycopg import pq
 
-from apps.common import prepared
+from apps.common.meanwhile import check
 
 _IDLE, _IN_TRANSACTION = pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS
 
@@ -64,4 +64,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _say(self, statement: str) -> None:
         with self.wrap_database_errors:
             pgconn = self.connection.pgconn
-            prepared.check(pgconn, pgconn.exec_(statement.encode()))
+            check(pgconn, pgconn.exec_(statement.encode()))

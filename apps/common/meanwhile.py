@@ -1,0 +1,133 @@
+"""Work of our own while the server works: a step at a time, for as long as there is no answer.
+
+Note [Meanwhile]
+    A process that sends a statement and waits leaves its core idle, and then leaves the server's idle while it makes the
+    next one. So who has work that needs no answer hands it along with the statement. It is done in steps of a
+    millisecond at most, between which we look whether the server has answered; what is left is for the next wait. For
+    COPY the same loop keeps the server supplied: rows are made when it has room for them.
+
+    Nothing else may use the connection meanwhile, and steps must not, either.
+"""
+
+import select
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors, pq
+
+V = TypeVar("V")
+R = TypeVar("R")
+_READ, _READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
+_BLOCK_BYTES_MAX = 1 << 24  # libpq's messages end at a gigabyte, its patience with memory earlier
+_NO_MORE = object()
+
+
+class Work:
+    """Iterators whose steps are to be done, in order. A step that raises ends the wait with its error."""
+
+    def __init__(self, *parts: Iterator[object]) -> None:
+        self._parts = deque(parts)
+
+    def first(self, part: Iterator[object]) -> None:
+        """Do this before all that is left."""
+        self._parts.appendleft(part)
+
+    def step(self) -> bool:
+        """Do one step. Was there one?"""
+        while self._parts:
+            if next(self._parts[0], _NO_MORE) is not _NO_MORE:
+                return True
+            self._parts.popleft()
+        return False
+
+
+def in_steps(values: Sequence[V], make: Callable[[Sequence[V]], list[R]], at_once: int) -> Generator[None, None, list[R]]:
+    """What is made of some values at once, of all of them, a step at a time: ``made = yield from in_steps(…)``."""
+    made: list[R] = []
+    for start in range(0, len(values), at_once):
+        made += make(values[start : start + at_once])
+        yield
+    return made
+
+
+def to_the_end(steps: Generator[Any, None, R]) -> R:
+    """Do what is left of these steps now. What do they give?"""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+
+def check(pgconn: Any, result: Any) -> None:
+    """Raise the error that psycopg would, when a call of libpq did not end well."""
+    if result.status in _WELL:
+        return
+    if pgconn.status != pq.ConnStatus.OK and not result.error_field(pq.DiagnosticField.SQLSTATE):
+        raise psycopg.OperationalError(pgconn.get_error_message())  # nobody answered: there is no code to choose a class by
+    raise errors.error_from_result(result, encoding=pgconn._encoding)
+
+
+_WELL = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+
+
+def until_answered(pgconn: Any, work: Work) -> None:
+    """Work, and then wait, until the server has answered what it was sent."""
+    try:
+        while pgconn.flush():
+            _go_on(pgconn, work, _READ_OR_WRITE)
+        while pgconn.is_busy():
+            _go_on(pgconn, work, _READ)
+    except BaseException:  # a signal's handler, or a step
+        _abandon(pgconn)
+        raise
+
+
+def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Work) -> None:
+    """COPY … FROM STDIN within a transaction: blocks are sent as they are made; ``work``, while the server has enough.
+
+    An error of ``blocks`` or ``work`` ends the COPY, and is raised. Raises psycopg's errors.
+    """
+    begun = pgconn.exec_(statement.encode())
+    if begun.status != pq.ExecStatus.COPY_IN:
+        check(pgconn, begun)
+    try:
+        for block in blocks:
+            data = block.encode() if isinstance(block, str) else block
+            for start in range(0, len(data), _BLOCK_BYTES_MAX):
+                while pgconn.flush():  # one block at a time: what libpq keeps it moves again and again
+                    _go_on(pgconn, work, _READ_OR_WRITE)
+                pgconn.put_copy_data(data[start : start + _BLOCK_BYTES_MAX])
+        pgconn.put_copy_end()
+    except BaseException:
+        pgconn.put_copy_end(b"its rows were not made")
+        _abandon(pgconn)
+        raise
+    until_answered(pgconn, work)
+    result = pgconn.get_result()
+    pgconn.get_result()  # the end of its answer
+    check(pgconn, result)
+
+
+def _go_on(pgconn: Any, work: Work, events: int) -> None:
+    if not work.step():
+        poll = select.poll()
+        poll.register(pgconn.socket, events)
+        poll.poll()
+    pgconn.consume_input()
+
+
+def _abandon(pgconn: Any) -> None:
+    """Nobody waits for the answer any more: the connection is given back as its transaction's rollback wants it."""
+    if pgconn.status != pq.ConnStatus.OK:
+        return
+    pgconn.get_cancel().cancel()
+    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        return  # psycopg collects the answers when it leaves the pipeline
+    while pgconn.flush():
+        _go_on(pgconn, Work(), _READ_OR_WRITE)
+    while pgconn.get_result() is not None:
+        pass

@@ -1,0 +1,167 @@
+"""A large batch on its way through the database, what is plain in columns. See Note [Plain lines] in ``plain.py``."""
+
+from collections import deque
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from datetime import date, datetime
+from itertools import islice
+
+import numpy as np
+from django.db import IntegrityError
+
+from apps.common import prepared
+from apps.common.arrays import array_text
+from apps.common.meanwhile import Work, to_the_end
+from apps.common.transactions import kept_savepoint
+from apps.ledger import keys, plain, plain_keys, plain_lines, rows
+from apps.ledger.commands import Command
+from apps.ledger.plain_lines import Lines
+from apps.ledger.plain_rows import DAYS, LOCK, Question, Read, Sums, days_of
+from apps.ledger.rules import AccountRef
+
+_COMMANDS_AT_ONCE = 500
+_COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
+
+
+class PlainBatch:
+    """A large batch: its keys claimed, its accounts locked and read, its plain lines posted; methods in this order.
+
+    What needs no server is made in steps, before its time if somebody has some to spare: ``steps``. Otherwise it is made
+    while the server works on what was made before, or when it is needed.
+    """
+
+    def __init__(self, commands: Iterable[Command], *, today: date, now: datetime) -> None:
+        self._source, self._today, self._now = iter(commands), today, now
+        self._commands: list[Command] = []
+        self.claimed: dict[int, Command] = {}
+        self._claims: list[bytes] = []
+        self._made = 0
+        self._failed: Exception | None = None
+        self.steps = self._make()
+
+    def _make(self) -> Iterator[None]:
+        try:
+            while some := list(islice(self._source, _COMMANDS_AT_ONCE)):
+                self._commands += some
+                yield
+            self._made = _COMMANDS
+            ordered = keys.in_order(self._commands)
+            yield
+            for block in plain_keys.blocks(ordered, self.claimed, now=self._now):
+                self._claims.append(block)
+                yield
+            self._made = _CLAIMS
+            yield from self._gather([command for command in self._commands if command.refusal is None])
+            self._made = _GATHERED
+            yield
+            yield from self._make_lines()
+            self._made = _LINES
+        except Exception as error:  # whoever had the time is not who has the trouble
+            self._failed = error
+
+    def commands(self) -> list[Command]:
+        """All of them."""
+        self._need(_COMMANDS)
+        return self._commands
+
+    def _need(self, made: int) -> None:
+        """Go on until so much is made."""
+        while self._made < made:
+            if next(self.steps, self) is self and self._failed is not None:
+                raise self._failed
+
+    def _claim_blocks(self) -> Iterator[bytes]:
+        sent = 0
+        while sent < len(self._claims) or self._made < _CLAIMS:
+            if sent == len(self._claims):
+                next(self.steps, None)
+                if self._failed is not None:
+                    raise self._failed
+            some = self._claims[sent:]
+            sent += len(some)
+            yield from some
+
+    def claim(self, work: Work) -> bool:
+        """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
+        try:
+            with kept_savepoint():
+                rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
+        except IntegrityError:
+            return False
+        return True
+
+    def take(self, fresh: Sequence[Command]) -> None:
+        """The well-formed commands that are new."""
+        self._need(_GATHERED)
+        if len(fresh) != self._gathered_count:
+            self._need(_LINES)
+            to_the_end(self._gather(fresh))
+            to_the_end(self._make_lines())
+
+    def _gather(self, commands: Sequence[Command]) -> Generator[None, None, None]:
+        self._gathered_count = len(commands)
+        self._gathered = yield from plain.gather(commands, today=self._today)
+        self.accounts: list[AccountRef] = list(self._gathered.places)
+        if self.accounts:
+            self._question = Question.of(self._gathered, today=self._today)
+
+    def _make_lines(self) -> Generator[None, None, None]:
+        self._lines = yield from Lines.of(self._gathered, today=self._today, now=self._now)
+
+    def lock_and_read(self, work: Work) -> Read:
+        """As ``rows.lock_and_read``, in columns."""
+        question = self._question
+        holds = [command.hold_id for command in self._gathered.others if command.hold_id]
+        found = prepared.fetch_each(
+            *([(rows.LOCK, question.head)] if question.head else []),
+            (LOCK, question.keys),
+            (DAYS, [self._today, *question.keys, question.since]),
+            (rows.EVENTS, [question.codes]),
+            (rows.CLOSED, [question.branches, self._now]),
+            *([(rows.HELD, [array_text(holds)])] if holds else []),
+            told=False,
+            work=work,
+        )
+        held = found.pop() if holds else []
+        *_, locked, stored, events, closed = found
+        self._read = Read.of(locked[0], stored[0], events, closed, held, count=len(self.accounts))
+        return self._read
+
+    def since(self) -> dict[AccountRef, date]:
+        """The earliest day of each account."""
+        return dict(zip(self.accounts, days_of(self._gathered.since, self._today), strict=True))
+
+    def missing(self) -> list[AccountRef]:
+        """Accounts that are not there, or deferred."""
+        return [self.accounts[n] for n in np.flatnonzero(~self._read.accounts.found).tolist()]
+
+    def decide(self, refused: Collection[AccountRef]) -> dict[AccountRef, int]:
+        """Decide all that is plain. The accounts whose lines are left, and their places."""
+        read, gathered = self._read, self._gathered
+        self._need(_LINES)
+        odd = plain.odd_accounts(gathered, read.events, read.closed, today=self._today)
+        odd[[gathered.places[ref] for ref in refused]] = True
+        self._folded = plain.fold(gathered, self._lines.amounts, read.accounts, read.days, odd=odd)
+        return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
+
+    def write(self, work: Work) -> None:
+        """Write the lines, and the sums of their accounts and days; their commands carry their postings then."""
+        folded, gathered, lines = self._folded, self._gathered, self._lines
+        if not len(folded.index):
+            return
+        commands = [gathered.lines[n] for n in folded.index.tolist()]
+        pending = self._read.accounts.pending[gathered.place[folded.index]]
+        made: list[Sums] = []
+        ids = [lines.ids[n] for n in folded.index.tolist()]
+        answers = plain_lines.answer(commands, ids, folded, pending)
+
+        def sums() -> Iterator[None]:
+            made.append(Sums.of(commands, gathered, self._read, folded, today=self._today))
+            yield
+
+        making = sums()
+        work.first(answers)
+        work.first(making)
+        rows.copy_rows(plain_lines.COPY, lines.blocks(folded, pending), work=work)
+        deque(making, maxlen=0)
+        made[0].write(now=self._now, work=work)
+        deque(answers, maxlen=0)
