@@ -72,7 +72,8 @@ class Thread:
         self._draw = random.Random(seed * 1_000 + number)
         self._deeds: list[tuple[Callable[[], str], int]] = [
             (self.single, 4),
-            (self.batch, 6),
+            (self.batch, 5),
+            (self.stream, 2),
             (self.queue, 4),
             (self.hold, 4),
             (self.end_hold, 4),
@@ -144,6 +145,18 @@ class Thread:
             return "DRY"
         self._log.answers.extend(zip(entries, results, strict=True))
         return "OK" if any(result.posting for result in results) else "REFUSED"
+
+    def stream(self) -> str:
+        """Some batches, the next one made ready while the one before is posted."""
+        entries = [self._entry() for _ in range(self._draw.randint(3, 12))]
+        batches = [entries[start : start + 3] for start in range(0, len(entries), 3)]
+        posted: list[EntryResult] = []
+        try:
+            for results in ledger.post_batches(batches, clock=self._now):
+                posted += results
+        finally:  # a batch that loses a deadlock ends the stream, not what was posted before it
+            self._log.answers.extend(zip(entries, posted, strict=False))
+        return "OK" if any(result.posting for result in posted) else "REFUSED"
 
     def queue(self) -> str:
         """Some entries by message."""

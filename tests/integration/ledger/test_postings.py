@@ -327,6 +327,6 @@ class TestBatch:
             return len(captured)
 
         counts = [statements(size) for size in (1, 2, 10, 300, 1000)]
-        # Claim, lines, sums; or a savepoint and the sums, when claims and lines are COPYs, which nobody counts. What is read
-        # goes in one message, and a single line is one call of a function.
+        # Claim, lines, sums; or a savepoint and the sums, when claims and lines are COPYs, which nobody counts. What is
+        # read goes in one message, and a single line is one call of a function.
         assert counts == [1, 3, 3, 2, 2]
