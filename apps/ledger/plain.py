@@ -112,17 +112,72 @@ def gather(commands: Sequence[Command], *, today: date) -> Generator[None, None,
     return Gathered(lines, others, places, rank[place], slot, since[places_now], codes, sides, odd[places_now])
 
 
-class Amounts(NamedTuple):
-    """Of each line: how much, and is it a debit?"""
+@dataclass(slots=True)
+class Added:
+    """What lines add if all of them are taken, which is known before their accounts are.
 
-    cents: Column
+    Columns of lines by account, in their order: ``place``, ``is_debit``, ``posted`` (so far, of the account), ``nets`` (so
+    far, by slots), ``later`` (by slots: days before the line's). Of accounts, by slots: ``debits``, ``credits``, whether a
+    line is there, the first one there, and the last one there or before it, which changes the day's row.
+    """
+
+    cents: Column  # of each line, in the order of posting
     debit: Column
+    back: Column  # where each line stands in the columns by account
+    place: Column
+    slot: Column
+    is_debit: Column
+    posted: Column
+    nets: Column
+    later: Column
+    debits: Column
+    credits: Column
+    there: Column
+    first: Column
+    last: Column
 
     @classmethod
-    def of(cls, legs: Sequence[CheckedLeg]) -> "Amounts":
-        """Known before the accounts are."""
+    def of(cls, gathered: Gathered, legs: Sequence[CheckedLeg]) -> Generator[None, None, "Added"]:
+        """In steps."""
+        count, slots = len(legs), int(gathered.slot.max(initial=0)) + 1
         cents = whole_numbers(",".join([str(leg[1]) for leg in legs]) if legs else None)
-        return cls(cents, np.array([leg[2] == DEBIT for leg in legs], bool))
+        debit = np.array([leg[2] == DEBIT for leg in legs], bool)
+        yield
+        order = np.argsort(gathered.place, kind="stable")
+        back = np.empty(count, np.int64)
+        back[order] = np.arange(count)
+        place, slot, is_debit = gathered.place[order], gathered.slot[order], debit[order]
+        signed = np.where(is_debit, -cents[order], cents[order])
+        own = np.zeros((count, slots), np.int64)
+        own[np.arange(count), slot] = signed
+        nets = _running(own, place)
+        yield
+        shape = len(gathered.places), slots
+        cell = gathered.place * slots + gathered.slot
+        sums = np.zeros((2, shape[0] * slots), np.int64)
+        for total, which in zip(sums, (debit, ~debit), strict=True):
+            np.add.at(total, cell[which], cents[which])
+        first, last = np.full(shape[0] * slots, count, np.int64), np.full(shape[0] * slots, -1, np.int64)
+        np.minimum.at(first, cell, np.arange(count))
+        np.maximum.at(last, cell, np.arange(count))
+        there = (last >= 0).reshape(shape)
+        newest = np.maximum.accumulate(last.reshape(shape)[:, ::-1], axis=1)[:, ::-1]
+        return cls(
+            cents,
+            debit,
+            back,
+            place,
+            slot,
+            is_debit,
+            posted=_running(signed, place),
+            nets=nets,
+            later=np.arange(slots) > slot[:, None],
+            debits=sums[0].reshape(shape),
+            credits=sums[1].reshape(shape),
+            there=there,
+            first=first.reshape(shape),
+            last=newest,
+        )
 
 
 def odd_accounts(gathered: Gathered, events: Mapping[int, EventRule], closed: Mapping[str, int], *, today: date) -> Column:
@@ -149,7 +204,8 @@ class Folded:
 
     Columns of lines: ``index`` (into Gathered.lines), ``posted``, ``day``, ``net`` (see the table's columns). Of accounts
     that changed: ``account`` (place), ``debit``, ``credit``. Of their days: ``day_account``, ``day_slot``, totals,
-    accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that changed it.
+    accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that changed it (into
+    Gathered.lines).
     """
 
     index: Column
@@ -178,59 +234,45 @@ class _Tables(NamedTuple):
     rows: Column
 
 
-def fold(gathered: Gathered, amounts: Amounts, accounts: Accounts, days: Days, *, odd: Column) -> Folded:
+def fold(gathered: Gathered, added: Added, accounts: Accounts, days: Days, *, odd: Column) -> Folded:
     """Decide what is plain; ``odd`` gets the accounts that are not, whose lines are left."""
     odd |= gathered.odd | ~accounts.found | ~accounts.plain
     for column in (accounts.debit, accounts.credit, accounts.pending, np.abs(accounts.floor)):
         odd |= column > CENTS_MAX
-    if amounts.cents.sum(dtype=np.float64) > CENTS_MAX:
+    if added.cents.sum(dtype=np.float64) > CENTS_MAX:
         odd[:] = True
     # Of an account with a floor and something held it would have to be known since when.
     odd |= accounts.floored & (accounts.pending > 0) & (gathered.since > 0)
     odd[days.place[days.slot < 0]] = True  # a clock is ahead: today is not the account's last day
-    tables = _tables(days, len(odd), int(gathered.slot.max(initial=0)) + 1)
-    order = np.argsort(gathered.place, kind="stable")  # by account, in the order of posting
-    place, is_debit = gathered.place[order], amounts.debit[order]
-    posted, day, net, least = _balances(
-        np.where(is_debit, -amounts.cents[order], amounts.cents[order]), place, gathered.slot[order], accounts, tables
-    )
-    below = is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
+    tables, place = _tables(days, added.there.shape), added.place
+    posted, day, net, least = _balances(added, accounts, tables)
+    below = added.is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
     odd[place[below]] = True
     index = np.flatnonzero(~odd[gathered.place])
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    back = back[index]
-    return _folded(index, (posted[back], day[back], net[back]), gathered, amounts, accounts=accounts, tables=tables)
+    back = added.back[index]
+    return _folded(index, (posted[back], day[back], net[back]), added, accounts, tables, odd=odd)
 
 
-def _tables(days: Days, count: int, slots: int) -> _Tables:
-    shape = count, slots
+def _tables(days: Days, shape: tuple[int, ...]) -> _Tables:
     tables = _Tables(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.full(shape, -1, np.int64))
-    known = np.flatnonzero((days.slot >= 0) & (days.slot < slots))
+    known = np.flatnonzero((days.slot >= 0) & (days.slot < shape[1]))
     cells = days.place[known], days.slot[known]
     tables.debits[cells], tables.credits[cells], tables.rows[cells] = days.debit[known], days.credit[known], known
     return tables
 
 
-def _balances(
-    signed: Column, place: Column, slot: Column, accounts: Accounts, tables: _Tables
-) -> tuple[Column, Column, Column, Column]:
+def _balances(added: Added, accounts: Accounts, tables: _Tables) -> tuple[Column, Column, Column, Column]:
     """Behind each line: the account's balance, its day's, its day's net alone, and the least from its day on.
 
     If all lines are taken. Lines stand by account, in their order. See Note [Slots] in ``balances.py``.
     """
-    posted = (accounts.credit - accounts.debit)[place] + _running(signed, place)
-    nets = (tables.credits - tables.debits)[place]
-    slots = nets.shape[1]
-    if slots == 1:
-        return posted, posted, nets[:, 0] + _running(signed, place), posted
-    each = np.arange(len(place))
-    own = np.zeros_like(nets)
-    own[each, slot] = signed
-    nets += _running(own, place)
+    posted = (accounts.credit - accounts.debit)[added.place] + added.posted
+    nets = (tables.credits - tables.debits)[added.place] + added.nets
+    if nets.shape[1] == 1:
+        return posted, posted, nets[:, 0], posted
     ends = posted[:, None] - (np.cumsum(nets, axis=1) - nets)
-    least = np.where(np.arange(slots) <= slot[:, None], ends, np.iinfo(np.int64).max).min(axis=1)
-    return posted, ends[each, slot], nets[each, slot], least
+    own = np.arange(len(posted)), added.slot
+    return posted, ends[own], nets[own], np.where(added.later, np.iinfo(np.int64).max, ends).min(axis=1)
 
 
 def _running(values: Column, groups: Column) -> Column:
@@ -247,29 +289,18 @@ def _running(values: Column, groups: Column) -> Column:
 def _folded(
     index: Column,
     balances: tuple[Column, Column, Column],
-    gathered: Gathered,
-    amounts: Amounts,
-    *,
+    added: Added,
     accounts: Accounts,
     tables: _Tables,
+    *,
+    odd: Column,
 ) -> Folded:
     """What the lines of this index leave behind: their accounts, and of these all days with a row from the earliest on."""
-    place, slot, cents, is_debit = gathered.place[index], gathered.slot[index], amounts.cents[index], amounts.debit[index]
-    debits, credits, rows = tables
-    debit, credit = accounts.debit.copy(), accounts.credit.copy()
-    cell = place * rows.shape[1] + slot
-    for table, total, which in ((debits, debit, is_debit), (credits, credit, ~is_debit)):
-        np.add.at(table.reshape(-1), cell[which], cents[which])
-        np.add.at(total, place[which], cents[which])
-    number = np.arange(len(index))
-    last, first = np.full(rows.size, -1, np.int64), np.full(rows.size, len(index), np.int64)
-    np.maximum.at(last, cell, number)
-    np.minimum.at(first, cell, number)
-    last, first = last.reshape(rows.shape), first.reshape(rows.shape)
-    # From the earliest day on, a row was last changed by the last line of any day up to it.
-    newest = np.maximum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    cells = np.nonzero((newest >= 0) & ((rows >= 0) | (last >= 0)))
-    changed = np.flatnonzero(newest[:, 0] >= 0)
+    taken = (added.last >= 0) & ~odd[:, None]
+    cells = np.nonzero(taken & ((tables.rows >= 0) | added.there))
+    changed = np.flatnonzero(taken[:, 0])
+    debits, credits = tables.debits + added.debits, tables.credits + added.credits
+    debit, credit = accounts.debit + added.debits.sum(axis=1), accounts.credit + added.credits.sum(axis=1)
     return Folded(
         index,
         *balances,
@@ -278,11 +309,11 @@ def _folded(
         credit=credit[changed],
         day_account=cells[0],
         day_slot=cells[1],
-        day_row=rows[cells],
+        day_row=tables.rows[cells],
         day_debit=debits[cells],
         day_credit=credits[cells],
         day_debits=(debit[:, None] - np.cumsum(debits, axis=1) + debits)[cells],
         day_credits=(credit[:, None] - np.cumsum(credits, axis=1) + credits)[cells],
-        day_first=first[cells],
-        day_last=newest[cells],
+        day_first=added.first[cells],
+        day_last=added.last[cells],
     )

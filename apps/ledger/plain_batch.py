@@ -140,7 +140,7 @@ class PlainBatch:
         self._need(_LINES)
         odd = plain.odd_accounts(gathered, read.events, read.closed, today=self._today)
         odd[[gathered.places[ref] for ref in refused]] = True
-        self._folded = plain.fold(gathered, self._lines.amounts, read.accounts, read.days, odd=odd)
+        self._folded = plain.fold(gathered, self._lines.added, read.accounts, read.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
     def write(self, work: Work) -> None:
@@ -155,7 +155,7 @@ class PlainBatch:
         answers = plain_lines.answer(commands, ids, folded, pending)
 
         def sums() -> Iterator[None]:
-            made.append(Sums.of(commands, gathered, self._read, folded, today=self._today))
+            made.append(Sums.of(gathered, self._read, folded, today=self._today))
             yield
 
         making = sums()

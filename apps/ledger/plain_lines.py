@@ -13,7 +13,7 @@ from apps.common.clock import uuid7_run
 from apps.common.meanwhile import in_steps
 from apps.common.pg_binary import Column, Layout
 from apps.ledger.commands import Command
-from apps.ledger.plain import CENT, Amounts, Folded, Gathered
+from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
 
 _AT_ONCE = 1_000  # lines that are made, then sent: the server has work while the next are made
@@ -49,7 +49,7 @@ COPY = (
 class Lines:
     """Lines as rows of COPY, as far as they are known before their accounts are."""
 
-    amounts: Amounts
+    added: Added
     ids: list[UUID]
     rows: Column
     ends: list[bytes]  # of each row: its texts
@@ -58,7 +58,7 @@ class Lines:
     def of(cls, gathered: Gathered, *, today: date, now: datetime) -> Generator[None, None, "Lines"]:
         """All lines that may be plain, in steps."""
         count, legs = len(gathered.lines), [command.legs[0] for command in gathered.lines]
-        amounts = Amounts.of(legs)
+        added = yield from Added.of(gathered, legs)
         yield
         ids = list(uuid7_run(count))
         yield
@@ -69,8 +69,8 @@ class Lines:
             {
                 "id": pg_binary.uuid_run(ids[0].int if ids else 0, count),
                 "tracekey": tracekeys,
-                "amount": pg_binary.numerics(amounts.cents),
-                "debitcredit": np.where(amounts.debit, b"D", b"C"),
+                "amount": pg_binary.numerics(added.cents),
+                "debitcredit": np.where(added.debit, b"D", b"C"),
                 "eventcode": [leg[3] for leg in legs],
                 "dateref": today.toordinal() - pg_binary.EPOCH - gathered.slot,
                 "createdat": pg_binary.microseconds(now),
@@ -85,7 +85,7 @@ class Lines:
         ends = yield from in_steps(
             pairs, lambda some: [heads[place] + tails[leg[4:]] for place, leg in some], _ENDS_AT_ONCE
         )
-        return cls(amounts, ids, made, ends)
+        return cls(added, ids, made, ends)
 
     def blocks(self, folded: Folded, pending: Column) -> Iterator[bytes]:
         """COPY's data of those lines that were posted."""

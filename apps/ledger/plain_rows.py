@@ -18,7 +18,7 @@ from apps.common.meanwhile import Work
 from apps.common.pg_binary import Column
 from apps.ledger import rows
 from apps.ledger.balances import AccountBook, StoredDay
-from apps.ledger.commands import Command, EventRule, HeldRow, Suspended
+from apps.ledger.commands import EventRule, HeldRow, Suspended
 from apps.ledger.plain import Accounts, Days, Folded, Gathered, money
 from apps.ledger.rules import AccountRef
 from apps.ledger.writes import WRITE_SUMS
@@ -171,8 +171,9 @@ class Sums(NamedTuple):
     counts: tuple[int, int, int]
 
     @classmethod
-    def of(cls, lines: Sequence[Command], gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
-        """What these lines left behind."""
+    def of(cls, gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
+        """What the lines left behind."""
+        lines = gathered.lines
         ids = pg_binary.uuids_of_texts([read.account_ids[n] for n in folded.account.tolist()])
         of_accounts = (folded.debit, folded.credit, read.accounts.pending[folded.account])
         totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
@@ -184,7 +185,7 @@ class Sums(NamedTuple):
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
             ],
-            _new_days(new, lines, gathered, folded, totals, today=today),
+            _new_days(new, gathered, folded, totals, today=today),
             (len(ids), len(old), len(new)),
         )
 
@@ -197,12 +198,10 @@ class Sums(NamedTuple):
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
-def _new_days(
-    new: Column, lines: Sequence[Command], gathered: Gathered, folded: Folded, totals: Sequence[Column], *, today: date
-) -> list[Any]:
+def _new_days(new: Column, gathered: Gathered, folded: Folded, totals: Sequence[Column], *, today: date) -> list[Any]:
     if not len(new):
         return ["{}"] * 11
-    refs = list(gathered.places)
+    refs, lines = list(gathered.places), gathered.lines
     keys = zip(*[refs[n] for n in folded.day_account[new].tolist()], strict=True)
     days = days_of(folded.day_slot[new], today)
     return [
