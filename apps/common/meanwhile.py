@@ -127,7 +127,11 @@ def _abandon(pgconn: Any) -> None:
     pgconn.get_cancel().cancel()
     if pgconn.pipeline_status != pq.PipelineStatus.OFF:
         return  # psycopg collects the answers when it leaves the pipeline
+    nothing = Work()
     while pgconn.flush():
-        _go_on(pgconn, Work(), _READ_OR_WRITE)
-    while pgconn.get_result() is not None:
-        pass
+        _go_on(pgconn, nothing, _READ_OR_WRITE)
+    while True:
+        while pgconn.is_busy():
+            _go_on(pgconn, nothing, _READ)
+        if pgconn.get_result() is None:
+            return
