@@ -34,6 +34,10 @@ class Work:
         """Do this before all that is left."""
         self._parts.appendleft(part)
 
+    def last(self, part: Iterator[object]) -> None:
+        """Do this behind all that is there."""
+        self._parts.append(part)
+
     def step(self) -> bool:
         """Do one step. Was there one?"""
         while self._parts:

@@ -7,12 +7,13 @@ call, as are SAVEPOINT and COMMIT (config/database). Meanwhile a signal's handle
 DATABASE_LOCK_TIMEOUT_MS. psycopg still prepares, names and forgets: after a rollback it forgets all names, with the server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg._preparing import Prepare
+from psycopg.generators import fetch_many
 
 from apps.common.meanwhile import Work, check, until_answered
 
@@ -66,13 +67,11 @@ def fetch_each(
     *statements: tuple[str, Values],
     using: str = DEFAULT_DB_ALIAS,
     told: bool = True,
-    work: Work | None = None,
 ) -> list[list[tuple[Any, ...]]]:
     """Execute statements that give rows one after the other, in one round trip, with the BEGIN that is still to be said.
 
     Each has a snapshot of its own, so a later one sees what was committed while an earlier one waited for a lock. Whoever
-    counts statements makes them go one by one, unless they are not ``told``: then they are not counted. ``work`` may be
-    done once they are sent, until the first one that says much is answered.
+    counts statements makes them go one by one, unless they are not ``told``: then they are not counted.
     """
     connection: Any = connections[using]
     if told and (connection.execute_wrappers or connection.queries_logged):
@@ -81,10 +80,22 @@ def fetch_each(
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline():
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
-        if work is not None:
-            wrapped.pgconn.send_flush_request()
-            until_answered(wrapped.pgconn, work)
         return [cursor.fetchall() for cursor in cursors]
+
+
+def fetch_in_turn(*statements: tuple[str, Values], work: Work) -> Iterator[list[tuple[Any, ...]]]:
+    """As ``fetch_each``, told to nobody: the rows of each statement as soon as they are there, and ``work`` until then."""
+    connection: Any = connections[DEFAULT_DB_ALIAS]
+    _ready(connection)
+    wrapped = connection.connection
+    with connection.wrap_database_errors, wrapped.pipeline() as pipeline:
+        cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
+        wrapped.pgconn.send_flush_request()
+        for cursor in cursors:
+            while cursor.pgresult is None:  # what was sent to prepare it is answered, too
+                until_answered(wrapped.pgconn, work)
+                pipeline._process_results(pipeline.result_queue.popleft(), wrapped.wait(fetch_many(wrapped.pgconn)))
+            yield cursor.fetchall()
 
 
 def _told(connection: Any, statement: str, values: Values) -> Any:

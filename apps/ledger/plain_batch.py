@@ -15,7 +15,7 @@ from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
 from apps.ledger.commands import Command
 from apps.ledger.plain_lines import Lines
-from apps.ledger.plain_rows import DAYS, LOCK, Question, Read, Sums, days_of
+from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of
 from apps.ledger.rules import AccountRef
 
 _COMMANDS_AT_ONCE = 500
@@ -111,19 +111,20 @@ class PlainBatch:
         """As ``rows.lock_and_read``, in columns."""
         question = self._question
         holds = [command.hold_id for command in self._gathered.others if command.hold_id]
-        found = prepared.fetch_each(
+        found = prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
             (LOCK, question.keys),
             (DAYS, [self._today, *question.keys, question.since]),
             (rows.EVENTS, [question.codes]),
             (rows.CLOSED, [question.branches, self._now]),
             *([(rows.HELD, [array_text(holds)])] if holds else []),
-            told=False,
             work=work,
         )
-        held = found.pop() if holds else []
-        *_, locked, stored, events, closed = found
-        self._read = Read.of(locked[0], stored[0], events, closed, held, count=len(self.accounts))
+        if question.head:
+            next(found)
+        locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
+        (stored,), events, closed, *held = found
+        self._read = Read.of(locked, stored, events, closed, held[0] if held else ())
         return self._read
 
     def since(self) -> dict[AccountRef, date]:
@@ -132,7 +133,7 @@ class PlainBatch:
 
     def missing(self) -> list[AccountRef]:
         """Accounts that are not there, or deferred."""
-        return [self.accounts[n] for n in np.flatnonzero(~self._read.accounts.found).tolist()]
+        return [self.accounts[n] for n in np.flatnonzero(~self._read.locked.accounts.found).tolist()]
 
     def decide(self, refused: Collection[AccountRef]) -> dict[AccountRef, int]:
         """Decide all that is plain. The accounts whose lines are left, and their places."""
@@ -140,7 +141,7 @@ class PlainBatch:
         self._need(_LINES)
         odd = plain.odd_accounts(gathered, read.events, read.closed, today=self._today)
         odd[[gathered.places[ref] for ref in refused]] = True
-        self._folded = plain.fold(gathered, self._lines.added, read.accounts, read.days, odd=odd)
+        self._folded = plain.fold(gathered, self._lines.added, read.locked.accounts, read.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
     def write(self, work: Work) -> None:
@@ -149,7 +150,7 @@ class PlainBatch:
         if not len(folded.index):
             return
         commands = [gathered.lines[n] for n in folded.index.tolist()]
-        pending = self._read.accounts.pending[gathered.place[folded.index]]
+        pending = self._read.locked.accounts.pending[gathered.place[folded.index]]
         made: list[Sums] = []
         ids = [lines.ids[n] for n in folded.index.tolist()]
         answers = plain_lines.answer(commands, ids, folded, pending)

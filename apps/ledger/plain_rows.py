@@ -41,15 +41,29 @@ FROM ({rows.DAYS}) found
 
 
 @dataclass(slots=True)
-class Read:
-    """What a batch reads behind its locks. Texts of accounts and days as the server wrote them, by their place."""
+class Locked:
+    """Accounts behind their locks. Texts as the server wrote them, by the accounts' places."""
 
     accounts: Accounts
-    days: Days
-    account_ids: Sequence[str]
+    ids: Sequence[str]
     statuses: str | None
     ceilings: str | None
     places: Column  # of those that were found
+
+    @classmethod
+    def of(cls, locked: Sequence[Any], *, count: int) -> "Locked":
+        """From the answer to LOCK. Raises OverflowError for sums that do not fit."""
+        number, ids, statuses, ceilings, *columns = locked
+        places = pg_binary.whole_numbers(number) - 1
+        return cls(_accounts(places, columns, count), _at(places, ids, count), statuses, ceilings, places)
+
+
+@dataclass(slots=True)
+class Read:
+    """What a batch reads behind its locks. Ids of days as the server wrote them, by their place."""
+
+    locked: Locked
+    days: Days
     day_ids: Sequence[str]
     events: dict[int, EventRule]
     closed: dict[str, int]
@@ -59,26 +73,18 @@ class Read:
     @classmethod
     def of(
         cls,
-        locked: Sequence[Any],
+        locked: Locked,
         stored: Sequence[Any],
         events: Iterable[Sequence[Any]],
         closed: Iterable[tuple[Any, ...]],
         held: Iterable[Sequence[Any]],
-        *,
-        count: int,
     ) -> "Read":
         """From the server's answers. Raises OverflowError for sums that do not fit."""
-        number, ids, statuses, ceilings, *columns = locked
-        places = pg_binary.whole_numbers(number) - 1
         day_place, day_ids, slot, debit, credit = stored
         closed_days, suspended = rows.closed_and_suspended(closed)
         return cls(
-            _accounts(places, columns, count),
+            locked,
             Days(*map(pg_binary.whole_numbers, (day_place, slot, debit, credit))),
-            _at(places, ids, count),
-            statuses,
-            ceilings,
-            places,
             pg_binary.texts(day_ids),
             events={code: EventRule(*rule) for code, *rule in events},
             closed=closed_days,
@@ -90,8 +96,8 @@ class Read:
         """Those of these accounts that are there, as ``fold`` wants them, without their days."""
         if not refs:
             return {}
-        accounts, count = self.accounts, len(self.account_ids)
-        statuses, ceilings = (_at(self.places, text, count) for text in (self.statuses, self.ceilings))
+        locked, accounts = self.locked, self.locked.accounts
+        statuses, ceilings = (_at(locked.places, text, len(locked.ids)) for text in (locked.statuses, locked.ceilings))
         made = {}
         for ref, n in refs.items():
             if accounts.found[n]:
@@ -99,7 +105,7 @@ class Read:
                 floor = money(accounts.floor[n]) if accounts.floored[n] else None
                 ceiling = Decimal(ceilings[n]) if ceilings[n] else None
                 limits = statuses[n], floor, ceiling
-                made[ref] = AccountBook(UUID(self.account_ids[n]), ref, *limits, sums[0], sums[1], sums[2])
+                made[ref] = AccountBook(UUID(locked.ids[n]), ref, *limits, sums[0], sums[1], sums[2])
         return made
 
     def days_of(self, refs: Mapping[AccountRef, int], *, today: date) -> dict[AccountRef, list[StoredDay]]:
@@ -174,8 +180,8 @@ class Sums(NamedTuple):
     def of(cls, gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
         """What the lines left behind."""
         lines = gathered.lines
-        ids = pg_binary.uuids_of_texts([read.account_ids[n] for n in folded.account.tolist()])
-        of_accounts = (folded.debit, folded.credit, read.accounts.pending[folded.account])
+        ids = pg_binary.uuids_of_texts([read.locked.ids[n] for n in folded.account.tolist()])
+        of_accounts = (folded.debit, folded.credit, read.locked.accounts.pending[folded.account])
         totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
         old, new = np.flatnonzero(folded.day_row >= 0), np.flatnonzero(folded.day_row < 0)
         return cls(

@@ -27,17 +27,19 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
     """
-    source = iter(batches)
+    source, done = iter(batches), list[object]()
     with postings.collector_paused():
         ready = _take(source, clock)
         for number in count(1):
             if ready is None:
                 return
             following = _take(source, clock)
-            yield _post(ready, following)
+            results = _post(ready, following, done)
+            yield results
+            done += [ready, results]
             ready = following
             if number % _BATCHES_A_COLLECTION == 0:
-                gc.collect(1)
+                gc.collect(0)
 
 
 @dataclass(slots=True)
@@ -64,10 +66,18 @@ def _take(source: Iterator[Sequence[Entry]], clock: Callable[[], datetime]) -> _
     return ready
 
 
+def _forget(done: list[object]) -> Iterator[None]:
+    """What a batch leaves takes its time to be freed: not before the server has work again."""
+    done.clear()
+    yield
+
+
 @transaction
-def _post(batch: _Ready, following: _Ready | None) -> list[EntryResult]:
+def _post(batch: _Ready, following: _Ready | None, done: list[object]) -> list[EntryResult]:
     postings.check_size(batch.entries)
     commands = batch.plain.commands() if batch.plain else list(batch.commands())
-    spare = Work(following.plain.steps) if following and following.plain else None
-    postings.run(commands, now=batch.now, plain=batch.plain, work=spare)
+    work = Work(_forget(done))
+    if following and following.plain:
+        work.last(following.plain.steps)
+    postings.run(commands, now=batch.now, plain=batch.plain, work=work)
     return [command.result() for command in commands]
