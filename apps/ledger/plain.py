@@ -56,7 +56,11 @@ class Days(NamedTuple):
 
 @dataclass(slots=True)
 class Gathered:
-    """A batch's commands by what they are, and the accounts of all."""
+    """A batch's commands by what they are, and the accounts of all.
+
+    Lines stand by account, each account's in the order of the batch: running sums need it, and the server finds the places
+    of neighbours in its index with half the effort.
+    """
 
     lines: list[Command]  # of one leg each
     others: list[Command]
@@ -109,23 +113,23 @@ def gather(commands: Sequence[Command], *, today: date) -> Generator[None, None,
     rank = np.empty(len(order), np.int64)
     rank[places_now] = np.arange(len(order))
     places = {ref: n for n, ref in enumerate(order)}
-    return Gathered(lines, others, places, rank[place], slot, since[places_now], codes, sides, odd[places_now])
+    place = rank[place]
+    by_account = np.argsort(place, kind="stable")
+    lines = [lines[n] for n in by_account.tolist()]
+    place, slot = place[by_account], slot[by_account]
+    return Gathered(lines, others, places, place, slot, since[places_now], codes, sides, odd[places_now])
 
 
 @dataclass(slots=True)
 class Added:
     """What lines add if all of them are taken, which is known before their accounts are.
 
-    Columns of lines by account, in their order: ``place``, ``is_debit``, ``posted`` (so far, of the account), ``nets`` (so
-    far, by slots), ``later`` (by slots: days before the line's). Of accounts, by slots: ``debits``, ``credits``, whether a
-    line is there, the first one there, and the last one there or before it, which changes the day's row.
+    Columns of lines: ``posted`` (so far, of the account), ``nets`` (so far, by slots), ``later`` (by slots: days before the
+    line's). Of accounts, by slots: ``debits``, ``credits``, whether a line is ``there``, the first one there, and the last
+    one there or before it, which changes the day's row.
     """
 
-    cents: Column  # of each line, in the order of posting
-    debit: Column
-    back: Column  # where each line stands in the columns by account
-    place: Column
-    slot: Column
+    cents: Column
     is_debit: Column
     posted: Column
     nets: Column
@@ -139,44 +143,33 @@ class Added:
     @classmethod
     def of(cls, gathered: Gathered, legs: Sequence[CheckedLeg]) -> Generator[None, None, "Added"]:
         """In steps."""
-        count, slots = len(legs), int(gathered.slot.max(initial=0)) + 1
+        place, slot, each = gathered.place, gathered.slot, np.arange(len(legs))
         cents = whole_numbers(",".join([str(leg[1]) for leg in legs]) if legs else None)
-        debit = np.array([leg[2] == DEBIT for leg in legs], bool)
+        is_debit = np.array([leg[2] == DEBIT for leg in legs], bool)
         yield
-        order = np.argsort(gathered.place, kind="stable")
-        back = np.empty(count, np.int64)
-        back[order] = np.arange(count)
-        place, slot, is_debit = gathered.place[order], gathered.slot[order], debit[order]
-        signed = np.where(is_debit, -cents[order], cents[order])
-        own = np.zeros((count, slots), np.int64)
-        own[np.arange(count), slot] = signed
+        shape = len(gathered.places), int(slot.max(initial=0)) + 1
+        signed, own = np.where(is_debit, -cents, cents), np.zeros((len(legs), shape[1]), np.int64)
+        own[each, slot] = signed
         nets = _running(own, place)
         yield
-        shape = len(gathered.places), slots
-        cell = gathered.place * slots + gathered.slot
-        sums = np.zeros((2, shape[0] * slots), np.int64)
-        for total, which in zip(sums, (debit, ~debit), strict=True):
-            np.add.at(total, cell[which], cents[which])
-        first, last = np.full(shape[0] * slots, count, np.int64), np.full(shape[0] * slots, -1, np.int64)
-        np.minimum.at(first, cell, np.arange(count))
-        np.maximum.at(last, cell, np.arange(count))
-        there = (last >= 0).reshape(shape)
-        newest = np.maximum.accumulate(last.reshape(shape)[:, ::-1], axis=1)[:, ::-1]
+        cell, count = place * shape[1] + slot, shape[0] * shape[1]
+        debits, credits = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        np.add.at(debits, cell[is_debit], cents[is_debit])
+        np.add.at(credits, cell[~is_debit], cents[~is_debit])
+        first, last = np.full(count, len(legs), np.int64), np.full(count, -1, np.int64)
+        np.minimum.at(first, cell, each)
+        np.maximum.at(last, cell, each)
         return cls(
             cents,
-            debit,
-            back,
-            place,
-            slot,
             is_debit,
             posted=_running(signed, place),
             nets=nets,
-            later=np.arange(slots) > slot[:, None],
-            debits=sums[0].reshape(shape),
-            credits=sums[1].reshape(shape),
-            there=there,
+            later=np.arange(shape[1]) > slot[:, None],
+            debits=debits.reshape(shape),
+            credits=credits.reshape(shape),
+            there=(last >= 0).reshape(shape),
             first=first.reshape(shape),
-            last=newest,
+            last=np.maximum.accumulate(last.reshape(shape)[:, ::-1], axis=1)[:, ::-1],
         )
 
 
@@ -244,13 +237,12 @@ def fold(gathered: Gathered, added: Added, accounts: Accounts, days: Days, *, od
     # Of an account with a floor and something held it would have to be known since when.
     odd |= accounts.floored & (accounts.pending > 0) & (gathered.since > 0)
     odd[days.place[days.slot < 0]] = True  # a clock is ahead: today is not the account's last day
-    tables, place = _tables(days, added.there.shape), added.place
-    posted, day, net, least = _balances(added, accounts, tables)
+    tables, place = _tables(days, added.there.shape), gathered.place
+    posted, day, net, least = _balances(gathered, added, accounts, tables)
     below = added.is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
     odd[place[below]] = True
-    index = np.flatnonzero(~odd[gathered.place])
-    back = added.back[index]
-    return _folded(index, (posted[back], day[back], net[back]), added, accounts, tables, odd=odd)
+    index = np.flatnonzero(~odd[place])
+    return _folded(index, (posted[index], day[index], net[index]), added, accounts, tables, odd=odd)
 
 
 def _tables(days: Days, shape: tuple[int, ...]) -> _Tables:
@@ -261,17 +253,19 @@ def _tables(days: Days, shape: tuple[int, ...]) -> _Tables:
     return tables
 
 
-def _balances(added: Added, accounts: Accounts, tables: _Tables) -> tuple[Column, Column, Column, Column]:
+def _balances(
+    gathered: Gathered, added: Added, accounts: Accounts, tables: _Tables
+) -> tuple[Column, Column, Column, Column]:
     """Behind each line: the account's balance, its day's, its day's net alone, and the least from its day on.
 
-    If all lines are taken. Lines stand by account, in their order. See Note [Slots] in ``balances.py``.
+    If all lines are taken. See Note [Slots] in ``balances.py``.
     """
-    posted = (accounts.credit - accounts.debit)[added.place] + added.posted
-    nets = (tables.credits - tables.debits)[added.place] + added.nets
+    posted = (accounts.credit - accounts.debit)[gathered.place] + added.posted
+    nets = (tables.credits - tables.debits)[gathered.place] + added.nets
     if nets.shape[1] == 1:
         return posted, posted, nets[:, 0], posted
     ends = posted[:, None] - (np.cumsum(nets, axis=1) - nets)
-    own = np.arange(len(posted)), added.slot
+    own = np.arange(len(posted)), gathered.slot
     return posted, ends[own], nets[own], np.where(added.later, np.iinfo(np.int64).max, ends).min(axis=1)
 
 

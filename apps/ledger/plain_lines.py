@@ -70,7 +70,7 @@ class Lines:
                 "id": pg_binary.uuid_run(ids[0].int if ids else 0, count),
                 "tracekey": tracekeys,
                 "amount": pg_binary.numerics(added.cents),
-                "debitcredit": np.where(added.debit, b"D", b"C"),
+                "debitcredit": np.where(added.is_debit, b"D", b"C"),
                 "eventcode": [leg[3] for leg in legs],
                 "dateref": today.toordinal() - pg_binary.EPOCH - gathered.slot,
                 "createdat": pg_binary.microseconds(now),
