@@ -96,8 +96,11 @@ class Command:
                 self.refusal = refusal
         return self.refusal is None
 
-    def result(self) -> EntryResult:
-        return EntryResult(self.entry.tracekey, self.posting, self.refusal)
+
+def results_of(commands: Iterable[Command]) -> list[EntryResult]:
+    """What became of each."""
+    make = tuple.__new__  # a named tuple without the detour over its own constructor
+    return [make(EntryResult, (command.entry.tracekey, command.posting, command.refusal)) for command in commands]
 
 
 def check_forms(commands: Iterable[Command], forms: LineForms | None = None) -> None:

@@ -18,7 +18,7 @@ from apps.common.meanwhile import Work
 from apps.common.transactions import TransactionMisuse, in_transaction, transaction, transaction_required
 from apps.ledger import batches, keys, months_behind, rows, singles, suspensions, writes
 from apps.ledger.balances import StoredDay
-from apps.ledger.commands import Command, NewLine, Suspended
+from apps.ledger.commands import Command, NewLine, Suspended, results_of
 from apps.ledger.fold import SUSPENDED, Fold, TracekeyReused
 from apps.ledger.rules import (
     BATCH_LINES_MAX,
@@ -77,7 +77,7 @@ def post_batch(
         run(commands, now=now, dry=dry_run)
         if key is not None and not dry_run:
             batches.keep_refusals(key, commands, known=known)
-        return [command.result() for command in commands]
+        return results_of(commands)
 
 
 def check_size(entries: Sequence[Entry]) -> None:

@@ -11,7 +11,7 @@ from apps.common.clock import business_date
 from apps.common.meanwhile import Work
 from apps.common.transactions import transaction
 from apps.ledger import postings
-from apps.ledger.commands import Command
+from apps.ledger.commands import Command, results_of
 from apps.ledger.rules import Entry, EntryResult
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
     """
-    source, done = iter(batches), list[object]()
+    source, done = iter(batches), (list[object](), list[object]())
     with postings.collector_paused():
         ready = _take(source, clock)
         for number in count(1):
             if ready is None:
                 return
             following = _take(source, clock)
-            results = _post(ready, following, done)
+            results = _post(ready, following, done[0])
             yield results
-            done += [ready, results]
+            done = (done[1], [ready, results])  # the caller may hold the last results until it has the next
             ready = following
             if number % _BATCHES_A_COLLECTION == 0:
                 gc.collect(0)
@@ -80,4 +80,4 @@ def _post(batch: _Ready, following: _Ready | None, done: list[object]) -> list[E
     if following and following.plain:
         work.last(following.plain.steps)
     postings.run(commands, now=batch.now, plain=batch.plain, work=work)
-    return [command.result() for command in commands]
+    return results_of(commands)
