@@ -24,9 +24,11 @@ NULL = b"\xff\xff\xff\xff"
 EPOCH = date(2000, 1, 1).toordinal()
 _EPOCH_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 _BOUNDS = np.iinfo(np.int64)
+_NO_PARENTHESES = str.maketrans("", "", "()")
 _GROUPS = 6  # of four digits: five before the point, which are more than 64 bits fill, and one behind it
 NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", _GROUPS)])
 UUID = np.dtype("V16")
+TID = np.dtype([("block", ">u4"), ("offset", ">u2")])  # where a row stands
 
 
 def sized(value: bytes) -> bytes:
@@ -63,6 +65,19 @@ def uuids(values: Iterable[uuid.UUID]) -> Column:
 def uuids_of_texts(values: Iterable[str]) -> Column:
     """Uuids from the texts that the server makes of them."""
     return np.frombuffer(bytes.fromhex("".join(values).replace("-", "")), UUID)
+
+
+def tids_of_texts(text: str | None) -> Column:
+    """Places of rows from the text that the server makes of them, with commas between them: (0,1),(7,22)."""
+    numbers = whole_numbers(None if text is None else text.translate(_NO_PARENTHESES)).reshape(-1, 2)
+    made = np.empty(len(numbers), TID)
+    made["block"], made["offset"] = numbers[:, 0], numbers[:, 1]
+    return made
+
+
+def tid_text(value: Any) -> str:
+    """A row's place as the server writes it."""
+    return f"({value['block']},{value['offset']})"
 
 
 def uuid_run(first: int, count: int) -> Column:
@@ -103,6 +118,13 @@ class UuidArray:
 
 
 @dataclass(frozen=True, slots=True)
+class TidArray:
+    """A parameter of type tid[]."""
+
+    values: Column
+
+
+@dataclass(frozen=True, slots=True)
 class NumericArray:
     """A parameter of type numeric[]."""
 
@@ -125,7 +147,7 @@ class _ArrayDumper(Dumper):
         return np.array(dimensions, ">i4").tobytes() + elements.tobytes()
 
     def quote(self, obj: Any) -> bytes:
-        return b"'{" + ",".join([self.text(value) for value in obj.values]).encode() + b"}'"
+        return b"'{" + ",".join([f'"{self.text(value)}"' for value in obj.values]).encode() + b"}'"
 
     @abstractmethod
     def text(self, value: Any) -> str:
@@ -137,6 +159,13 @@ class _Uuids(_ArrayDumper):
 
     def text(self, value: Any) -> str:
         return bytes(value).hex()
+
+
+class _Tids(_ArrayDumper):
+    oid, element, kind = 1010, 27, TID
+
+    def text(self, value: Any) -> str:
+        return tid_text(value)
 
 
 class _Numerics(_ArrayDumper):
@@ -151,7 +180,7 @@ def register(connection: Any) -> None:
     """Teach psycopg's connection to send arrays. May be called again."""
     if getattr(connection, "_sends_arrays", False):
         return
-    for array, dumper in ((UuidArray, _Uuids), (NumericArray, _Numerics)):
+    for array, dumper in ((UuidArray, _Uuids), (TidArray, _Tids), (NumericArray, _Numerics)):
         quoting = type(f"{dumper.__name__}InText", (dumper,), {"format": pq.Format.TEXT})
         connection.adapters.register_dumper(array, quoting)
         connection.adapters.register_dumper(array, dumper)  # the last one is asked first, where both would do

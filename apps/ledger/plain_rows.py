@@ -34,7 +34,7 @@ FROM locked
 """  # noqa: S608 - a constant
 
 DAYS = f"""
-SELECT string_agg((n - 1)::text, ','), string_agg(id, ','), string_agg((%s::date - dateref)::text, ','),
+SELECT string_agg((n - 1)::text, ','), string_agg(ctid, ','), string_agg((%s::date - dateref)::text, ','),
     string_agg(totaldebit::text, ','), string_agg(totalcredit::text, ',')
 FROM ({rows.DAYS}) found
 """  # noqa: S608 - a constant
@@ -60,11 +60,11 @@ class Locked:
 
 @dataclass(slots=True)
 class Read:
-    """What a batch reads behind its locks. Ids of days as the server wrote them, by their place."""
+    """What a batch reads behind its locks; ``day_rows``: where each of the days stands."""
 
     locked: Locked
     days: Days
-    day_ids: Sequence[str]
+    day_rows: Column
     events: dict[int, EventRule]
     closed: dict[str, int]
     suspended: list[Suspended]
@@ -80,12 +80,12 @@ class Read:
         held: Iterable[Sequence[Any]],
     ) -> "Read":
         """From the server's answers. Raises OverflowError for sums that do not fit."""
-        day_place, day_ids, slot, debit, credit = stored
+        day_place, day_rows, slot, debit, credit = stored
         closed_days, suspended = rows.closed_and_suspended(closed)
         return cls(
             locked,
             Days(*map(pg_binary.whole_numbers, (day_place, slot, debit, credit))),
-            pg_binary.texts(day_ids),
+            pg_binary.tids_of_texts(day_rows),
             events={code: EventRule(*rule) for code, *rule in events},
             closed=closed_days,
             suspended=suspended,
@@ -113,9 +113,8 @@ class Read:
         by_place: dict[int, list[StoredDay]] = {n: [] for n in refs.values()}
         last = today.toordinal()
         for n in np.flatnonzero(np.isin(self.days.place, list(by_place))).tolist():
-            day = StoredDay(
-                self.day_ids[n], last - int(self.days.slot[n]), money(self.days.debit[n]), money(self.days.credit[n])
-            )
+            row, ordinal = pg_binary.tid_text(self.day_rows[n]), last - int(self.days.slot[n])
+            day = StoredDay(row, ordinal, money(self.days.debit[n]), money(self.days.credit[n]))
             by_place[int(self.days.place[n])].append(day)
         return {ref: by_place[n] for ref, n in refs.items()}
 
@@ -187,7 +186,7 @@ class Sums(NamedTuple):
         return cls(
             [pg_binary.UuidArray(ids), *_numerics(*of_accounts)],
             [
-                pg_binary.UuidArray(pg_binary.uuids_of_texts([read.day_ids[n] for n in folded.day_row[old].tolist()])),
+                pg_binary.TidArray(read.day_rows[folded.day_row[old]]),
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
             ],

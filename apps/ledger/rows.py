@@ -72,11 +72,12 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
 
 
 # The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
+# A day's row is found again by where it stands: only an owner of the account's lock could move it.
 DAYS = """
-SELECT k.n, d.id::text, d.dateref, d.totaldebit, d.totalcredit
+SELECT k.n, d.ctid::text, d.dateref, d.totaldebit, d.totalcredit
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
 CROSS JOIN LATERAL (
-    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
+    SELECT b.ctid, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since
     ORDER BY b.dateref OFFSET 0
 ) d
@@ -295,8 +296,8 @@ def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredD
 
 def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:
     found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
-    for n, row_id, dateref, debit, credit in days:
-        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
+    for n, place, dateref, debit, credit in days:
+        found[refs[n - 1]].append(StoredDay(place, dateref.toordinal(), debit, credit))
     return found
 
 

@@ -91,7 +91,7 @@ def copy_text(value: str) -> str:
     return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-# Disjoint sets: a day is either stored (updated by its id) or new (inserted).
+# Disjoint sets: a day is either stored (updated where it stands) or new (inserted).
 WRITE_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
@@ -104,9 +104,9 @@ WITH account AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
         accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
         updatedtracekey = k.tracekey, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
-        AS k (id, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
-    WHERE b.id = k.id
+    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
+        AS k (place, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
+    WHERE b.ctid = k.place
     RETURNING 1
 ), new_day AS (
     INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
@@ -135,11 +135,11 @@ class Sums:
                 continue
             sums = str(book.posted_debit), str(book.posted_credit), str(book.pending_debit)
             self.accounts.append((f"{book.id.int:032x}", *sums))
-            for row_id, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
+            for place, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
                 day = str(debit), str(credit), str(debit_sum), str(credit_sum)
                 changed_by = f"{tracekey.int:032x}"
-                if row_id is not None:
-                    self.stored.append((row_id, *day, changed_by))
+                if place is not None:
+                    self.stored.append((place, *day, changed_by))
                 else:
                     made_by = (created_by or tracekey).hex
                     self.new.append((uuid7().hex, *book.ref, dateref.isoformat(), *day, made_by, changed_by))
@@ -149,8 +149,9 @@ class Sums:
         expected = (len(self.accounts), len(self.stored), len(self.new))
         if not self.accounts:
             return
+        stored = _arrays(self.stored, 6, quote='"')  # a row's place is two numbers and a comma
         new = _arrays(self.new, 11, quote='"')  # an account may be called NULL
-        parameters = [now, *_arrays(self.accounts, 4), now, *_arrays(self.stored, 6), now, now, *new]
+        parameters = [now, *_arrays(self.accounts, 4), now, *stored, now, now, *new]
         written = fetch_hot(WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
