@@ -62,11 +62,6 @@ def uuids(values: Iterable[uuid.UUID]) -> Column:
     return np.frombuffer(b"".join([value.int.to_bytes(16, "big") for value in values]), UUID)
 
 
-def uuids_of_texts(values: Iterable[str]) -> Column:
-    """Uuids from the texts that the server makes of them."""
-    return np.frombuffer(bytes.fromhex("".join(values).replace("-", "")), UUID)
-
-
 def tids_of_texts(text: str | None) -> Column:
     """Places of rows from the text that the server makes of them, with commas between them: (0,1),(7,22)."""
     numbers = whole_numbers(None if text is None else text.translate(_NO_PARENTHESES)).reshape(-1, 2)

@@ -69,7 +69,8 @@ class ChangedDay(NamedTuple):
 class AccountBook:
     """A locked account and those of its days that the batch may touch. See Note [Slots]."""
 
-    id: UUID
+    id: UUID | None  # None: nobody asked
+    place: str  # where its row stands, as the server's text
     ref: AccountRef
     status: str
     min_balance: Decimal | None

@@ -26,7 +26,7 @@ from apps.ledger.writes import WRITE_SUMS
 # As rows.LOCK and rows.DAYS, but in one row each: the driver makes an object for every value of every row.
 LOCK = f"""
 WITH locked AS MATERIALIZED ({rows.LOCK})
-SELECT string_agg(n::text, ','), string_agg(id::text, ','), string_agg(status, ','),
+SELECT string_agg(n::text, ','), string_agg(place, ','), string_agg(status, ','),
     string_agg(coalesce(maxbalance::text, ''), ','), string_agg((status = 'ACTIVE' AND maxbalance IS NULL)::int::text, ','),
     string_agg((minbalance IS NOT NULL)::int::text, ','), string_agg(coalesce(minbalance, 0.00)::text, ','),
     string_agg(posteddebit::text, ','), string_agg(postedcredit::text, ','), string_agg(pendingdebit::text, ',')
@@ -42,10 +42,10 @@ FROM ({rows.DAYS}) found
 
 @dataclass(slots=True)
 class Locked:
-    """Accounts behind their locks. Texts as the server wrote them, by the accounts' places."""
+    """Accounts behind their locks; ``rows``: where they stand. Texts as the server wrote them."""
 
     accounts: Accounts
-    ids: Sequence[str]
+    rows: Column
     statuses: str | None
     ceilings: str | None
     places: Column  # of those that were found
@@ -53,9 +53,11 @@ class Locked:
     @classmethod
     def of(cls, locked: Sequence[Any], *, count: int) -> "Locked":
         """From the answer to LOCK. Raises OverflowError for sums that do not fit."""
-        number, ids, statuses, ceilings, *columns = locked
+        number, found, statuses, ceilings, *columns = locked
         places = pg_binary.whole_numbers(number) - 1
-        return cls(_accounts(places, columns, count), _at(places, ids, count), statuses, ceilings, places)
+        stand = np.zeros(count, pg_binary.TID)
+        stand[places] = pg_binary.tids_of_texts(found)
+        return cls(_accounts(places, columns, count), stand, statuses, ceilings, places)
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class Read:
         if not refs:
             return {}
         locked, accounts = self.locked, self.locked.accounts
-        statuses, ceilings = (_at(locked.places, text, len(locked.ids)) for text in (locked.statuses, locked.ceilings))
+        statuses, ceilings = (_at(locked.places, text, len(locked.rows)) for text in (locked.statuses, locked.ceilings))
         made = {}
         for ref, n in refs.items():
             if accounts.found[n]:
@@ -105,7 +107,7 @@ class Read:
                 floor = money(accounts.floor[n]) if accounts.floored[n] else None
                 ceiling = Decimal(ceilings[n]) if ceilings[n] else None
                 limits = statuses[n], floor, ceiling
-                made[ref] = AccountBook(UUID(locked.ids[n]), ref, *limits, sums[0], sums[1], sums[2])
+                made[ref] = AccountBook(None, pg_binary.tid_text(locked.rows[n]), ref, *limits, sums[0], sums[1], sums[2])
         return made
 
     def days_of(self, refs: Mapping[AccountRef, int], *, today: date) -> dict[AccountRef, list[StoredDay]]:
@@ -179,19 +181,18 @@ class Sums(NamedTuple):
     def of(cls, gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
         """What the lines left behind."""
         lines = gathered.lines
-        ids = pg_binary.uuids_of_texts([read.locked.ids[n] for n in folded.account.tolist()])
         of_accounts = (folded.debit, folded.credit, read.locked.accounts.pending[folded.account])
         totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
         old, new = np.flatnonzero(folded.day_row >= 0), np.flatnonzero(folded.day_row < 0)
         return cls(
-            [pg_binary.UuidArray(ids), *_numerics(*of_accounts)],
+            [pg_binary.TidArray(read.locked.rows[folded.account]), *_numerics(*of_accounts)],
             [
                 pg_binary.TidArray(read.day_rows[folded.day_row[old]]),
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
             ],
             _new_days(new, gathered, folded, totals, today=today),
-            (len(ids), len(old), len(new)),
+            (len(folded.account), len(old), len(new)),
         )
 
     def write(self, *, now: datetime, work: Work) -> None:

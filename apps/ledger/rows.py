@@ -84,8 +84,9 @@ CROSS JOIN LATERAL (
 """
 
 
+# The place of a row that somebody else has just changed is the new one's, as all that is read of it.
 LOCK = """
-SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
+SELECT a.id, a.ctid::text AS place, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
     a.pendingdebit, k.n
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (branch, account, currency, n)
 JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
@@ -145,9 +146,9 @@ def closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
     books = {}
-    for row_id, branch, account, currency, *rest, _ in rows:
+    for row_id, place, branch, account, currency, *rest, _ in rows:
         ref = AccountRef(branch, account, currency)
-        books[ref] = AccountBook(row_id, ref, *rest)
+        books[ref] = AccountBook(row_id, place, ref, *rest)
     return books
 
 

@@ -91,14 +91,14 @@ def copy_text(value: str) -> str:
     return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-# Disjoint sets: a day is either stored (updated where it stands) or new (inserted).
+# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
 WRITE_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
-    FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (id, posteddebit, postedcredit, pendingdebit)
-    WHERE a.id = k.id
+    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[])
+        AS k (place, posteddebit, postedcredit, pendingdebit)
+    WHERE a.ctid = k.place
     RETURNING 1
 ), stored_day AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
@@ -134,7 +134,7 @@ class Sums:
             if not book.touched:
                 continue
             sums = str(book.posted_debit), str(book.posted_credit), str(book.pending_debit)
-            self.accounts.append((f"{book.id.int:032x}", *sums))
+            self.accounts.append((book.place, *sums))
             for place, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
                 day = str(debit), str(credit), str(debit_sum), str(credit_sum)
                 changed_by = f"{tracekey.int:032x}"
@@ -149,9 +149,10 @@ class Sums:
         expected = (len(self.accounts), len(self.stored), len(self.new))
         if not self.accounts:
             return
-        stored = _arrays(self.stored, 6, quote='"')  # a row's place is two numbers and a comma
+        # A row's place is two numbers and a comma.
+        accounts, stored = _arrays(self.accounts, 4, quote='"'), _arrays(self.stored, 6, quote='"')
         new = _arrays(self.new, 11, quote='"')  # an account may be called NULL
-        parameters = [now, *_arrays(self.accounts, 4), now, *stored, now, now, *new]
+        parameters = [now, *accounts, now, *stored, now, now, *new]
         written = fetch_hot(WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
