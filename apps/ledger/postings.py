@@ -194,7 +194,7 @@ def run(
         if commands[0].posting is not None:
             return
     fold = Fold(today=business_date(now), now=now)
-    if len(commands) >= PLAIN_ENTRIES_MIN and not dry:
+    if len(commands) >= PLAIN_ENTRIES_MIN and not dry and commands[0].reverses is None:  # a reversal comes alone
         claims, fresh = _post_plain(fold, commands, plain or plain_batch(commands, now=now), work or Work())
     else:
         claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)

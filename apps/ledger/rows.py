@@ -86,8 +86,8 @@ CROSS JOIN LATERAL (
 
 # The place of a row that somebody else has just changed is the new one's, as all that is read of it.
 LOCK = """
-SELECT a.id, a.ctid::text AS place, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
-    a.pendingdebit, k.n
+SELECT a.id, a.ctid::text AS place, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit,
+    a.postedcredit, a.pendingdebit, k.n
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (branch, account, currency, n)
 JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 WHERE NOT a.deferred

@@ -100,9 +100,10 @@ class TestTexts:
         with pytest.raises(OverflowError):
             pg_binary.whole_numbers("123456789012345678.00")
 
-    def test_uuids(self) -> None:
-        values = [uuid4(), UUID(int=7)]
-        assert pg_binary.uuids_of_texts(map(str, values)).tolist() == pg_binary.uuids(values).tolist()
+    def test_places_of_rows(self) -> None:
+        places = pg_binary.tids_of_texts("(0,1),(4294967294,65535)")
+        assert [pg_binary.tid_text(place) for place in places] == ["(0,1)", "(4294967294,65535)"]
+        assert pg_binary.tids_of_texts(None).tolist() == []
 
     def test_none_at_all_and_an_empty_one(self) -> None:
         assert pg_binary.whole_numbers(None).tolist() == []
