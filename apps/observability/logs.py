@@ -11,8 +11,10 @@ from apps.observability import ids, tracebacks
 CARD_DIGITS_MIN, CARD_DIGITS_MAX = 13, 19  # ISO/IEC 7812
 _GROUPS_MAX = CARD_DIGITS_MAX  # a card number has no more groups than digits
 
-# What looks like digits and is no card number: a UUID, and a fiscal access key (44 digits, often shown in fours).
+# What looks like digits and is no card number: a SHA-256 (the head of the ledger's chain), a UUID, and a fiscal access key
+# (44 digits, often shown in fours).
 _SPARED = (
+    r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{64}(?![0-9A-Za-z])|"
     r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}-?(?:[0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}(?![0-9A-Fa-f])"
     r"|(?<!\d)(?:\d{44}|\d{4}(?:[ .]\d{4}){10})(?!\d)"
 )
