@@ -13,10 +13,7 @@ Note [Refused or poisoned]
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-from apps.common.errors import MalformedJson
-from apps.common.json_text import strict_json
 from apps.common.transactions import transaction_required
 from apps.ledger import keys
 from apps.ledger.postings import post_batch
@@ -30,6 +27,7 @@ from apps.ledger.rules import (
     PostedLine,
     check_leg_count,
     details_text,
+    read_details,
 )
 from apps.ledger.suspensions import LedgerSuspended
 from apps.messaging.contracts.ledger import PostedLeg, PostingDone, PostingRequested, RequestedLeg
@@ -138,19 +136,8 @@ def _leg(leg: RequestedLeg) -> Leg:
         debitcredit=leg.debitcredit,  # type: ignore[arg-type]  # the engine checks it
         eventcode=leg.eventcode,
         description=leg.description,
-        details=None if leg.details is None else _details(leg.details),
+        details=None if leg.details is None else read_details(leg.details),
     )
-
-
-def _details(text: str) -> dict[str, Any]:
-    """Read as the API reads them, so that one entry has one fingerprint on either way."""
-    try:
-        value = strict_json(text.encode())
-    except (MalformedJson, ValueError):
-        raise MalformedEntry("details is not a JSON object that can be kept.", field="details") from None
-    if not isinstance(value, dict):
-        raise MalformedEntry("details is not a JSON object.", field="details")
-    return value
 
 
 def _answer(result: EntryResult) -> PostingDone:

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.conf import settings
 
-from apps.common.errors import DomainError
-from apps.common.json_text import has_nul
+from apps.common.errors import DomainError, MalformedJson
+from apps.common.json_text import has_nul, strict_json
 from apps.common.money import AMOUNT_MAX, CURRENCY, exact_cents
 
 # How far back a dateref may lie, in days (Flow: "exemplo 7 dias"). It bounds the day rows that one posting can shift.
@@ -286,6 +286,20 @@ def details_text(details: Mapping[str, Any] | None) -> str | None:
     if size > DETAILS_BYTES_MAX:
         raise MalformedEntry(f"details is larger than {DETAILS_BYTES_MAX} bytes.", field="details")
     return text
+
+
+def read_details(text: str) -> dict[str, Any]:
+    """Details that came as text, read as the API reads them, so that one entry has one fingerprint on either way.
+
+    Raises MalformedEntry.
+    """
+    try:
+        value = strict_json(text.encode())
+    except (MalformedJson, ValueError):
+        raise MalformedEntry("details is not a JSON object that can be kept.", field="details") from None
+    if not isinstance(value, dict):
+        raise MalformedEntry("details is not a JSON object.", field="details")
+    return value
 
 
 class CheckedLeg(NamedTuple):
