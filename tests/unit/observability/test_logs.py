@@ -86,14 +86,11 @@ class TestMask:
         shown = " ".join(key[at : at + 4] for at in range(0, 44, 4))
         assert mask_cards(f"key {shown} stored") == f"key {shown} stored"
 
-    @pytest.mark.parametrize(
-        "digest", ["845f998c10cd5d914e729fbc5f9106792539215612d510f87d7a82c33ca3a5bd", f"a{VISA * 4}"[:64]]
-    )
-    def test_shows_the_head_of_a_chain(self, digest: str) -> None:
-        digest = digest.ljust(64, "0")
-        assert mask_cards(f"the head is 1:{digest}") == f"the head is 1:{digest}"
-        for other in (digest[:-1], digest + "0", digest.replace("a", "1"), f"x{digest}"):
-            assert mask_cards(f"{other} {VISA}") != f"{other} {VISA}"
+    def test_shows_the_head_of_a_chain(self) -> None:
+        head = "845f998c10cd5d914e729fbc5f9106792539215612d510f87d7a82c33ca3a5bd"  # 16 of its digits pass Luhn's check
+        assert mask_cards(f"the head is 1:{head}") == f"the head is 1:{head}"
+        for other in (head[:-1], head + "0", f"x{head}"):
+            assert "910679253921" not in mask_cards(other)
 
     @given(st.uuids() | st.text("0123456789", min_size=32, max_size=32).map(uuid.UUID))
     def test_shows_uuids(self, value: uuid.UUID) -> None:
