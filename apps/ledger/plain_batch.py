@@ -66,16 +66,17 @@ class PlainBatch:
     def _need(self, made: int) -> None:
         """Go on until so much is made."""
         while self._made < made:
-            if next(self.steps, self) is self and self._failed is not None:
-                raise self._failed
+            self._step()
+
+    def _step(self) -> None:
+        if next(self.steps, self) is self and self._made < _LINES:
+            raise self._failed or RuntimeError("A batch was left before it was made ready.")
 
     def _claim_blocks(self) -> Iterator[bytes]:
         sent = 0
         while sent < len(self._claims) or self._made < _CLAIMS:
             if sent == len(self._claims):
-                next(self.steps, None)
-                if self._failed is not None:
-                    raise self._failed
+                self._step()
             some = self._claims[sent:]
             sent += len(some)
             yield from some
