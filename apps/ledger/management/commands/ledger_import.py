@@ -202,7 +202,8 @@ class _Import:
         ]
         if tally.codes:
             codes = ", ".join(f"{count:,} by {code}" for code, count in tally.codes.most_common())
-            lines.append(f"refused: {codes}; {tally.retryable:,} of them may be posted later, by the same command")
+            soon = f"; {tally.retryable:,} of them may be posted later as they are" if tally.retryable else ""
+            lines.append(f"refused: {codes}{soon}. When its cause is gone, the same command posts what is missing.")
         return "\n".join(lines)
 
 
