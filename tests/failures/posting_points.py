@@ -2,7 +2,7 @@
 
     python -m tests.failures.posting_points <batch> <how> <moment>
 
-A point is an exchange with PostgreSQL (a statement, a part of a COPY, a pipeline, a commit) or the sending of the offsets
+A point is an exchange with PostgreSQL (a statement, a COPY and its end, a pipeline, a commit) or the sending of the offsets
 to the broker. A consumer counts its exchanges from its first poll to its leaving the group; the n-th one dies at the n-th:
 
     before      SIGKILL before anything is sent
@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -67,8 +67,36 @@ class Points:
             return waits(connection, exchange, *rest, **options)
 
         psycopg.Connection.wait = wait  # type: ignore[method-assign]
+        self._watch_copies()
         if settings.MESSAGING_TRANSPORT == "kafka":
             self._watch_offsets()
+
+    def _watch_copies(self) -> None:
+        """What is said to libpq itself: a COPY's beginning and rows, and waiting with work at hand."""
+        from apps.common import meanwhile, prepared
+        from apps.ledger import rows
+
+        points, copy_in, until_answered = self, meanwhile.copy_in, meanwhile.until_answered
+
+        def copy(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Any) -> None:
+            if points._is_here():
+                points._tell(_shortened(statement))
+                if points._how == "in_flight":
+                    blocks = _dying(pgconn, blocks)
+                else:
+                    points._cut_or_die(pgconn)
+            copy_in(pgconn, statement, blocks, work)
+
+        def wait(pgconn: Any, work: Any) -> None:
+            if points._is_here():
+                points._tell("answer")
+                while points._how == "in_flight" and pgconn.flush():
+                    pgconn.consume_input()
+                points._cut_or_die(pgconn)
+            until_answered(pgconn, work)
+
+        rows.copy_in = copy  # type: ignore[attr-defined]
+        meanwhile.until_answered = prepared.until_answered = wait  # type: ignore[attr-defined]
 
     def _watch_offsets(self) -> None:
         from apps.messaging.transports.kafka_consumer import KafkaMember
@@ -95,28 +123,40 @@ class Points:
         return self.count == self._at
 
     def _act(self, connection: Any, exchange: Any) -> None:
-        if self._how == "cut":
-            with socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
-                line.shutdown(socket.SHUT_RDWR)
-            return
         if self._how == "in_flight":
             with suppress(StopIteration):
                 next(exchange)
-        _die()
+        self._cut_or_die(connection.pgconn)
+
+    def _cut_or_die(self, pgconn: Any) -> None:
+        if self._how != "cut":
+            _die()
+        with socket.socket(fileno=os.dup(pgconn.socket)) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _dying(pgconn: Any, blocks: Iterable[str | bytes]) -> Iterator[str | bytes]:
+    """A COPY of which the server has some rows, and never the end."""
+    yield from blocks
+    while pgconn.flush():
+        pgconn.consume_input()
+    _die()
+
+
 def _label(exchange: Any) -> str:
     """What is exchanged: the statement's first words, or the name of what the driver does."""
     frame = getattr(exchange, "gi_frame", None)
     found = dict(frame.f_locals) if frame else {}
-    text = found.get("query") or found.get("statement") or getattr(exchange, "__qualname__", "COPY data")
-    if isinstance(text, bytes):
-        text = text.decode()
-    return " ".join(str(text).split())[:60]
+    text = found.get("query") or found.get("statement") or getattr(exchange, "__qualname__", "answer")
+    return _shortened(text.decode() if isinstance(text, bytes) else str(text))
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:60]
 
 
 class Consumer:
