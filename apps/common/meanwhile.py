@@ -34,10 +34,6 @@ class Work:
         """Do this before all that is left."""
         self._parts.appendleft(part)
 
-    def last(self, part: Iterator[object]) -> None:
-        """Do this behind all that is there."""
-        self._parts.append(part)
-
     def step(self) -> bool:
         """Do one step. Was there one?"""
         while self._parts:
@@ -90,6 +86,14 @@ def until_answered(pgconn: Any, work: Work) -> None:
         raise
 
 
+def answer(pgconn: Any, work: Work) -> Any:
+    """Work, and then wait, for the one result of what the server was sent."""
+    until_answered(pgconn, work)
+    result = pgconn.get_result()
+    pgconn.get_result()  # the end of its answer
+    return result
+
+
 def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Work) -> None:
     """COPY … FROM STDIN within a transaction: blocks are sent as they are made; ``work``, while the server has enough.
 
@@ -110,10 +114,7 @@ def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Wo
         pgconn.put_copy_end(b"its rows were not made")
         _abandon(pgconn)
         raise
-    until_answered(pgconn, work)
-    result = pgconn.get_result()
-    pgconn.get_result()  # the end of its answer
-    check(pgconn, result)
+    check(pgconn, answer(pgconn, work))
 
 
 def _go_on(pgconn: Any, work: Work, events: int) -> None:

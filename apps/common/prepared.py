@@ -15,7 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg._preparing import Prepare
 from psycopg.generators import fetch_many
 
-from apps.common.meanwhile import Work, check, until_answered
+from apps.common.meanwhile import Work, answer, check, until_answered
 
 Values = Mapping[str, Any] | Sequence[Any]
 _PREPARED = Prepare.YES  # an enumeration's member costs as much as the call
@@ -39,9 +39,7 @@ class Cursor(psycopg.Cursor[tuple[Any, ...]]):
             result = self._pgconn.exec_prepared(name, pgq.params, pgq.formats)
         else:
             self._pgconn.send_query_prepared(name, pgq.params, pgq.formats)
-            until_answered(self._pgconn, self.work)
-            result = self._pgconn.get_result()
-            self._pgconn.get_result()  # the end of its answer
+            result = answer(self._pgconn, self.work)
         self._conn._prepared.maybe_add_to_cache(pgq, known, name)  # is there: noted as used
         check(self._pgconn, result)
         self._set_results([result])

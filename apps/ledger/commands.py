@@ -84,6 +84,11 @@ class Command:
         """The tracekey as a number, which is a much faster key of a dict."""
         return self.entry.tracekey.int
 
+    @property
+    def concerns(self) -> UUID | None:
+        """What it takes back, or which hold it ends: then it comes alone, and that is part of its body."""
+        return self.reverses or self.hold_id
+
     def check_form(self) -> bool:
         """Is the entry well formed? Otherwise it carries its refusal from here on. May be called again.
 
@@ -91,7 +96,7 @@ class Command:
         """
         if not self.body_hash and self.refusal is None:
             try:
-                self.body_hash, self.legs = fingerprint(self.entry, also=self.reverses or self.hold_id)
+                self.body_hash, self.legs = fingerprint(self.entry, also=self.concerns)
             except DomainError as refusal:
                 self.refusal = refusal
         return self.refusal is None
@@ -109,7 +114,7 @@ def check_forms(commands: Iterable[Command], forms: LineForms | None = None) -> 
     for command in commands:
         if command.body_hash or command.refusal is not None:
             continue
-        line = None if command.reverses or command.hold_id else fingerprint_of(command.entry)
+        line = None if command.concerns else fingerprint_of(command.entry)
         if line is None:
             command.check_form()
         else:

@@ -191,7 +191,7 @@ class Fold:
         book, ordinal = self.books.get(ref), self._ordinals.get(command.dateref)
         if book is None or ordinal is None or not book.is_plain or (eventcode, side) not in self._allowed:
             return False
-        if self.closed or command.hold_id or command.reverses:
+        if self.closed or command.concerns:
             return False
         slot = book.last - ordinal
         if side == CREDIT:

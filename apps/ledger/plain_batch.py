@@ -9,7 +9,6 @@ import numpy as np
 from django.db import IntegrityError
 
 from apps.common import prepared
-from apps.common.arrays import array_text
 from apps.common.meanwhile import Work, to_the_end
 from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
@@ -111,21 +110,19 @@ class PlainBatch:
     def lock_and_read(self, work: Work) -> Read:
         """As ``rows.lock_and_read``, in columns."""
         question = self._question
-        holds = [command.hold_id for command in self._gathered.others if command.hold_id]
         found = prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
             (LOCK, question.keys),
             (DAYS, [self._today, *question.keys, question.since]),
             (rows.EVENTS, [question.codes]),
             (rows.CLOSED, [question.branches, self._now]),
-            *([(rows.HELD, [array_text(holds)])] if holds else []),
             work=work,
         )
         if question.head:
             next(found)
         locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
-        (stored,), events, closed, *held = found
-        self._read = Read.of(locked, stored, events, closed, held[0] if held else ())
+        (stored,), events, closed = found
+        self._read = Read.of(locked, stored, events, closed)
         return self._read
 
     def since(self) -> dict[AccountRef, date]:

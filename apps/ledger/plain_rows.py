@@ -6,7 +6,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from heapq import nsmallest
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import numpy as np
 from django.db import connection
@@ -18,7 +17,7 @@ from apps.common.meanwhile import Work
 from apps.common.pg_binary import Column
 from apps.ledger import rows
 from apps.ledger.balances import AccountBook, StoredDay
-from apps.ledger.commands import EventRule, HeldRow, Suspended
+from apps.ledger.commands import EventRule, Suspended
 from apps.ledger.plain import Accounts, Days, Folded, Gathered, money
 from apps.ledger.rules import AccountRef
 from apps.ledger.writes import WRITE_SUMS
@@ -70,7 +69,6 @@ class Read:
     events: dict[int, EventRule]
     closed: dict[str, int]
     suspended: list[Suspended]
-    holds: dict[UUID, HeldRow]
 
     @classmethod
     def of(
@@ -79,7 +77,6 @@ class Read:
         stored: Sequence[Any],
         events: Iterable[Sequence[Any]],
         closed: Iterable[tuple[Any, ...]],
-        held: Iterable[Sequence[Any]],
     ) -> "Read":
         """From the server's answers. Raises OverflowError for sums that do not fit."""
         day_place, day_rows, slot, debit, credit = stored
@@ -91,7 +88,6 @@ class Read:
             events={code: EventRule(*rule) for code, *rule in events},
             closed=closed_days,
             suspended=suspended,
-            holds={row[0]: HeldRow(*row) for row in held},
         )
 
     def books(self, refs: Mapping[AccountRef, int]) -> dict[AccountRef, AccountBook]:

@@ -194,7 +194,7 @@ def run(
         if commands[0].posting is not None:
             return
     fold = Fold(today=business_date(now), now=now)
-    if len(commands) >= PLAIN_ENTRIES_MIN and not dry and commands[0].reverses is None:  # a reversal comes alone
+    if len(commands) >= PLAIN_ENTRIES_MIN and not dry and commands[0].concerns is None:
         claims, fresh = _post_plain(fold, commands, plain or plain_batch(commands, now=now), work or Work())
     else:
         claims = keys.known_keys(commands) if dry else keys.claim_keys(commands, now=now)
@@ -255,7 +255,7 @@ def _post_plain(
     except OverflowError:  # sums that no column holds; the locks are taken, and taking them again is nothing
         _lock_and_read(fold, fresh, dry=False)
         return claims, fresh
-    fold.events, fold.closed, fold.holds = read.events, read.closed, read.holds
+    fold.events, fold.closed = read.events, read.closed
     missing, refused = batch.missing(), {}
     if missing or read.suspended:
         refused = _look_around(fold, batch.accounts, missing, read.suspended, dry=False)

@@ -288,7 +288,6 @@ def forget_opened(refs: Collection[AccountRef]) -> None:
     )
 
 
-# The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
 def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredDay]]:
     """For each account its day rows from a date on, oldest first."""
     values = [(*ref, day) for ref, day in since.items()]

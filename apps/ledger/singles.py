@@ -29,7 +29,7 @@ def is_single(command: Command) -> bool:
     return (
         command.check_form()
         and len(command.legs) == 1
-        and not (command.reverses or command.hold_id or command.entry.group or command.entry.up_to)
+        and not (command.concerns or command.entry.group or command.entry.up_to)
     )
 
 

@@ -76,8 +76,6 @@ def _forget(done: list[object]) -> Iterator[None]:
 def _post(batch: _Ready, following: _Ready | None, done: list[object]) -> list[EntryResult]:
     postings.check_size(batch.entries)
     commands = batch.plain.commands() if batch.plain else list(batch.commands())
-    work = Work(_forget(done))
-    if following and following.plain:
-        work.last(following.plain.steps)
-    postings.run(commands, now=batch.now, plain=batch.plain, work=work)
+    ahead = [following.plain.steps] if following and following.plain else []
+    postings.run(commands, now=batch.now, plain=batch.plain, work=Work(_forget(done), *ahead))
     return results_of(commands)
