@@ -120,6 +120,20 @@ class TidArray:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerArray:
+    """A parameter of type integer[]."""
+
+    values: Column
+
+
+@dataclass(frozen=True, slots=True)
+class XidArray:
+    """A parameter of type xid[]: whole numbers of 32 bits."""
+
+    values: Column
+
+
+@dataclass(frozen=True, slots=True)
 class NumericArray:
     """A parameter of type numeric[]."""
 
@@ -163,6 +177,20 @@ class _Tids(_ArrayDumper):
         return tid_text(value)
 
 
+class _Integers(_ArrayDumper):
+    oid, element, kind = 1007, 23, np.dtype(">i4")
+
+    def text(self, value: Any) -> str:
+        return str(value)
+
+
+class _Xids(_ArrayDumper):
+    oid, element, kind = 1011, 28, np.dtype(">u4")
+
+    def text(self, value: Any) -> str:
+        return str(value)
+
+
 class _Numerics(_ArrayDumper):
     oid, element, kind = 1231, 1700, NUMERIC
 
@@ -171,11 +199,20 @@ class _Numerics(_ArrayDumper):
         return f"{'-' if value['sign'] else ''}{digits[:-4]}.{digits[-4:-2]}"
 
 
+_ARRAYS: dict[type, type[_ArrayDumper]] = {
+    UuidArray: _Uuids,
+    TidArray: _Tids,
+    IntegerArray: _Integers,
+    XidArray: _Xids,
+    NumericArray: _Numerics,
+}
+
+
 def register(connection: Any) -> None:
     """Teach psycopg's connection to send arrays. May be called again."""
     if getattr(connection, "_sends_arrays", False):
         return
-    for array, dumper in ((UuidArray, _Uuids), (TidArray, _Tids), (NumericArray, _Numerics)):
+    for array, dumper in _ARRAYS.items():
         quoting = type(f"{dumper.__name__}InText", (dumper,), {"format": pq.Format.TEXT})
         connection.adapters.register_dumper(array, quoting)
         connection.adapters.register_dumper(array, dumper)  # the last one is asked first, where both would do

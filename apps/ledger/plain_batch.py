@@ -4,18 +4,22 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from itertools import islice
+from typing import Any
 
 import numpy as np
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 
-from apps.common import prepared
+from apps.common import pg_binary, prepared
+from apps.common.arrays import array_text
 from apps.common.meanwhile import Work, to_the_end
+from apps.common.pg_binary import Column
 from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
 from apps.ledger.commands import Command
+from apps.ledger.plain_known import Known, StoredDays
 from apps.ledger.plain_lines import Lines
-from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of
-from apps.ledger.rules import AccountRef
+from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of, keys_of, stored_days, up_to
+from apps.ledger.rules import AccountRef, first_day
 
 _COMMANDS_AT_ONCE = 500
 _COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
@@ -25,11 +29,14 @@ class PlainBatch:
     """A large batch: its keys claimed, its accounts locked and read, its plain lines posted; methods in this order.
 
     What needs no server is made in steps, before its time if somebody has some to spare: ``steps``. Otherwise it is made
-    while the server works on what was made before, or when it is needed.
+    while the server works on what was made before, or when it is needed. ``known``: what the batches of a stream know of
+    accounts; this one adds to it when it is committed: ``keep``.
     """
 
-    def __init__(self, commands: Iterable[Command], *, today: date, now: datetime) -> None:
+    def __init__(self, commands: Iterable[Command], *, today: date, now: datetime, known: Known | None = None) -> None:
         self._source, self._today, self._now = iter(commands), today, now
+        self._known, self._is_kept = known or Known(today), known is not None
+        self._written: tuple[int, Column, Column] | None = None
         self._commands: list[Command] = []
         self.claimed: dict[int, Command] = {}
         self._claims: list[bytes] = []
@@ -102,18 +109,23 @@ class PlainBatch:
         self._gathered = yield from plain.gather(commands, today=self._today)
         self.accounts: list[AccountRef] = list(self._gathered.places)
         if self.accounts:
-            self._question = Question.of(self._gathered, today=self._today)
+            self._question = Question.of(self._gathered)
+            self._at = self._known.places(self.accounts)
 
     def _make_lines(self) -> Generator[None, None, None]:
         self._lines = yield from Lines.of(self._gathered, today=self._today, now=self._now)
 
     def lock_and_read(self, work: Work) -> Read:
-        """As ``rows.lock_and_read``, in columns."""
-        question = self._question
+        """As ``rows.lock_and_read``, in columns, and only what is not known: Note [Known accounts] in plain_known.py."""
+        question, at = self._question, self._at
+        pg_binary.register(connection.connection)
+        seen = self._known.versions(at, connection.connection)
+        self._known.forget(at)  # until the commit
+        unseen = np.flatnonzero(seen == 0)
         found = prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
-            (LOCK, question.keys),
-            (DAYS, [self._today, *question.keys, question.since]),
+            (LOCK, [*question.keys, pg_binary.XidArray(seen), up_to(len(seen))]),
+            *([self._ask_days(unseen)] if len(unseen) else []),
             (rows.EVENTS, [question.codes]),
             (rows.CLOSED, [question.branches, self._now]),
             work=work,
@@ -121,9 +133,36 @@ class PlainBatch:
         if question.head:
             next(found)
         locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
-        (stored,), events, closed = found
-        self._read = Read.of(locked, stored, events, closed)
+        read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
+        events, closed = found
+        known = seen > 0
+        known[: len(known) if self._known.has_moved(locked.file) else 0] = False
+        known[locked.read] = False
+        again = np.flatnonzero(locked.found & (seen > 0) & ~known)
+        if len(again):
+            (answer,) = rows.fetch_hot(*self._ask_days(again), work=work)
+            read.append(stored_days(answer, again))
+        self._known.take(at[locked.read], locked.columns)
+        since = self._gathered.since
+        stored = [self._known.days(at, np.flatnonzero(locked.found & known), since)]
+        if read:
+            days = StoredDays.of(read)
+            self._known.take_days(at, np.concatenate([unseen, again]), days)
+            stored.append(days.where(days.days.slot <= since[days.days.place]))
+        accounts = self._known.accounts(at, locked.found)
+        self._read = Read.of(locked, accounts, StoredDays.of(stored), events, closed)
         return self._read
+
+    def _ask_days(self, places: Column) -> tuple[str, list[Any]]:
+        """Of these accounts; of all days that a later batch may ask for, if there is one."""
+        if self._is_kept:
+            since = [first_day(self._today)] * len(places)
+        else:
+            since = days_of(self._gathered.since[places], self._today)
+        keys = self._question.keys
+        if len(places) < len(self.accounts):
+            keys = keys_of([self.accounts[n] for n in places.tolist()])
+        return DAYS, [self._today, *keys, array_text(since)]
 
     def since(self) -> dict[AccountRef, date]:
         """The earliest day of each account."""
@@ -131,7 +170,7 @@ class PlainBatch:
 
     def missing(self) -> list[AccountRef]:
         """Accounts that are not there, or deferred."""
-        return [self.accounts[n] for n in np.flatnonzero(~self._read.locked.accounts.found).tolist()]
+        return [self.accounts[n] for n in np.flatnonzero(~self._read.accounts.found).tolist()]
 
     def decide(self, refused: Collection[AccountRef]) -> dict[AccountRef, int]:
         """Decide all that is plain. The accounts whose lines are left, and their places."""
@@ -139,7 +178,7 @@ class PlainBatch:
         self._need(_LINES)
         odd = plain.odd_accounts(gathered, read.events, read.closed, today=self._today)
         odd[[gathered.places[ref] for ref in refused]] = True
-        self._folded = plain.fold(gathered, self._lines.added, read.locked.accounts, read.days, odd=odd)
+        self._folded = plain.fold(gathered, self._lines.added, read.accounts, read.stored.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
     def write(self, work: Work) -> None:
@@ -148,7 +187,7 @@ class PlainBatch:
         if not len(folded.index):
             return
         commands = [gathered.lines[n] for n in folded.index.tolist()]
-        pending = self._read.locked.accounts.pending[gathered.place[folded.index]]
+        pending = self._read.accounts.pending[gathered.place[folded.index]]
         made: list[Sums] = []
         ids = [lines.ids[n] for n in folded.index.tolist()]
         answers = plain_lines.answer(commands, ids, folded, pending)
@@ -162,5 +201,19 @@ class PlainBatch:
         work.first(making)
         rows.copy_rows(plain_lines.COPY, lines.blocks(folded, pending), work=work)
         deque(making, maxlen=0)
-        made[0].write(now=self._now, work=work)
+        self._written = made[0].write(now=self._now, work=work, tell=self._is_kept)
         deque(answers, maxlen=0)
+
+    def keep(self) -> None:
+        """It is committed: what is known of its accounts now is of use to the next batch."""
+        if self._written is None:
+            return
+        (version, which, place), folded, at = self._written, self._folded, self._at
+        old, new = np.flatnonzero(folded.day_row >= 0)[which], np.flatnonzero(folded.day_row < 0)
+        opened = np.zeros(len(at), np.bool_)  # where new days stand was not told
+        opened[folded.day_account[new]] = True
+        kept = ~opened[folded.account]
+        self._known.keep_days(
+            (at[folded.day_account[old]], folded.day_slot[old]), place, folded.day_debit[old], folded.day_credit[old]
+        )
+        self._known.keep(at[folded.account[kept]], version, folded.debit[kept], folded.credit[kept])

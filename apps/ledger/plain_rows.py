@@ -19,18 +19,34 @@ from apps.ledger import rows
 from apps.ledger.balances import AccountBook, StoredDay
 from apps.ledger.commands import EventRule, Suspended
 from apps.ledger.plain import Accounts, Days, Folded, Gathered, money
+from apps.ledger.plain_known import StoredDays
 from apps.ledger.rules import AccountRef
-from apps.ledger.writes import WRITE_SUMS
+from apps.ledger.writes import WRITE_SUMS, WRITE_SUMS_AND_TELL
 
-# As rows.LOCK and rows.DAYS, but in one row each: the driver makes an object for every value of every row.
-LOCK = f"""
-WITH locked AS MATERIALIZED ({rows.LOCK})
-SELECT string_agg(n::text, ','), string_agg(place, ','), string_agg(status, ','),
-    string_agg(coalesce(maxbalance::text, ''), ','), string_agg((status = 'ACTIVE' AND maxbalance IS NULL)::int::text, ','),
-    string_agg((minbalance IS NOT NULL)::int::text, ','), string_agg(coalesce(minbalance, 0.00)::text, ','),
-    string_agg(posteddebit::text, ','), string_agg(postedcredit::text, ','), string_agg(pendingdebit::text, ',')
-FROM locked
-"""  # noqa: S608 - a constant
+# As rows.LOCK and rows.DAYS, but in one row each: the driver makes an object for every value of every row. Of an account
+# whose version was seen before only its place is told: Note [Known accounts] in plain_known.py. The last value is the file
+# in which days stand, and will stand until the commit: the table is named in the statement, so it is locked first.
+LOCK = """
+SELECT string_agg(n::text, ','), string_agg(place, ','), string_agg(n::text, ',') FILTER (WHERE changed),
+    string_agg(status, ',') FILTER (WHERE changed), string_agg(coalesce(maxbalance::text, ''), ',') FILTER (WHERE changed),
+    string_agg((status = 'ACTIVE' AND maxbalance IS NULL)::int::text, ',') FILTER (WHERE changed),
+    string_agg((minbalance IS NOT NULL)::int::text, ',') FILTER (WHERE changed),
+    string_agg(coalesce(minbalance, 0.00)::text, ',') FILTER (WHERE changed),
+    string_agg(posteddebit::text, ',') FILTER (WHERE changed), string_agg(postedcredit::text, ',') FILTER (WHERE changed),
+    string_agg(pendingdebit::text, ',') FILTER (WHERE changed),
+    CASE WHEN count(*) < 0 THEN (SELECT 0 FROM ledger_balance LIMIT 1)
+        ELSE pg_relation_filenode('ledger_balance')::bigint END
+FROM (
+    SELECT a.ctid::text AS place, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit, a.pendingdebit,
+        NOT a.xmin = k.seen AS changed, k.n
+    FROM (SELECT unnest(%s::text[]) AS branch, unnest(%s::text[]) AS account, unnest(%s::text[]) AS currency,
+        unnest(%s::xid[]) AS seen, unnest(%s::int[]) AS n) k
+    JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
+    WHERE NOT a.deferred
+    ORDER BY a.branch, a.account, a.currency
+    FOR NO KEY UPDATE OF a
+) locked
+"""
 
 DAYS = f"""
 SELECT string_agg((n - 1)::text, ','), string_agg(ctid, ','), string_agg((%s::date - dateref)::text, ','),
@@ -41,31 +57,42 @@ FROM ({rows.DAYS}) found
 
 @dataclass(slots=True)
 class Locked:
-    """Accounts behind their locks; ``rows``: where they stand. Texts as the server wrote them."""
+    """Accounts behind their locks: whether and where they stand. What was ``read`` of some, as the server wrote it."""
 
-    accounts: Accounts
+    found: Column
     rows: Column
-    statuses: str | None
-    ceilings: str | None
-    places: Column  # of those that were found
+    read: Column  # places
+    statuses: Sequence[str]
+    ceilings: Sequence[str]
+    columns: list[Column]
+    file: int  # of the days
 
     @classmethod
-    def of(cls, locked: Sequence[Any], *, count: int) -> "Locked":
+    def of(cls, answer: Sequence[Any], *, count: int) -> "Locked":
         """From the answer to LOCK. Raises OverflowError for sums that do not fit."""
-        number, found, statuses, ceilings, *columns = locked
-        places = pg_binary.whole_numbers(number) - 1
-        stand = np.zeros(count, pg_binary.TID)
-        stand[places] = pg_binary.tids_of_texts(found)
-        return cls(_accounts(places, columns, count), stand, statuses, ceilings, places)
+        number, place, read, statuses, ceilings, plain_ones, floored, *sums, file = answer
+        there = pg_binary.whole_numbers(number)
+        found, stand = np.zeros(count, np.bool_), np.zeros(count, pg_binary.TID)
+        found[there], stand[there] = True, pg_binary.tids_of_texts(place)
+        columns = [pg_binary.whole_numbers(text) for text in (plain_ones, floored, *sums)]
+        where = pg_binary.whole_numbers(read)
+        return cls(found, stand, where, pg_binary.texts(statuses), pg_binary.texts(ceilings), columns, file)
+
+
+def stored_days(answer: Sequence[Any], places: Column) -> StoredDays:
+    """From the answer to DAYS for these places of the question. Raises OverflowError for sums that do not fit."""
+    asked, found, *columns = answer
+    slot, debit, credit = map(pg_binary.whole_numbers, columns)
+    return StoredDays(Days(places[pg_binary.whole_numbers(asked)], slot, debit, credit), pg_binary.tids_of_texts(found))
 
 
 @dataclass(slots=True)
 class Read:
-    """What a batch reads behind its locks; ``day_rows``: where each of the days stands."""
+    """What a batch knows behind its locks; ``day_rows``: where each of the days stands."""
 
     locked: Locked
-    days: Days
-    day_rows: Column
+    accounts: Accounts
+    stored: StoredDays
     events: dict[int, EventRule]
     closed: dict[str, int]
     suspended: list[Suspended]
@@ -74,47 +101,42 @@ class Read:
     def of(
         cls,
         locked: Locked,
-        stored: Sequence[Any],
+        accounts: Accounts,
+        stored: StoredDays,
         events: Iterable[Sequence[Any]],
         closed: Iterable[tuple[Any, ...]],
     ) -> "Read":
-        """From the server's answers. Raises OverflowError for sums that do not fit."""
-        day_place, day_rows, slot, debit, credit = stored
+        """From the server's answers, and what was known before."""
         closed_days, suspended = rows.closed_and_suspended(closed)
-        return cls(
-            locked,
-            Days(*map(pg_binary.whole_numbers, (day_place, slot, debit, credit))),
-            pg_binary.tids_of_texts(day_rows),
-            events={code: EventRule(*rule) for code, *rule in events},
-            closed=closed_days,
-            suspended=suspended,
-        )
+        rules = {code: EventRule(*rule) for code, *rule in events}
+        return cls(locked, accounts, stored, rules, closed_days, suspended)
 
     def books(self, refs: Mapping[AccountRef, int]) -> dict[AccountRef, AccountBook]:
         """Those of these accounts that are there, as ``fold`` wants them, without their days."""
         if not refs:
             return {}
-        locked, accounts = self.locked, self.locked.accounts
-        statuses, ceilings = (_at(locked.places, text, len(locked.rows)) for text in (locked.statuses, locked.ceilings))
-        made = {}
+        locked, accounts, made = self.locked, self.accounts, {}
+        read = dict(zip(locked.read.tolist(), zip(locked.statuses, locked.ceilings, strict=True), strict=True))
         for ref, n in refs.items():
             if accounts.found[n]:
                 sums = [money(column[n]) for column in (accounts.debit, accounts.credit, accounts.pending)]
                 floor = money(accounts.floor[n]) if accounts.floored[n] else None
-                ceiling = Decimal(ceilings[n]) if ceilings[n] else None
-                limits = statuses[n], floor, ceiling
+                status, ceiling = read.get(n, _PLAIN)
+                limits = status, floor, Decimal(ceiling) if ceiling else None
                 made[ref] = AccountBook(None, pg_binary.tid_text(locked.rows[n]), ref, *limits, sums[0], sums[1], sums[2])
         return made
 
     def days_of(self, refs: Mapping[AccountRef, int], *, today: date) -> dict[AccountRef, list[StoredDay]]:
         """The stored days of these accounts, oldest first."""
         by_place: dict[int, list[StoredDay]] = {n: [] for n in refs.values()}
-        last = today.toordinal()
-        for n in np.flatnonzero(np.isin(self.days.place, list(by_place))).tolist():
-            row, ordinal = pg_binary.tid_text(self.day_rows[n]), last - int(self.days.slot[n])
-            day = StoredDay(row, ordinal, money(self.days.debit[n]), money(self.days.credit[n]))
-            by_place[int(self.days.place[n])].append(day)
+        last, (days, stand) = today.toordinal(), self.stored
+        for n in np.flatnonzero(np.isin(days.place, list(by_place))).tolist():
+            row, ordinal = pg_binary.tid_text(stand[n]), last - int(days.slot[n])
+            by_place[int(days.place[n])].append(StoredDay(row, ordinal, money(days.debit[n]), money(days.credit[n])))
         return {ref: by_place[n] for ref, n in refs.items()}
+
+
+_PLAIN = ("ACTIVE", "")  # what is known of an account's last batch was plain: Note [Known accounts]
 
 
 def days_of(slots: Column, today: date) -> list[date]:
@@ -129,40 +151,28 @@ class Question(NamedTuple):
     keys: list[str]
     head: list[str]  # of the few accounts that are locked first: Note [Convoy] in rows.py
     branches: str
-    since: str
     codes: str
 
     @classmethod
-    def of(cls, gathered: Gathered, *, today: date) -> "Question":
+    def of(cls, gathered: Gathered) -> "Question":
         """Ask for all accounts of a batch."""
         refs = list(gathered.places)
         return cls(
-            ['{"' + '","'.join(column) + '"}' for column in zip(*refs, strict=True)],  # nothing in a key is to be escaped
+            keys_of(refs),
             rows.columns(nsmallest(rows.CONVOY_HEAD, refs), 3) if len(refs) >= rows.CONVOY_ACCOUNTS_MIN else [],
             array_text(list({ref.branch for ref in refs})),
-            array_text(days_of(gathered.since, today)),
             array_text(list(gathered.codes)),
         )
 
 
-def _at(places: Column, text: str | None, count: int) -> Sequence[str]:
-    """Texts by their place; the server has them in the order of the accounts' keys."""
-    found = pg_binary.texts(text)
-    if len(found) == count:
-        return found
-    made = [""] * count
-    for n, each in zip(places.tolist(), found, strict=True):
-        made[n] = each
-    return made
+def up_to(count: int) -> pg_binary.IntegerArray:
+    """0, 1, … The planner takes an array for short and looks rows up; a series it takes for long."""
+    return pg_binary.IntegerArray(np.arange(count))
 
 
-def _accounts(places: Column, columns: Sequence[str | None], count: int) -> Accounts:
-    values = np.zeros((len(columns) + 1, count), np.int64)
-    values[0, places] = 1
-    for row, text in zip(values[1:], columns, strict=True):
-        row[places] = pg_binary.whole_numbers(text)
-    found, plain_ones, floored, floor, debit, credit, pending = values
-    return Accounts(found == 1, plain_ones == 1, floored == 1, floor, debit, credit, pending)
+def keys_of(refs: Iterable[AccountRef]) -> list[str]:
+    """Keys of accounts as arrays: nothing in a key is to be escaped."""
+    return ['{"' + '","'.join(column) + '"}' for column in zip(*refs, strict=True)]
 
 
 class Sums(NamedTuple):
@@ -177,13 +187,13 @@ class Sums(NamedTuple):
     def of(cls, gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
         """What the lines left behind."""
         lines = gathered.lines
-        of_accounts = (folded.debit, folded.credit, read.locked.accounts.pending[folded.account])
+        of_accounts = (folded.debit, folded.credit, read.accounts.pending[folded.account])
         totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
         old, new = np.flatnonzero(folded.day_row >= 0), np.flatnonzero(folded.day_row < 0)
         return cls(
             [pg_binary.TidArray(read.locked.rows[folded.account]), *_numerics(*of_accounts)],
             [
-                pg_binary.TidArray(read.day_rows[folded.day_row[old]]),
+                pg_binary.TidArray(read.stored.rows[folded.day_row[old]]),
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
             ],
@@ -191,11 +201,18 @@ class Sums(NamedTuple):
             (len(folded.account), len(old), len(new)),
         )
 
-    def write(self, *, now: datetime, work: Work) -> None:
-        """Write them in one statement."""
+    def write(self, *, now: datetime, work: Work, tell: bool) -> tuple[int, Column, Column] | None:
+        """Write them in one statement. The version that accounts have now; which of the stored days stands where."""
         pg_binary.register(connection.connection)
-        values = [now, *self.accounts, now, *self.stored, now, now, *self.new]
-        written = rows.fetch_hot(WRITE_SUMS, values, work=work)[0]
+        values = [now, *self.accounts, now, *self.stored, up_to(self.counts[1]), now, now, *self.new]
+        if not tell:
+            self._check(*rows.fetch_hot(WRITE_SUMS, values, work=work)[0])
+            return None
+        accounts, version, stored, which, place, new = rows.fetch_hot(WRITE_SUMS_AND_TELL, values, work=work)[0]
+        self._check(accounts, stored, new)
+        return version, pg_binary.whole_numbers(which), pg_binary.tids_of_texts(place)
+
+    def _check(self, *written: int) -> None:
         if written != self.counts:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 

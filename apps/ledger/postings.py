@@ -35,6 +35,7 @@ from apps.ledger.rules import (
 
 if TYPE_CHECKING:
     from apps.ledger.plain_batch import PlainBatch
+    from apps.ledger.plain_known import Known
 
 PLAIN_ENTRIES_MIN = 100  # from so many on, columns cost less than a loop
 
@@ -230,11 +231,11 @@ def _unknown(commands: Sequence[Command], claims: keys.Claims) -> list[Command]:
     return [command for command in commands if command.refusal is None and command.posting is None]
 
 
-def plain_batch(commands: Iterable[Command], *, now: datetime) -> "PlainBatch":
+def plain_batch(commands: Iterable[Command], *, now: datetime, known: "Known | None" = None) -> "PlainBatch":
     """A large batch, of which nothing is made ready yet."""
     from apps.ledger.plain_batch import PlainBatch  # numpy takes a tenth of a second, which most processes don't owe
 
-    return PlainBatch(commands, today=business_date(now), now=now)
+    return PlainBatch(commands, today=business_date(now), now=now, known=known)
 
 
 def _post_plain(

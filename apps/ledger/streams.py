@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from apps.ledger.rules import Entry, EntryResult
 
 if TYPE_CHECKING:
     from apps.ledger.plain_batch import PlainBatch
+    from apps.ledger.plain_known import Known
 
 _BATCHES_A_COLLECTION = 10  # what a batch leaves is freed without the collector, except for some refusals
 
@@ -27,14 +28,16 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
     """
-    source, done = iter(batches), (list[object](), list[object]())
+    source, done, known = iter(batches), (list[object](), list[object]()), _Known()
     with postings.collector_paused():
-        ready = _take(source, clock)
+        ready = _take(source, clock, known)
         for number in count(1):
             if ready is None:
                 return
-            following = _take(source, clock)
+            following = _take(source, clock, known)
             results = _post(ready, following, done[0])
+            if ready.plain:
+                ready.plain.keep()
             yield results
             done = (done[1], [ready, results])  # the caller may hold the last results until it has the next
             ready = following
@@ -56,13 +59,29 @@ class _Ready:
         return (Command(entry, entry.dateref or today) for entry in self.entries)
 
 
-def _take(source: Iterator[Sequence[Entry]], clock: Callable[[], datetime]) -> _Ready | None:
+class _Known:
+    """What the batches of one day know of accounts."""
+
+    def __init__(self) -> None:
+        self._now: Known | None = None
+
+    def on(self, today: date) -> "Known":
+        """For the batches of this day."""
+        from apps.ledger.plain_known import Known  # numpy
+
+        if self._now is None or self._now.today != today or self._now.is_full:
+            self._now = Known(today)
+        return self._now
+
+
+def _take(source: Iterator[Sequence[Entry]], clock: Callable[[], datetime], known: _Known) -> _Ready | None:
     entries = next(source, None)
     if entries is None:
         return None
     ready = _Ready(entries, clock(), None)
     if len(entries) >= postings.PLAIN_ENTRIES_MIN:
-        ready.plain = postings.plain_batch(ready.commands(), now=ready.now)
+        today = business_date(ready.now)
+        ready.plain = postings.plain_batch(ready.commands(), now=ready.now, known=known.on(today))
     return ready
 
 

@@ -91,23 +91,25 @@ def copy_text(value: str) -> str:
     return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
-WRITE_SUMS = """
+# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted). Functions that give
+# sets are called row by row where columns are chosen; in FROM the server writes each one's values down before it reads them.
+_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
-    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (place, posteddebit, postedcredit, pendingdebit)
+    FROM (SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
+        unnest(%s::numeric[]) AS pendingdebit) k
     WHERE a.ctid = k.place
-    RETURNING 1
+    RETURNING {of_account}
 ), stored_day AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
         accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
         updatedtracekey = k.tracekey, updatedat = %s
-    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
-        AS k (place, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
+    FROM (SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
+        unnest(%s::numeric[]) AS accumulateddebit, unnest(%s::numeric[]) AS accumulatedcredit,
+        unnest(%s::uuid[]) AS tracekey, unnest(%s::int[]) AS n) k
     WHERE b.ctid = k.place
-    RETURNING 1
+    RETURNING {of_day}
 ), new_day AS (
     INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
         accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
@@ -116,8 +118,27 @@ WITH account AS (
         %s::numeric[], %s::uuid[], %s::uuid[]) AS k
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM stored_day), (SELECT count(*) FROM new_day)
+SELECT {of_accounts}, {of_days}, (SELECT count(*) FROM new_day)
 """
+WRITE_SUMS = _SUMS.format(
+    of_account="1",
+    of_day="1",
+    of_accounts="(SELECT count(*) FROM account)",
+    of_days="(SELECT count(*) FROM stored_day)",
+)
+# Tells also the version that the accounts have now, and where the days that were stored stand: in what order is not said.
+WRITE_SUMS_AND_TELL = (
+    _SUMS.format(
+        of_account="a.xmin",
+        of_day="k.n, b.ctid",
+        of_accounts="(SELECT count(*) FROM account), (SELECT xmin::text::bigint FROM account LIMIT 1)",
+        of_days="d.*",
+    ).rstrip()
+    + """ FROM (
+    SELECT count(*), string_agg(n::text, ','), string_agg(ctid::text, ',') FROM stored_day
+) d
+"""
+)
 
 
 @dataclass(slots=True)
@@ -152,7 +173,7 @@ class Sums:
         # A row's place is two numbers and a comma.
         accounts, stored = _arrays(self.accounts, 4, quote='"'), _arrays(self.stored, 6, quote='"')
         new = _arrays(self.new, 11, quote='"')  # an account may be called NULL
-        parameters = [now, *accounts, now, *stored, now, now, *new]
+        parameters = [now, *accounts, now, *stored, "{}", now, now, *new]
         written = fetch_hot(WRITE_SUMS, parameters)[0]
         if written != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")

@@ -1,0 +1,137 @@
+"""What a stream knows of accounts from its batches before. Pure: numpy, no database.
+
+Note [Known accounts]
+    Whoever changes an account, its days or its lines owns the account's lock and updates the account's row in the same
+    transaction: Note [Fences] in ``rows.py``. So if, behind the lock, the row's version is still the one that our last
+    batch wrote, nothing of the account has changed since, and its days need not be read again. A version is told by the
+    row's ``xmin``, the transaction that wrote it.
+
+    What is known ends with its connection (another server may give a transaction's number again) and with its day. Where
+    days stand is known, too; a VACUUM FULL moves them, and then the table's file is another one.
+"""
+
+from collections.abc import Collection
+from datetime import date
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.common import pg_binary
+from apps.common.pg_binary import Column
+from apps.ledger.plain import Accounts, Days
+from apps.ledger.rules import BACKDATE_DAYS_MAX, AccountRef
+
+SLOTS = BACKDATE_DAYS_MAX + 1
+_ACCOUNTS_MAX = 100_000  # half a kilobyte each
+
+
+class StoredDays(NamedTuple):
+    """Days of accounts, oldest first, and where their rows stand."""
+
+    days: Days
+    rows: Column
+
+    @classmethod
+    def of(cls, stored: "list[StoredDays]") -> "StoredDays":
+        """All of them."""
+        if len(stored) == 1:
+            return stored[0]
+        days = Days(*(np.concatenate(columns) for columns in zip(*[some.days for some in stored], strict=True)))
+        return cls(days, np.concatenate([some.rows for some in stored]))
+
+    def where(self, wanted: Column) -> "StoredDays":
+        """Some of them."""
+        return StoredDays(Days(*(column[wanted] for column in self.days)), self.rows[wanted])
+
+
+class Known:
+    """Accounts in columns. An account keeps its place in them; ``version`` 0: nothing is known of it."""
+
+    def __init__(self, today: date) -> None:
+        self.today = today
+        self._places: dict[AccountRef, int] = {}
+        self._connection: object = None
+        self._file = 0
+        self._room = 0
+        self._columns: list[Column] = []
+        self._grow()
+
+    def _grow(self) -> None:
+        """Room for all accounts that have a place."""
+        if self._room >= len(self._places) > 0:
+            return
+        room = max(len(self._places), 2 * self._room)
+        one, days = (room,), (room, SLOTS)
+        shapes = [(one, np.uint32), *[(one, np.int64)] * 4, *[(one, np.bool_)] * 2]
+        shapes += [(days, pg_binary.TID), (days, np.int64), (days, np.int64)]
+        columns = [np.zeros(shape, kind) for shape, kind in shapes]
+        for column, before in zip(columns, self._columns, strict=False):
+            column[: self._room] = before
+        self._room, self._columns = room, columns
+        self.version, self.debit, self.credit, self.pending, self.floor, self.plain, self.floored, *of_days = columns
+        self.day_rows, self.day_debit, self.day_credit = of_days
+
+    @property
+    def is_full(self) -> bool:
+        """Is it time to begin anew?"""
+        return len(self._places) > _ACCOUNTS_MAX
+
+    def places(self, refs: Collection[AccountRef]) -> Column:
+        """Where these accounts are."""
+        places = self._places
+        found = np.array([places.setdefault(ref, len(places)) for ref in refs], np.int64)
+        self._grow()
+        return found
+
+    def versions(self, at: Column, connection: object) -> Column:
+        """Of these accounts, as far as they are known on this connection."""
+        if connection is not self._connection:
+            self._connection = connection
+            self.version[:] = 0
+        return self.version[at]
+
+    def has_moved(self, file: int) -> bool:
+        """Do days stand in another file than when they were read?"""
+        moved = file != self._file
+        self._file = file
+        return moved
+
+    def take(self, at: Column, columns: list[Column]) -> None:
+        """What was read of accounts, in the order of Accounts, without their days."""
+        for column, values in zip(
+            (self.plain, self.floored, self.floor, self.debit, self.credit, self.pending), columns, strict=True
+        ):
+            column[at] = values
+
+    def take_days(self, at: Column, read: Column, stored: StoredDays) -> None:
+        """The days of the accounts that were read, whose places in the question are ``read``: all of their window."""
+        self.day_rows[at[read]] = 0
+        days, rows = stored.where((stored.days.slot >= 0) & (stored.days.slot < SLOTS))
+        cells = at[days.place], days.slot
+        self.day_rows[cells], self.day_debit[cells], self.day_credit[cells] = rows, days.debit, days.credit
+
+    def accounts(self, at: Column, found: Column) -> Accounts:
+        """These accounts, of which some were found."""
+        columns = (self.plain, self.floored, self.floor, self.debit, self.credit, self.pending)
+        return Accounts(found, *(np.where(found, column[at], 0).astype(column.dtype) for column in columns))
+
+    def days(self, at: Column, places: Column, since: Column) -> StoredDays:
+        """The days of those of these accounts whose places in the question are given, since a slot of each."""
+        at = at[places]
+        n, slot = np.nonzero(
+            (self.day_rows[at]["offset"] > 0)[:, ::-1] & (np.arange(SLOTS)[::-1] <= since[places][:, None])
+        )
+        cells = at[n], SLOTS - 1 - slot
+        return StoredDays(Days(places[n], cells[1], self.day_debit[cells], self.day_credit[cells]), self.day_rows[cells])
+
+    def forget(self, at: Column) -> None:
+        """Somebody may change these accounts."""
+        self.version[at] = 0
+
+    def keep(self, at: Column, version: int, debit: Column, credit: Column) -> None:
+        """What a committed batch has written of accounts, whose days are known."""
+        self.version[at], self.debit[at], self.credit[at] = version, debit, credit
+
+    def keep_days(self, cells: tuple[Column, Column], rows: Column, debit: Column, credit: Column) -> None:
+        """Where days stand that a committed batch has written, by account and slot, and their totals."""
+        self.day_rows[cells], self.day_debit[cells], self.day_credit[cells] = rows, debit, credit
