@@ -30,7 +30,7 @@ class PlainBatch:
 
     What needs no server is made in steps, before its time if somebody has some to spare: ``steps``. Otherwise it is made
     while the server works on what was made before, or when it is needed. ``known``: what the batches of a stream know of
-    accounts; this one adds to it when it is committed: ``keep``.
+    accounts; this one adds to it when it is ``committed``.
     """
 
     def __init__(self, commands: Iterable[Command], *, today: date, now: datetime, known: Known | None = None) -> None:
@@ -89,6 +89,7 @@ class PlainBatch:
 
     def claim(self, work: Work) -> bool:
         """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
+        work.first(self._known.settling())
         try:
             with kept_savepoint():
                 rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
@@ -204,10 +205,13 @@ class PlainBatch:
         self._written = made[0].write(now=self._now, work=work, tell=self._is_kept)
         deque(answers, maxlen=0)
 
-    def keep(self) -> None:
-        """It is committed: what is known of its accounts now is of use to the next batch."""
-        if self._written is None:
-            return
+    def committed(self) -> None:
+        """What is known of its accounts now is of use to the next batch."""
+        if self._written:
+            self._known.settle_later(self._keep)
+
+    def _keep(self) -> None:
+        assert self._written  # noqa: S101
         (version, which, place), folded, at = self._written, self._folded, self._at
         old, new = np.flatnonzero(folded.day_row >= 0)[which], np.flatnonzero(folded.day_row < 0)
         opened = np.zeros(len(at), np.bool_)  # where new days stand was not told

@@ -10,9 +10,9 @@ Note [Known accounts]
     days stand is known, too; a VACUUM FULL moves them, and then the table's file is another one.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class Known:
     def __init__(self, today: date) -> None:
         self.today = today
         self._places: dict[AccountRef, int] = {}
+        self._unsettled: Callable[[], None] | None = None
         self._connection: object = None
         self._file = 0
         self._room = 0
@@ -61,15 +62,15 @@ class Known:
         if self._room >= len(self._places) > 0:
             return
         room = max(len(self._places), 2 * self._room)
-        one, days = (room,), (room, SLOTS)
-        shapes = [(one, np.uint32), *[(one, np.int64)] * 4, *[(one, np.bool_)] * 2]
-        shapes += [(days, pg_binary.TID), (days, np.int64), (days, np.int64)]
-        columns = [np.zeros(shape, kind) for shape, kind in shapes]
+        of_one: list[Any] = [np.uint32, np.int64, np.int64, np.int64, np.int64, np.bool_, np.bool_]
+        of_days: list[Any] = [pg_binary.TID, np.int64, np.int64]
+        columns: list[Column] = [np.zeros(room, kind) for kind in of_one]
+        columns += [np.zeros((room, SLOTS), kind) for kind in of_days]
         for column, before in zip(columns, self._columns, strict=False):
             column[: self._room] = before
         self._room, self._columns = room, columns
-        self.version, self.debit, self.credit, self.pending, self.floor, self.plain, self.floored, *of_days = columns
-        self.day_rows, self.day_debit, self.day_credit = of_days
+        self.version, self.debit, self.credit, self.pending, self.floor, self.plain, self.floored, *columns = columns
+        self.day_rows, self.day_debit, self.day_credit = columns
 
     @property
     def is_full(self) -> bool:
@@ -83,8 +84,24 @@ class Known:
         self._grow()
         return found
 
+    def settle_later(self, settle: Callable[[], None]) -> None:
+        """A batch is committed, and has something to add by ``keep`` before the next one asks."""
+        self._unsettled = settle
+
+    def settle(self) -> None:
+        """Add it now."""
+        settle, self._unsettled = self._unsettled, None
+        if settle:
+            settle()
+
+    def settling(self) -> Iterator[None]:
+        """Add it when there is time, in one step."""
+        self.settle()
+        yield
+
     def versions(self, at: Column, connection: object) -> Column:
         """Of these accounts, as far as they are known on this connection."""
+        self.settle()
         if connection is not self._connection:
             self._connection = connection
             self.version[:] = 0

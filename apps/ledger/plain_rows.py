@@ -176,7 +176,7 @@ def keys_of(refs: Iterable[AccountRef]) -> list[str]:
 
 
 class Sums(NamedTuple):
-    """The parameters of WRITE_SUMS: of accounts, of days that are stored, of new ones; and how many rows each has."""
+    """The parameters of WRITE_SUMS: of accounts, of days that are stored, of new ones. Rows of accounts, new, stored."""
 
     accounts: list[Any]
     stored: list[Any]
@@ -198,18 +198,18 @@ class Sums(NamedTuple):
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
             ],
             _new_days(new, gathered, folded, totals, today=today),
-            (len(folded.account), len(old), len(new)),
+            (len(folded.account), len(new), len(old)),
         )
 
     def write(self, *, now: datetime, work: Work, tell: bool) -> tuple[int, Column, Column] | None:
         """Write them in one statement. The version that accounts have now; which of the stored days stands where."""
         pg_binary.register(connection.connection)
-        values = [now, *self.accounts, now, *self.stored, up_to(self.counts[1]), now, now, *self.new]
+        values = [now, *self.accounts, now, *self.stored, up_to(self.counts[2]), now, now, *self.new]
         if not tell:
             self._check(*rows.fetch_hot(WRITE_SUMS, values, work=work)[0])
             return None
-        accounts, version, stored, which, place, new = rows.fetch_hot(WRITE_SUMS_AND_TELL, values, work=work)[0]
-        self._check(accounts, stored, new)
+        *written, version, which, place = rows.fetch_hot(WRITE_SUMS_AND_TELL, values, work=work)[0]
+        self._check(*written)
         return version, pg_binary.whole_numbers(which), pg_binary.tids_of_texts(place)
 
     def _check(self, *written: int) -> None:

@@ -37,7 +37,7 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
             following = _take(source, clock, known)
             results = _post(ready, following, done[0])
             if ready.plain:
-                ready.plain.keep()
+                ready.plain.committed()
             yield results
             done = (done[1], [ready, results])  # the caller may hold the last results until it has the next
             ready = following

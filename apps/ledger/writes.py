@@ -91,8 +91,8 @@ def copy_text(value: str) -> str:
     return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted). Functions that give
-# sets are called row by row where columns are chosen; in FROM the server writes each one's values down before it reads them.
+# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
+# Where columns are chosen the server takes arrays apart row by row; in FROM it would write each one down first.
 _SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
@@ -118,26 +118,16 @@ WITH account AS (
         %s::numeric[], %s::uuid[], %s::uuid[]) AS k
     RETURNING 1
 )
-SELECT {of_accounts}, {of_days}, (SELECT count(*) FROM new_day)
+SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM new_day), stored.* FROM (
+    SELECT count(*){told} FROM stored_day
+) stored
 """
-WRITE_SUMS = _SUMS.format(
-    of_account="1",
-    of_day="1",
-    of_accounts="(SELECT count(*) FROM account)",
-    of_days="(SELECT count(*) FROM stored_day)",
-)
-# Tells also the version that the accounts have now, and where the days that were stored stand: in what order is not said.
-WRITE_SUMS_AND_TELL = (
-    _SUMS.format(
-        of_account="a.xmin",
-        of_day="k.n, b.ctid",
-        of_accounts="(SELECT count(*) FROM account), (SELECT xmin::text::bigint FROM account LIMIT 1)",
-        of_days="d.*",
-    ).rstrip()
-    + """ FROM (
-    SELECT count(*), string_agg(n::text, ','), string_agg(ctid::text, ',') FROM stored_day
-) d
-"""
+WRITE_SUMS = _SUMS.format(of_account="1", of_day="1", told="")
+# Tells also the version that the accounts have now, and where the days that were stored stand, in whatever order.
+WRITE_SUMS_AND_TELL = _SUMS.format(
+    of_account="a.xmin",
+    of_day="k.n, b.ctid",
+    told=", (SELECT xmin::text::bigint FROM account LIMIT 1), string_agg(n::text, ','), string_agg(ctid::text, ',')",
 )
 
 
@@ -167,7 +157,7 @@ class Sums:
 
     def write(self, *, now: datetime) -> None:
         """Write them in one statement."""
-        expected = (len(self.accounts), len(self.stored), len(self.new))
+        expected = (len(self.accounts), len(self.new), len(self.stored))
         if not self.accounts:
             return
         # A row's place is two numbers and a comma.
