@@ -218,7 +218,7 @@ def run_rounds(bench: Bench) -> None:
         bench.measure("ours_1000_writers4", "ours", writers=WRITERS, count=BATCHES[1_000], batch=1_000)
         bench.measure("copy", "copy", count=COPY_LINES)
         bench.measure("ours_10000", "ours", count=BATCHES[10_000], batch=10_000)
-        for batch in (1_000, 10_000):
+        for batch in (1, 1_000, 10_000):
             bench.measure(f"ours_{batch}_apart", "ours", count=BATCHES[batch], batch=batch, apart=True)
         bench.measure("seed_4", "seed", writers=WRITERS, count=SEED_LINES)
         for batch in (10, 100):
