@@ -27,7 +27,7 @@ from apps.common import prepared
 from apps.common.meanwhile import check
 
 _TUPLES, _SYNC = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.PIPELINE_SYNC
-_OK, _OFF = pq.ConnStatus.OK, pq.PipelineStatus.OFF
+_OK, _OFF, _IDLE = pq.ConnStatus.OK, pq.PipelineStatus.OFF, pq.TransactionStatus.IDLE
 _PREPARED = Prepare.YES
 _READ, _READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
 _ENDS = 2  # in a row: the end of a statement, and nothing behind it
@@ -74,6 +74,8 @@ class InFlight:
         elif wrapper is not self._wrapper:
             return False  # another thread goes on with what this one began
         connection = wrapper.connection
+        if self._connection is None and connection.pgconn.transaction_status != _IDLE:
+            return False  # somebody has said BEGIN by hand, or is in a COPY
         name = self._name_of(connection, values)
         if name is None:
             return False

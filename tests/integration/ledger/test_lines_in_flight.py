@@ -27,6 +27,7 @@ from apps.ledger import rows
 from apps.ledger.models import Account, PostingKey
 from apps.ledger.public import AccountRef, Entry, EntryResult
 from apps.ledger.reconciliation import prove
+from tests.flows.test_pooler import over_a_pooler
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, LIMITED, NOW, line
 from tests.integration.ledger.test_batch_differential import contents, entries
 from tests.integration.ledger.test_concurrency import wait_until_blocked
@@ -290,8 +291,8 @@ class Limit:
 def lock_timeout() -> Iterator[None]:
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '50ms'")
-    yield
-    connection.close()
+        yield
+        cursor.execute("RESET lock_timeout")
 
 
 @contextmanager
@@ -464,11 +465,14 @@ def raising_at(number: int) -> Iterator[None]:
 class TestTheOrdinaryWay:
     def test_without_prepared_statements(self) -> None:
         know_the_statement()
-        wrapped().prepare_threshold = None  # as DATABASE_PREPARE=0
-        with counted() as sent:
+        with counted() as sent, patch.object(wrapped()._prepared, "prepare_threshold", None):  # as DATABASE_PREPARE=0
             assert [result.code for some in stream(credit(ANA, BOB)) for result in some] == [None, None]
-        connection.close()
         assert sent == []
+
+    def test_over_a_pooler(self) -> None:
+        with over_a_pooler() as pooler, counted() as sent:
+            codes = [result.code for some in stream(credit(ANA, BOB, LIMITED)) for result in some]
+        assert (codes, sent, pooler.said) == ([None] * 3, [], [])
 
     def test_where_statements_are_told(self) -> None:
         know_the_statement()
@@ -482,6 +486,16 @@ class TestTheOrdinaryWay:
             list(stream(credit(ANA, BOB)))
         assert sent == []
         assert sum("ledger_post_line" in sql for sql in told) == 2
+
+    def test_where_a_transaction_was_begun_by_hand(self) -> None:
+        know_the_statement()
+        with connection.cursor() as cursor, counted() as sent:
+            cursor.execute("BEGIN")
+            with pytest.raises(Error):
+                list(stream(credit(ANA)))
+            cursor.execute("ROLLBACK")
+        assert sent == []
+        assert is_ordinary()
 
     def test_a_statement_that_the_connection_does_not_know(self) -> None:
         connection.close()
