@@ -85,13 +85,14 @@ def _send(line: singles.Line, batch: _Ready) -> bool:
     """Send it, if it is a single line and may be in flight. What is wrong with it is said when it is its turn."""
     if len(batch.entries) != 1:
         return False
+    entry, today = batch.entries[0], business_date(batch.now)
     try:
-        (command,) = batch.commands()
+        command = Command(entry, entry.dateref or today)
         single = singles.is_single(command)
     except (AttributeError, TypeError):  # it is no entry
         return False
     try:
-        return single and line.send(command, today=business_date(batch.now), now=batch.now)
+        return single and line.send(command, today=today, now=batch.now)
     except Error:  # there is no connection
         return False
 
