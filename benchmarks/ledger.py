@@ -5,8 +5,8 @@
 1,000 accounts, three lines in ten back-dated by 1, 3 or 7 days. Every writer is a process with one connection
 (ledger_roles.py), and this ledger's posts batch after batch as a stream: the next one is made ready while the server works
 on the one before. A batch of one is a single line, a statement and a durable commit of its own, and the next one is sent
-while the server works on it. ``…_apart`` are batches and lines of which nobody knew before, each a call of its own; the
-seed's engine knows no other way. Ratios, each the median of the rounds' own:
+while the server works on it. ``…_apart`` are batches and lines of which nobody knew before, each a call of its own, as
+the seed's engine posts. Ratios, each the median of the rounds' own:
 ``vs_seed_engine_batch1000`` and ``_batch1``: lines a second by the seed's engine's on one connection;
 ``of_copy_batch10000``: by COPY's of the same rows into the same table; ``writers4_vs_1``: four writers of batches of 1,000
 by one; ``vs_hordak``: batches of 1,000 by django-hordak. ``batch_with_history``: time of a batch of 1,000 behind
