@@ -122,9 +122,9 @@ def copy(*, count: int, seed: int, today: date) -> Callable[[], int]:
 
 
 def ours(*, count: int, seed: int, today: date, batch: int, apart: bool = False) -> Callable[[], int]:
-    """This ledger: a stream of batches, or single lines as commits of their own.
+    """This ledger: a stream of batches. A batch of one is a single line, a commit of its own.
 
-    ``apart``: each batch by a call of its own, before which nobody knew of it.
+    ``apart``: each batch, or line, by a call of its own, before which nobody knew of it.
     """
     from django.db import transaction
 
@@ -150,7 +150,7 @@ def ours(*, count: int, seed: int, today: date, batch: int, apart: bool = False)
             return ledger.post_batch(some, now=now)
 
     def write() -> int:
-        if batch == 1:
+        if batch == 1 and apart:
             for entry in entries:
                 ledger.post_alone(entry, now=now)
             return count

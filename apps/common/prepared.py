@@ -54,7 +54,7 @@ def execute(statement: str, values: Values, *, using: str = DEFAULT_DB_ALIAS, wo
     connection: Any = connections[using]
     if connection.execute_wrappers or connection.queries_logged:
         return _told(connection, statement, values)
-    _ready(connection)
+    make_ready(connection)
     with connection.wrap_database_errors:
         cursor = Cursor(connection.connection)
         cursor.work = work
@@ -74,7 +74,7 @@ def fetch_each(
     connection: Any = connections[using]
     if told and (connection.execute_wrappers or connection.queries_logged):
         return [_told(connection, statement, values).fetchall() for statement, values in statements]
-    _ready(connection)
+    make_ready(connection)
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline():
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
@@ -84,7 +84,7 @@ def fetch_each(
 def fetch_in_turn(*statements: tuple[str, Values], work: Work) -> Iterator[list[tuple[Any, ...]]]:
     """As ``fetch_each``, told to nobody: the rows of each statement as soon as they are there, and ``work`` until then."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
-    _ready(connection)
+    make_ready(connection)
     wrapped = connection.connection
     with connection.wrap_database_errors, wrapped.pipeline() as pipeline:
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
@@ -103,7 +103,8 @@ def _told(connection: Any, statement: str, values: Values) -> Any:
     return cursor
 
 
-def _ready(connection: Any) -> None:
+def make_ready(connection: Any) -> None:
+    """Connect, or look whether the connection is still there, as Django would before a statement."""
     if connection.in_atomic_block and connection.connection is not None and not connection.needs_rollback:
         return  # Django has looked after the connection when the transaction began
     connection.close_if_health_check_failed()
@@ -119,7 +120,7 @@ def first_row(statement: str, values: Sequence[Any]) -> Any:
     wrapper: Any = connections[DEFAULT_DB_ALIAS]
     if wrapper.execute_wrappers or wrapper.queries_logged:
         return execute(statement, values).fetchone()
-    _ready(wrapper)
+    make_ready(wrapper)
     connection = wrapper.connection
     cursor = getattr(connection, "_first_row_cursor", None)
     if cursor is None:

@@ -1,24 +1,30 @@
-"""Batch after batch on one connection: the next one is made ready while the server works on the one before."""
+"""Batch after batch on one connection: the next one is made ready while the server works on the one before.
+
+A batch of a single line is one statement. The next one is not only made ready meanwhile: it is sent.
+"""
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import count
 from typing import TYPE_CHECKING
+
+from django.db import Error
 
 from apps.common.clock import business_date
 from apps.common.meanwhile import Work
 from apps.common.transactions import transaction
-from apps.ledger import postings
+from apps.ledger import postings, singles
 from apps.ledger.commands import Command, results_of
-from apps.ledger.rules import Entry, EntryResult
+from apps.ledger.rules import Entry, EntryResult, PostResult
 
 if TYPE_CHECKING:
     from apps.ledger.plain_batch import PlainBatch
     from apps.ledger.plain_known import Known
 
-_BATCHES_A_COLLECTION = 10  # what a batch leaves is freed without the collector, except for some refusals
+# What a batch leaves is freed without the collector, except for some refusals: it looks every ten batches, or 1,000 lines.
+_BATCH, _LINE, _COLLECTION = 100, 1, 1_000
 
 
 def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], datetime]) -> Iterator[list[EntryResult]]:
@@ -27,21 +33,30 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     A batch is taken from ``batches`` before the one before it is posted, outside of any transaction, so the source may
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
+
+    A batch of a single line is sent as soon as it is taken, and up to two of them are in flight. So when one raises (a lock
+    that somebody keeps, a connection that is lost), or the caller or its source ends the stream, a line that was taken and
+    not answered may have been posted.
     """
-    source, done, known = iter(batches), (list[object](), list[object]()), _Known()
-    with postings.collector_paused():
+    source, done, looked = iter(batches), (list[object](), list[object]()), 0
+    known = _Known()
+    with postings.collector_paused(), closing(singles.Line()) as line:
         ready = _take(source, clock, known)
-        for number in count(1):
-            if ready is None:
-                return
+        while ready is not None:
+            sent = ready.sent or _send(line, ready)
             following = _take(source, clock, known)
-            results = _post(ready, following, done[0])
+            if sent and following:
+                following.sent = _send(line, following)
+            posting = line.answer() if sent else None
+            results = _result_of(ready, posting) if posting else _post(ready, following, done[0])
             if ready.plain:
                 ready.plain.committed()
             yield results
             done = (done[1], [ready, results])  # the caller may hold the last results until it has the next
             ready = following
-            if number % _BATCHES_A_COLLECTION == 0:
+            looked += _LINE if sent else _BATCH
+            if looked >= _COLLECTION:
+                looked = 0
                 gc.collect(0)
 
 
@@ -51,7 +66,8 @@ class _Ready:
 
     entries: Sequence[Entry]
     now: datetime
-    plain: "PlainBatch | None"
+    plain: "PlainBatch | None" = None
+    sent: bool = False  # a single line, and in flight
 
     def commands(self) -> Iterator[Command]:
         """Made one by one."""
@@ -78,11 +94,31 @@ def _take(source: Iterator[Sequence[Entry]], clock: Callable[[], datetime], know
     entries = next(source, None)
     if entries is None:
         return None
-    ready = _Ready(entries, clock(), None)
+    ready = _Ready(entries, clock())
     if len(entries) >= postings.PLAIN_ENTRIES_MIN:
         today = business_date(ready.now)
         ready.plain = postings.plain_batch(ready.commands(), now=ready.now, known=known.on(today))
     return ready
+
+
+def _send(line: singles.Line, batch: _Ready) -> bool:
+    """Send it, if it is a single line and may be in flight. What is wrong with it is said when it is its turn."""
+    if len(batch.entries) != 1:
+        return False
+    entry, today = batch.entries[0], business_date(batch.now)
+    try:
+        command = Command(entry, entry.dateref or today)
+        single = singles.is_single(command)
+    except (AttributeError, TypeError):  # it is no entry
+        return False
+    try:
+        return single and line.send(command, today=today, now=batch.now)
+    except Error:  # there is no connection
+        return False
+
+
+def _result_of(batch: _Ready, posting: PostResult) -> list[EntryResult]:
+    return [EntryResult(batch.entries[0].tracekey, posting)]
 
 
 def _forget(done: list[object]) -> Iterator[None]:

@@ -43,6 +43,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.close()
         self.health_check_done = True
 
+    def _close(self) -> None:
+        if (sent := getattr(self.connection, "in_flight", None)) is not None:
+            sent.settle()  # of a pool others may have the connection next: Note [In flight] in apps/common/in_flight.py
+        super()._close()  # type: ignore[misc]  # not in the stubs
+
     def _savepoint(self, sid: str) -> None:
         if self.execute_wrappers or self.queries_logged or self.connection is None:
             super()._savepoint(sid)  # type: ignore[misc]  # not in the stubs

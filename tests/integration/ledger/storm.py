@@ -147,9 +147,10 @@ class Thread:
         return "OK" if any(result.posting for result in results) else "REFUSED"
 
     def stream(self) -> str:
-        """Some batches, the next one made ready while the one before is posted."""
+        """Some batches, the next one made ready while the one before is posted; or single lines, and the next one sent."""
+        size = self._draw.choice([1, 3])
         entries = [self._entry() for _ in range(self._draw.randint(3, 12))]
-        batches = [entries[start : start + 3] for start in range(0, len(entries), 3)]
+        batches = [entries[start : start + size] for start in range(0, len(entries), size)]
         posted: list[EntryResult] = []
         try:
             for results in ledger.post_batches(batches, clock=self._now):
