@@ -12,6 +12,7 @@ from apps.common import pg_binary
 from apps.common.clock import uuid7_run
 from apps.common.meanwhile import in_steps
 from apps.common.pg_binary import Column, Layout
+from apps.ledger import rows
 from apps.ledger.commands import Command
 from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
@@ -87,8 +88,8 @@ class Lines:
         )
         return cls(added, ids, made, ends)
 
-    def blocks(self, folded: Folded, pending: Column) -> Iterator[bytes]:
-        """COPY's data of those lines that were posted."""
+    def blocks(self, folded: Folded, pending: Column, *, copies: int) -> Iterator[bytes | None]:
+        """Data of so many COPYs of those lines that were posted."""
         money = (folded.posted, pending, folded.day, folded.net)
         balances = pg_binary.numerics(np.concatenate(money)).reshape(4, -1)
         made, ends = self.rows, self.ends
@@ -97,9 +98,14 @@ class Lines:
         for name, column in zip(("balanceafter", "pendingafter", "dayafter", "daynet"), balances, strict=True):
             made[name] = column
         raw, width = made.tobytes(), made.dtype.itemsize
+        at_once = rows.COPY_ROWS if copies > 1 else _AT_ONCE
         yield pg_binary.COPY_HEAD
-        for start in range(0, len(ends), _AT_ONCE):
-            some = enumerate(ends[start : start + _AT_ONCE], start)
+        for start in range(0, len(ends), at_once):
+            if start and copies > 1:
+                yield pg_binary.COPY_TAIL
+                yield None
+                yield pg_binary.COPY_HEAD
+            some = enumerate(ends[start : start + at_once], start)
             yield b"".join([raw[n * width : (n + 1) * width] + end for n, end in some])
         yield pg_binary.COPY_TAIL
 
