@@ -147,14 +147,12 @@ class PlainBatch:
         folded, gathered, lines = self._folded, self._gathered, self._lines
         if not len(folded.index):
             return
-        commands = [gathered.lines[n] for n in folded.index.tolist()]
         pending = self._read.locked.accounts.pending[gathered.place[folded.index]]
         made: list[Sums] = []
-        ids = [lines.ids[n] for n in folded.index.tolist()]
-        answers = plain_lines.answer(commands, ids, folded, pending)
+        answers = lines.answer(gathered.lines, folded, pending)
 
         def sums() -> Iterator[None]:
-            made.append(Sums.of(gathered, self._read, folded, today=self._today))
+            made.append(Sums.of(gathered, self._read, folded.left(), today=self._today))
             yield
 
         making = sums()
