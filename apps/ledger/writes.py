@@ -92,28 +92,34 @@ def copy_text(value: str) -> str:
 
 
 # Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
+# An unnest that is selected gives its values one by one; in FROM it would first write them all down, each column by itself.
 WRITE_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
-    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[])
-        AS k (place, posteddebit, postedcredit, pendingdebit)
+    FROM (
+        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
+            unnest(%s::numeric[]) AS pendingdebit
+    ) k
     WHERE a.ctid = k.place
     RETURNING 1
 ), stored_day AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
         accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
         updatedtracekey = k.tracekey, updatedat = %s
-    FROM unnest(%s::tid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::uuid[])
-        AS k (place, totaldebit, totalcredit, accumulateddebit, accumulatedcredit, tracekey)
+    FROM (
+        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
+            unnest(%s::numeric[]) AS accumulateddebit, unnest(%s::numeric[]) AS accumulatedcredit,
+            unnest(%s::uuid[]) AS tracekey
+    ) k
     WHERE b.ctid = k.place
     RETURNING 1
 ), new_day AS (
-    INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-        accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-    SELECT k.*, %s::timestamptz, %s::timestamptz
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
-        %s::numeric[], %s::uuid[], %s::uuid[]) AS k
+    INSERT INTO ledger_balance (createdat, updatedat, id, branch, account, currency, dateref, totaldebit, totalcredit,
+        accumulateddebit, accumulatedcredit, createdtracekey, updatedtracekey)
+    SELECT %s::timestamptz, %s::timestamptz, unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]),
+        unnest(%s::text[]), unnest(%s::date[]), unnest(%s::numeric[]), unnest(%s::numeric[]), unnest(%s::numeric[]),
+        unnest(%s::numeric[]), unnest(%s::uuid[]), unnest(%s::uuid[])
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM stored_day), (SELECT count(*) FROM new_day)
