@@ -9,13 +9,15 @@ import numpy as np
 from django.db import IntegrityError
 
 from apps.common import prepared
-from apps.common.meanwhile import Work, to_the_end
+from apps.common.meanwhile import Work, in_steps, to_the_end
+from apps.common.pg_binary import Column
 from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
-from apps.ledger.commands import Command
+from apps.ledger.commands import Command, results_of
+from apps.ledger.plain import Folded
 from apps.ledger.plain_lines import Lines
 from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of
-from apps.ledger.rules import AccountRef
+from apps.ledger.rules import AccountRef, EntryResult
 
 _COMMANDS_AT_ONCE = 500
 _COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
@@ -35,6 +37,7 @@ class PlainBatch:
         self._claims: list[bytes] = []
         self._made = 0
         self._failed: Exception | None = None
+        self._results: list[EntryResult] = []  # if they are ready
         self.steps = self._make()
 
     def _make(self) -> Iterator[None]:
@@ -142,6 +145,15 @@ class PlainBatch:
         self._folded = plain.fold(gathered, self._lines.added, read.locked.accounts, read.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
+    def _answer(self, folded: Folded, pending: Column) -> Generator[None, None, None]:
+        yield from self._lines.answer(self._gathered.lines, folded, pending)
+        if len(folded.index) == len(self._commands):
+            self._results = yield from in_steps(self._commands, results_of, _COMMANDS_AT_ONCE)
+
+    def results(self) -> list[EntryResult]:
+        """What became of each command, when all have their answers."""
+        return self._results or results_of(self._commands)
+
     def write(self, work: Work) -> None:
         """Write the lines, and the sums of their accounts and days; their commands carry their postings then."""
         folded, gathered, lines = self._folded, self._gathered, self._lines
@@ -149,7 +161,7 @@ class PlainBatch:
             return
         pending = self._read.locked.accounts.pending[gathered.place[folded.index]]
         made: list[Sums] = []
-        answers = lines.answer(gathered.lines, folded, pending)
+        answers = self._answer(folded, pending)
 
         def sums() -> Iterator[None]:
             made.append(Sums.of(gathered, self._read, folded.left(), today=self._today))

@@ -15,25 +15,28 @@ _LINE = (
     "id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced, "
     "balanceafter, pendingafter, dayafter, daynet, deferred, createdat"
 )
+# Here and below: an unnest that is selected gives its values one by one; in FROM it would first write all of them down,
+# each column by itself.
 _INSERT_LINES = f"""
 INSERT INTO ledger_transaction ({_LINE})
-SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet, k.deferred,
-    %s::timestamptz
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-    %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::bool[])
-    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced,
-          balanceafter, pendingafter, dayafter, daynet, deferred)
+SELECT k.*, %s::timestamptz
+FROM (
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::numeric[]),
+        unnest(%s::text[]), unnest(%s::int[]), unnest(%s::text[]), unnest(%s::uuid[]), unnest(%s::text[])::jsonb,
+        unnest(%s::date[]), unnest(%s::bool[]), unnest(%s::numeric[]), unnest(%s::numeric[]), unnest(%s::numeric[]),
+        unnest(%s::numeric[]), unnest(%s::bool[])
+) k
 RETURNING 1
 """  # noqa: S608 - a constant
 _INSERT_DEFERRED = """
 INSERT INTO ledger_deferred (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,
     dateref, balanced, createdat)
-SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, %s::timestamptz
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-    %s::uuid[], %s::text[], %s::date[], %s::bool[])
-    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced)
+SELECT k.*, %s::timestamptz
+FROM (
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::numeric[]),
+        unnest(%s::text[]), unnest(%s::int[]), unnest(%s::text[]), unnest(%s::uuid[]), unnest(%s::text[])::jsonb,
+        unnest(%s::date[]), unnest(%s::bool[])
+) k
 RETURNING 1
 """
 
@@ -92,7 +95,6 @@ def copy_text(value: str) -> str:
 
 
 # Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
-# An unnest that is selected gives its values one by one; in FROM it would first write them all down, each column by itself.
 WRITE_SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
