@@ -6,9 +6,7 @@ functions. Numbers are cents: numeric with two places, as whole numbers of 64 bi
 """
 
 import uuid
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -44,7 +42,7 @@ def microseconds(moment: datetime) -> int:
 
 def numerics(cents: Column) -> Column:
     """Cents as numeric. The server drops leading zeros."""
-    made = np.empty(len(cents), NUMERIC)
+    made = np.zeros(len(cents), NUMERIC)
     made["ndigits"], made["weight"], made["dscale"] = _GROUPS, _GROUPS - 2, 2
     made["sign"] = np.where(cents < 0, 0x4000, 0)
     digits = made["digits"]
@@ -52,6 +50,8 @@ def numerics(cents: Column) -> Column:
     whole = left // np.uint64(100)
     digits[:, -1] = (left - whole * np.uint64(100)) * np.uint64(100)
     for place in range(_GROUPS - 2, -1, -1):
+        if not whole.any():
+            break
         left, whole = whole, whole // np.uint64(10_000)
         digits[:, place] = left - whole * np.uint64(10_000)
     return made
@@ -105,117 +105,97 @@ class Layout:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class UuidArray:
-    """A parameter of type uuid[]."""
+class Array:
+    """A parameter of an array type, one value after the other; made ready to be sent when it is made."""
 
-    values: Column
+    oid, element, kind = 0, 0, UUID
 
+    def __init__(self, values: Column) -> None:
+        self.values = values
+        elements = np.empty(len(values), np.dtype([("size", ">i4"), ("value", self.kind)]))
+        elements["size"] = self.kind.itemsize
+        elements["value"] = values
+        dimensions = (1, 0, self.element, len(values), 1) if len(values) else (0, 0, self.element)
+        self.sent = np.array(dimensions, ">i4").tobytes() + elements.tobytes()
 
-@dataclass(frozen=True, slots=True)
-class TidArray:
-    """A parameter of type tid[]."""
-
-    values: Column
-
-
-@dataclass(frozen=True, slots=True)
-class IntegerArray:
-    """A parameter of type integer[]."""
-
-    values: Column
+    @staticmethod
+    def text(value: Any) -> str:
+        """A value within the literal."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class XidArray:
-    """A parameter of type xid[]: whole numbers of 32 bits."""
+class UuidArray(Array):
+    """Of type uuid[]."""
 
-    values: Column
+    oid, element, kind = 2951, 2950, UUID
+
+    @staticmethod
+    def text(value: Any) -> str:
+        return bytes(value).hex()
 
 
-@dataclass(frozen=True, slots=True)
-class NumericArray:
-    """A parameter of type numeric[]."""
+class TidArray(Array):
+    """Of type tid[]."""
 
-    values: Column
+    oid, element, kind = 1010, 27, TID
+
+    @staticmethod
+    def text(value: Any) -> str:
+        return tid_text(value)
+
+
+class IntegerArray(Array):
+    """Of type integer[]."""
+
+    oid, element, kind = 1007, 23, np.dtype(">i4")
+
+    @staticmethod
+    def text(value: Any) -> str:
+        return str(value)
+
+
+class XidArray(Array):
+    """Of type xid[]: whole numbers of 32 bits."""
+
+    oid, element, kind = 1011, 28, np.dtype(">u4")
+
+    @staticmethod
+    def text(value: Any) -> str:
+        return str(value)
+
+
+class NumericArray(Array):
+    """Of type numeric[]."""
+
+    oid, element, kind = 1231, 1700, NUMERIC
+
+    @staticmethod
+    def text(value: Any) -> str:
+        digits = "".join([f"{each:04d}" for each in value["digits"].tolist()])
+        return f"{'-' if value['sign'] else ''}{digits[:-4]}.{digits[-4:-2]}"
 
 
 class _ArrayDumper(Dumper):
     """As the server receives it, or as a literal: Django's cursor writes values into the statement's text."""
 
     format = pq.Format.BINARY
-    element = 0
-    kind = UUID
 
     def dump(self, obj: Any) -> bytes:
-        count = len(obj.values)
-        elements = np.empty(count, np.dtype([("size", ">i4"), ("value", self.kind)]))
-        elements["size"] = self.kind.itemsize
-        elements["value"] = obj.values
-        dimensions = (1, 0, self.element, count, 1) if count else (0, 0, self.element)
-        return np.array(dimensions, ">i4").tobytes() + elements.tobytes()
+        sent: bytes = obj.sent
+        return sent
 
     def quote(self, obj: Any) -> bytes:
-        return b"'{" + ",".join([f'"{self.text(value)}"' for value in obj.values]).encode() + b"}'"
-
-    @abstractmethod
-    def text(self, value: Any) -> str:
-        """A value within the literal."""
-
-
-class _Uuids(_ArrayDumper):
-    oid, element, kind = 2951, 2950, UUID
-
-    def text(self, value: Any) -> str:
-        return bytes(value).hex()
-
-
-class _Tids(_ArrayDumper):
-    oid, element, kind = 1010, 27, TID
-
-    def text(self, value: Any) -> str:
-        return tid_text(value)
-
-
-class _Integers(_ArrayDumper):
-    oid, element, kind = 1007, 23, np.dtype(">i4")
-
-    def text(self, value: Any) -> str:
-        return str(value)
-
-
-class _Xids(_ArrayDumper):
-    oid, element, kind = 1011, 28, np.dtype(">u4")
-
-    def text(self, value: Any) -> str:
-        return str(value)
-
-
-class _Numerics(_ArrayDumper):
-    oid, element, kind = 1231, 1700, NUMERIC
-
-    def text(self, value: Any) -> str:
-        digits = "".join([f"{each:04d}" for each in value["digits"].tolist()])
-        return f"{'-' if value['sign'] else ''}{digits[:-4]}.{digits[-4:-2]}"
-
-
-_ARRAYS: dict[type, type[_ArrayDumper]] = {
-    UuidArray: _Uuids,
-    TidArray: _Tids,
-    IntegerArray: _Integers,
-    XidArray: _Xids,
-    NumericArray: _Numerics,
-}
+        return b"'{" + ",".join([f'"{obj.text(value)}"' for value in obj.values]).encode() + b"}'"
 
 
 def register(connection: Any) -> None:
     """Teach psycopg's connection to send arrays. May be called again."""
     if getattr(connection, "_sends_arrays", False):
         return
-    for array, dumper in _ARRAYS.items():
-        quoting = type(f"{dumper.__name__}InText", (dumper,), {"format": pq.Format.TEXT})
-        connection.adapters.register_dumper(array, quoting)
-        connection.adapters.register_dumper(array, dumper)  # the last one is asked first, where both would do
+    for array in (UuidArray, TidArray, IntegerArray, XidArray, NumericArray):
+        for form in (pq.Format.TEXT, pq.Format.BINARY):  # the last one is asked first, where both would do
+            dumper = type(f"{array.__name__}{form.name}", (_ArrayDumper,), {"format": form, "oid": array.oid})
+            connection.adapters.register_dumper(array, dumper)
     connection._sends_arrays = True
 
 

@@ -12,7 +12,7 @@ Note [Plain lines]
 """
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -193,18 +193,27 @@ def _allows(event: EventRule | None, side: Side) -> bool:
 
 @dataclass(slots=True)
 class Folded:
-    """Lines that were posted, in order, and what their accounts and days are now.
+    """Lines that were posted, in order: ``index`` (into Gathered.lines), ``posted``, ``day``, ``net`` (see the table).
 
-    Columns of lines: ``index`` (into Gathered.lines), ``posted``, ``day``, ``net`` (see the table's columns). Of accounts
-    that changed: ``account`` (place), ``debit``, ``credit``. Of their days: ``day_account``, ``day_slot``, totals,
-    accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that changed it (into
-    Gathered.lines).
+    What they leave behind is worked out when it is asked for: ``left``.
     """
 
     index: Column
     posted: Column
     day: Column
     net: Column
+    left: Callable[[], "Left"]
+
+
+@dataclass(slots=True)
+class Left:
+    """What accounts and days are behind the lines that were posted.
+
+    Columns of accounts that changed: ``account`` (place), ``debit``, ``credit``. Of their days: ``day_account``,
+    ``day_slot``, totals, accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that
+    changed it (into Gathered.lines).
+    """
+
     account: Column
     debit: Column
     credit: Column
@@ -242,7 +251,7 @@ def fold(gathered: Gathered, added: Added, accounts: Accounts, days: Days, *, od
     below = added.is_debit & accounts.floored[place] & (least - accounts.pending[place] < accounts.floor[place])
     odd[place[below]] = True
     index = np.flatnonzero(~odd[place])
-    return _folded(index, (posted[index], day[index], net[index]), added, accounts, tables, odd=odd)
+    return Folded(index, posted[index], day[index], net[index], lambda: _left(added, accounts, tables, odd=odd))
 
 
 def _tables(days: Days, shape: tuple[int, ...]) -> _Tables:
@@ -280,24 +289,14 @@ def _running(values: Column, groups: Column) -> Column:
     return running
 
 
-def _folded(
-    index: Column,
-    balances: tuple[Column, Column, Column],
-    added: Added,
-    accounts: Accounts,
-    tables: _Tables,
-    *,
-    odd: Column,
-) -> Folded:
-    """What the lines of this index leave behind: their accounts, and of these all days with a row from the earliest on."""
+def _left(added: Added, accounts: Accounts, tables: _Tables, *, odd: Column) -> Left:
+    """Of the accounts that are not odd, and of all their days with a row from the earliest line's on."""
     taken = (added.last >= 0) & ~odd[:, None]
     cells = np.nonzero(taken & ((tables.rows >= 0) | added.there))
     changed = np.flatnonzero(taken[:, 0])
     debits, credits = tables.debits + added.debits, tables.credits + added.credits
     debit, credit = accounts.debit + added.debits.sum(axis=1), accounts.credit + added.credits.sum(axis=1)
-    return Folded(
-        index,
-        *balances,
+    return Left(
         account=changed,
         debit=debit[changed],
         credit=credit[changed],

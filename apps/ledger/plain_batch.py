@@ -11,15 +11,16 @@ from django.db import IntegrityError, connection
 
 from apps.common import pg_binary, prepared
 from apps.common.arrays import array_text
-from apps.common.meanwhile import Work, to_the_end
+from apps.common.meanwhile import Work, in_steps, to_the_end
 from apps.common.pg_binary import Column
 from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
-from apps.ledger.commands import Command
+from apps.ledger.commands import Command, results_of
+from apps.ledger.plain import Folded, Left
 from apps.ledger.plain_known import Known, StoredDays
 from apps.ledger.plain_lines import Lines
 from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of, keys_of, stored_days, up_to
-from apps.ledger.rules import AccountRef, first_day
+from apps.ledger.rules import AccountRef, EntryResult, first_day
 
 _COMMANDS_AT_ONCE = 500
 _COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
@@ -37,12 +38,14 @@ class PlainBatch:
         self._source, self._today, self._now = iter(commands), today, now
         self._known, self._is_kept = known or Known(today), known is not None
         self._written: tuple[int, Column, Column] | None = None
+        self._left: Left
         self._commands: list[Command] = []
         self.claimed: dict[int, Command] = {}
         self._claims: list[bytes | None] = []
         self._copies = 1
         self._made = 0
         self._failed: Exception | None = None
+        self._results: list[EntryResult] = []  # if they are ready
         self.steps = self._make()
 
     def _make(self) -> Iterator[None]:
@@ -186,19 +189,27 @@ class PlainBatch:
         self._folded = plain.fold(gathered, self._lines.added, read.accounts, read.stored.days, odd=odd)
         return {self.accounts[n]: n for n in np.flatnonzero(odd).tolist()}
 
+    def _answer(self, folded: Folded, pending: Column) -> Generator[None, None, None]:
+        yield from self._lines.answer(self._gathered.lines, folded, pending)
+        if len(folded.index) == len(self._commands):
+            self._results = yield from in_steps(self._commands, results_of, _COMMANDS_AT_ONCE)
+
+    def results(self) -> list[EntryResult]:
+        """What became of each command, when all have their answers."""
+        return self._results or results_of(self._commands)
+
     def write(self, work: Work) -> None:
         """Write the lines, and the sums of their accounts and days; their commands carry their postings then."""
         folded, gathered, lines = self._folded, self._gathered, self._lines
         if not len(folded.index):
             return
-        commands = [gathered.lines[n] for n in folded.index.tolist()]
         pending = self._read.accounts.pending[gathered.place[folded.index]]
         made: list[Sums] = []
-        ids = [lines.ids[n] for n in folded.index.tolist()]
-        answers = plain_lines.answer(commands, ids, folded, pending)
+        answers = self._answer(folded, pending)
 
         def sums() -> Iterator[None]:
-            made.append(Sums.of(gathered, self._read, folded, today=self._today))
+            self._left = folded.left()
+            made.append(Sums.of(gathered, self._read, self._left, today=self._today))
             yield
 
         making = sums()
@@ -217,12 +228,11 @@ class PlainBatch:
 
     def _keep(self) -> None:
         assert self._written  # noqa: S101
-        (version, which, place), folded, at = self._written, self._folded, self._at
-        old, new = np.flatnonzero(folded.day_row >= 0)[which], np.flatnonzero(folded.day_row < 0)
+        (version, which, place), left, at = self._written, self._left, self._at
+        old, new = np.flatnonzero(left.day_row >= 0)[which], np.flatnonzero(left.day_row < 0)
         opened = np.zeros(len(at), np.bool_)  # where new days stand was not told
-        opened[folded.day_account[new]] = True
-        kept = ~opened[folded.account]
-        self._known.keep_days(
-            (at[folded.day_account[old]], folded.day_slot[old]), place, folded.day_debit[old], folded.day_credit[old]
-        )
-        self._known.keep(at[folded.account[kept]], version, folded.debit[kept], folded.credit[kept])
+        opened[left.day_account[new]] = True
+        kept = ~opened[left.account]
+        cells = at[left.day_account[old]], left.day_slot[old]
+        self._known.keep_days(cells, place, left.day_debit[old], left.day_credit[old])
+        self._known.keep(at[left.account[kept]], version, left.debit[kept], left.credit[kept])

@@ -17,7 +17,7 @@ from apps.ledger.commands import Command
 from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
 
-_AT_ONCE = 1_000  # lines that are made, then sent: the server has work while the next are made
+_FIRST, _AT_ONCE = 200, 1_000  # lines that are made, then sent: the server has work while the next are made
 _ENDS_AT_ONCE = 500
 _ANSWERED_AT_ONCE = 100
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
@@ -90,24 +90,43 @@ class Lines:
 
     def blocks(self, folded: Folded, pending: Column, *, copies: int) -> Iterator[bytes | None]:
         """Data of so many COPYs of those lines that were posted."""
-        money = (folded.posted, pending, folded.day, folded.net)
-        balances = pg_binary.numerics(np.concatenate(money)).reshape(4, -1)
         made, ends = self.rows, self.ends
         if len(folded.index) < len(ends):
             made, ends = made[folded.index], [ends[n] for n in folded.index.tolist()]
-        for name, column in zip(("balanceafter", "pendingafter", "dayafter", "daynet"), balances, strict=True):
-            made[name] = column
-        raw, width = made.tobytes(), made.dtype.itemsize
+        balances = {"balanceafter": folded.posted, "pendingafter": pending, "dayafter": folded.day, "daynet": folded.net}
         at_once = rows.COPY_ROWS if copies > 1 else _AT_ONCE
+        starts = [start for start in sorted({0, _FIRST, *range(at_once, len(ends), at_once)}) if start < len(ends)]
         yield pg_binary.COPY_HEAD
-        for start in range(0, len(ends), at_once):
-            if start and copies > 1:
+        for start, end in zip(starts, [*starts[1:], len(ends)], strict=True):
+            if copies > 1 and start and start % at_once == 0:
                 yield pg_binary.COPY_TAIL
                 yield None
                 yield pg_binary.COPY_HEAD
-            some = enumerate(ends[start : start + at_once], start)
-            yield b"".join([raw[n * width : (n + 1) * width] + end for n, end in some])
+            some = slice(start, end)
+            lines = made[some]
+            numerics = pg_binary.numerics(np.concatenate([column[some] for column in balances.values()]))
+            for name, column in zip(balances, numerics.reshape(len(balances), -1), strict=True):
+                lines[name] = column
+            heads = lines.view(f"V{lines.dtype.itemsize}").tolist()
+            yield b"".join([head + tail for head, tail in zip(heads, ends[some], strict=True)])
         yield pg_binary.COPY_TAIL
+
+    def answer(self, commands: Sequence[Command], folded: Folded, pending: Column) -> Iterator[None]:
+        """Give the commands of those lines that were posted their postings, some at a time."""
+        columns = (folded.index.tolist(), folded.posted.tolist(), pending.tolist(), folded.day.tolist())
+        nothing = Decimal("0.00")
+        for count, (n, posted_cents, pending_cents, day_cents) in enumerate(zip(*columns, strict=True), 1):
+            command = commands[n]
+            ref, amount, side, eventcode, _, _ = command.legs[0]
+            posted = posted_cents * CENT
+            held = pending_cents * CENT if pending_cents else nothing
+            available = posted - held if pending_cents else posted
+            day = posted if day_cents == posted_cents else day_cents * CENT
+            balances = _tuple(Balances, (posted, held, available, day))
+            line = _tuple(PostedLine, (self.ids[n], ref, side, amount, eventcode, command.dateref, balances))
+            command.posting = _tuple(PostResult, (command.entry.tracekey, (line,), False))
+            if count % _ANSWERED_AT_ONCE == 0:
+                yield
 
 
 class _Sized(dict[str, bytes]):
@@ -126,22 +145,3 @@ class _Tails(dict[tuple[str, str | None], bytes]):
         text = pg_binary.NULL if details is None else pg_binary.sized(b"\x01" + details.encode())  # jsonb's version
         made = self[key] = pg_binary.sized(description.encode()) + text
         return made
-
-
-def answer(commands: Sequence[Command], ids: Sequence[UUID], folded: Folded, pending: Column) -> Iterator[None]:
-    """Give the commands their postings, some at a time."""
-    columns = (folded.posted.tolist(), pending.tolist(), folded.day.tolist())
-    nothing = Decimal("0.00")
-    for n, (command, line_id, posted_cents, pending_cents, day_cents) in enumerate(
-        zip(commands, ids, *columns, strict=True)
-    ):
-        ref, amount, side, eventcode, _, _ = command.legs[0]
-        posted = posted_cents * CENT
-        held = pending_cents * CENT if pending_cents else nothing
-        available = posted - held if pending_cents else posted
-        day = posted if day_cents == posted_cents else day_cents * CENT
-        balances = _tuple(Balances, (posted, held, available, day))
-        line = _tuple(PostedLine, (line_id, ref, side, amount, eventcode, command.dateref, balances))
-        command.posting = _tuple(PostResult, (command.entry.tracekey, (line,), False))
-        if n % _ANSWERED_AT_ONCE == _ANSWERED_AT_ONCE - 1:
-            yield

@@ -18,7 +18,7 @@ from apps.common.pg_binary import Column
 from apps.ledger import rows
 from apps.ledger.balances import AccountBook, StoredDay
 from apps.ledger.commands import EventRule, Suspended
-from apps.ledger.plain import Accounts, Days, Folded, Gathered, money
+from apps.ledger.plain import Accounts, Days, Gathered, Left, money
 from apps.ledger.plain_known import StoredDays
 from apps.ledger.rules import AccountRef
 from apps.ledger.writes import WRITE_SUMS, WRITE_SUMS_AND_TELL
@@ -184,21 +184,21 @@ class Sums(NamedTuple):
     counts: tuple[int, int, int]
 
     @classmethod
-    def of(cls, gathered: Gathered, read: Read, folded: Folded, *, today: date) -> "Sums":
+    def of(cls, gathered: Gathered, read: Read, left: Left, *, today: date) -> "Sums":
         """What the lines left behind."""
         lines = gathered.lines
-        of_accounts = (folded.debit, folded.credit, read.accounts.pending[folded.account])
-        totals = (folded.day_debit, folded.day_credit, folded.day_debits, folded.day_credits)
-        old, new = np.flatnonzero(folded.day_row >= 0), np.flatnonzero(folded.day_row < 0)
+        of_accounts = (left.debit, left.credit, read.accounts.pending[left.account])
+        totals = (left.day_debit, left.day_credit, left.day_debits, left.day_credits)
+        old, new = np.flatnonzero(left.day_row >= 0), np.flatnonzero(left.day_row < 0)
         return cls(
-            [pg_binary.TidArray(read.locked.rows[folded.account]), *_numerics(*of_accounts)],
+            [pg_binary.TidArray(read.locked.rows[left.account]), *_numerics(*of_accounts)],
             [
-                pg_binary.TidArray(read.stored.rows[folded.day_row[old]]),
+                pg_binary.TidArray(read.stored.rows[left.day_row[old]]),
                 *_numerics(*(column[old] for column in totals)),
-                pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in folded.day_last[old].tolist()])),
+                pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in left.day_last[old].tolist()])),
             ],
-            _new_days(new, gathered, folded, totals, today=today),
-            (len(folded.account), len(new), len(old)),
+            _new_days(new, gathered, left, totals, today=today),
+            (len(left.account), len(new), len(old)),
         )
 
     def write(self, *, now: datetime, work: Work, tell: bool) -> tuple[int, Column, Column] | None:
@@ -217,18 +217,18 @@ class Sums(NamedTuple):
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
-def _new_days(new: Column, gathered: Gathered, folded: Folded, totals: Sequence[Column], *, today: date) -> list[Any]:
+def _new_days(new: Column, gathered: Gathered, left: Left, totals: Sequence[Column], *, today: date) -> list[Any]:
     if not len(new):
         return ["{}"] * 11
     refs, lines = list(gathered.places), gathered.lines
-    keys = zip(*[refs[n] for n in folded.day_account[new].tolist()], strict=True)
-    days = days_of(folded.day_slot[new], today)
+    keys = zip(*[refs[n] for n in left.day_account[new].tolist()], strict=True)
+    days = days_of(left.day_slot[new], today)
     return [
         array_text([uuid7() for _ in days]),
         *(array_text(column) for column in keys),
         array_text(days),
         *(array_text([money(cents) for cents in column[new].tolist()]) for column in totals),
-        *(array_text([lines[n].tracekey for n in column[new].tolist()]) for column in (folded.day_first, folded.day_last)),
+        *(array_text([lines[n].tracekey for n in column[new].tolist()]) for column in (left.day_first, left.day_last)),
     ]
 
 

@@ -133,4 +133,4 @@ def _post(batch: _Ready, following: _Ready | None, done: list[object]) -> list[E
     commands = batch.plain.commands() if batch.plain else list(batch.commands())
     ahead = [following.plain.steps] if following and following.plain else []
     postings.run(commands, now=batch.now, plain=batch.plain, work=Work(_forget(done), *ahead))
-    return results_of(commands)
+    return batch.plain.results() if batch.plain else results_of(commands)

@@ -15,25 +15,28 @@ _LINE = (
     "id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced, "
     "balanceafter, pendingafter, dayafter, daynet, deferred, createdat"
 )
+# Here and below: an unnest that is selected gives its values one by one; in FROM it would first write all of them down,
+# each column by itself.
 _INSERT_LINES = f"""
 INSERT INTO ledger_transaction ({_LINE})
-SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, k.balanceafter, k.pendingafter, k.dayafter, k.daynet, k.deferred,
-    %s::timestamptz
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-    %s::uuid[], %s::text[], %s::date[], %s::bool[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::bool[])
-    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced,
-          balanceafter, pendingafter, dayafter, daynet, deferred)
+SELECT k.*, %s::timestamptz
+FROM (
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::numeric[]),
+        unnest(%s::text[]), unnest(%s::int[]), unnest(%s::text[]), unnest(%s::uuid[]), unnest(%s::text[])::jsonb,
+        unnest(%s::date[]), unnest(%s::bool[]), unnest(%s::numeric[]), unnest(%s::numeric[]), unnest(%s::numeric[]),
+        unnest(%s::numeric[]), unnest(%s::bool[])
+) k
 RETURNING 1
 """  # noqa: S608 - a constant
 _INSERT_DEFERRED = """
 INSERT INTO ledger_deferred (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details,
     dateref, balanced, createdat)
-SELECT k.id, k.branch, k.account, k.currency, k.amount, k.debitcredit, k.eventcode, k.description, k.tracekey,
-    k.details::jsonb, k.dateref, k.balanced, %s::timestamptz
-FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::numeric[], %s::text[], %s::int[], %s::text[],
-    %s::uuid[], %s::text[], %s::date[], %s::bool[])
-    AS k (id, branch, account, currency, amount, debitcredit, eventcode, description, tracekey, details, dateref, balanced)
+SELECT k.*, %s::timestamptz
+FROM (
+    SELECT unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::text[]), unnest(%s::numeric[]),
+        unnest(%s::text[]), unnest(%s::int[]), unnest(%s::text[]), unnest(%s::uuid[]), unnest(%s::text[])::jsonb,
+        unnest(%s::date[]), unnest(%s::bool[])
+) k
 RETURNING 1
 """
 
@@ -92,30 +95,33 @@ def copy_text(value: str) -> str:
 
 
 # Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
-# Where columns are chosen the server takes arrays apart row by row; in FROM it would write each one down first.
 _SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
-    FROM (SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
-        unnest(%s::numeric[]) AS pendingdebit) k
+    FROM (
+        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
+            unnest(%s::numeric[]) AS pendingdebit
+    ) k
     WHERE a.ctid = k.place
     RETURNING {of_account}
 ), stored_day AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
         accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
         updatedtracekey = k.tracekey, updatedat = %s
-    FROM (SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
-        unnest(%s::numeric[]) AS accumulateddebit, unnest(%s::numeric[]) AS accumulatedcredit,
-        unnest(%s::uuid[]) AS tracekey, unnest(%s::int[]) AS n) k
+    FROM (
+        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
+            unnest(%s::numeric[]) AS accumulateddebit, unnest(%s::numeric[]) AS accumulatedcredit,
+            unnest(%s::uuid[]) AS tracekey, unnest(%s::int[]) AS n
+    ) k
     WHERE b.ctid = k.place
     RETURNING {of_day}
 ), new_day AS (
-    INSERT INTO ledger_balance (id, branch, account, currency, dateref, totaldebit, totalcredit, accumulateddebit,
-        accumulatedcredit, createdtracekey, updatedtracekey, createdat, updatedat)
-    SELECT k.*, %s::timestamptz, %s::timestamptz
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
-        %s::numeric[], %s::uuid[], %s::uuid[]) AS k
+    INSERT INTO ledger_balance (createdat, updatedat, id, branch, account, currency, dateref, totaldebit, totalcredit,
+        accumulateddebit, accumulatedcredit, createdtracekey, updatedtracekey)
+    SELECT %s::timestamptz, %s::timestamptz, unnest(%s::uuid[]), unnest(%s::text[]), unnest(%s::text[]),
+        unnest(%s::text[]), unnest(%s::date[]), unnest(%s::numeric[]), unnest(%s::numeric[]), unnest(%s::numeric[]),
+        unnest(%s::numeric[]), unnest(%s::uuid[]), unnest(%s::uuid[])
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM new_day), stored.* FROM (
