@@ -16,7 +16,7 @@ from apps.ledger.commands import Command
 from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
 
-_FIRST, _AT_ONCE = 200, 1_000  # lines that are made, then sent: the server has work while the next are made
+_AT_ONCE = 1_000  # lines that are made, then sent: the server has work while the next are made
 _ENDS_AT_ONCE = 500
 _ANSWERED_AT_ONCE = 100
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
@@ -94,8 +94,8 @@ class Lines:
             made, ends = made[folded.index], [ends[n] for n in folded.index.tolist()]
         balances = {"balanceafter": folded.posted, "pendingafter": pending, "dayafter": folded.day, "daynet": folded.net}
         yield pg_binary.COPY_HEAD
-        for start in (0, *range(_FIRST, len(ends), _AT_ONCE)):
-            some = slice(start, start + _AT_ONCE if start else _FIRST)
+        for start in range(0, len(ends), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
             rows = made[some]
             numerics = pg_binary.numerics(np.concatenate([column[some] for column in balances.values()]))
             for name, column in zip(balances, numerics.reshape(len(balances), -1), strict=True):
