@@ -17,7 +17,7 @@ from apps.ledger.commands import Command
 from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
 
-_FIRST, _AT_ONCE = 200, 1_000  # lines that are made, then sent: the server has work while the next are made
+_AT_ONCE = 1_000  # lines that are made, then sent: the server has work while the next are made
 _ENDS_AT_ONCE = 500
 _ANSWERED_AT_ONCE = 100
 _tuple = tuple.__new__  # a named tuple without the detour over its own constructor
@@ -95,14 +95,13 @@ class Lines:
             made, ends = made[folded.index], [ends[n] for n in folded.index.tolist()]
         balances = {"balanceafter": folded.posted, "pendingafter": pending, "dayafter": folded.day, "daynet": folded.net}
         at_once = rows.COPY_ROWS if copies > 1 else _AT_ONCE
-        starts = [start for start in sorted({0, _FIRST, *range(at_once, len(ends), at_once)}) if start < len(ends)]
         yield pg_binary.COPY_HEAD
-        for start, end in zip(starts, [*starts[1:], len(ends)], strict=True):
-            if copies > 1 and start and start % at_once == 0:
+        for start in range(0, len(ends), at_once):
+            if start and copies > 1:
                 yield pg_binary.COPY_TAIL
                 yield None
                 yield pg_binary.COPY_HEAD
-            some = slice(start, end)
+            some = slice(start, start + at_once)
             lines = made[some]
             numerics = pg_binary.numerics(np.concatenate([column[some] for column in balances.values()]))
             for name, column in zip(balances, numerics.reshape(len(balances), -1), strict=True):
