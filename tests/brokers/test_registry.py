@@ -343,7 +343,7 @@ class TestCommand:
 
 
 def _versions_of(subject: str) -> list[int]:
-    with urllib.request.urlopen(f"{os.environ['SCHEMA_REGISTRY_URL']}/subjects/{subject}/versions", timeout=5) as answer:
+    with urllib.request.urlopen(f"{os.environ['SCHEMA_REGISTRY_URL']}/subjects/{subject}/versions", timeout=60) as answer:
         found: list[int] = json.loads(answer.read())
     return found
 
