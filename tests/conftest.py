@@ -15,6 +15,8 @@ from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TransactionTestCase
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from whitenoise.middleware import WhiteNoiseMiddleware
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE_LOCK = 7_241_115  # any fixed number: builders of the template wait for each other on it
+
+# Hypothesis takes an example of more than 200 ms for a failure: it is one nowhere but on a machine with much else to do.
+hypothesis_settings.register_profile(
+    "lastro", hypothesis_settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("lastro")
 
 
 def _month() -> str:

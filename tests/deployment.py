@@ -29,9 +29,9 @@ OURS = ("DJANGO_", "CELERY_", "EMBEDDED_", "MESSAGING_", "KAFKA_", "RABBITMQ_", 
 # The brokers of each mode; without any, both are tables in PostgreSQL.
 SERVERS = {"local": (), "kafka": ("kafka", "redis"), "rabbitmq": ("rabbitmq",)}
 # Limits for a broken build; they decide nothing.
-UNTIL_S = 150
-READY_S = 60
-STOP_S = 30
+UNTIL_S = 240
+READY_S = 150
+STOP_S = 100
 PROGRAMS_MAX = 100  # of a kind
 LOG_TAIL_CHARACTERS = 3000
 POLL_S = 0.1

@@ -20,7 +20,7 @@ OF_A_SESSION = re.compile(
     rb"|^\s*SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|\bset_config\([^)]*,\s*false\)|\bCREATE\s+TEMP",
     re.IGNORECASE,
 )
-START_S = 30
+START_S = 90
 
 Message = tuple[bytes, bytes]
 

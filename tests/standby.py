@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from django.db import connections
 
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 def _tools() -> Path:

@@ -21,10 +21,10 @@ from config.services.certificates import Certificates
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 PORTS = range(20_000, 30_000)  # below the system's own range, where a stopped server's port could be given to a client
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 240.0  # a Java server on a busy machine; one that has ended is not waited for
 STOP_TIMEOUT_S = 20.0  # then it is killed; all three recover from that
 INSTALL_TIMEOUT_S = 900
-PORT_TIMEOUT_S = 5.0
+PORT_TIMEOUT_S = 30.0
 LOG_TAIL_BYTES = 2000
 
 

@@ -11,6 +11,7 @@ from config.services.daemon import BASE_DIR, Daemon, ServiceFailed, fetch_jars, 
 HEAP = "-Xmx512m"
 POM = BASE_DIR / "deploy" / "kafka" / "pom.xml"
 CHECK_TIMEOUT_MS = 3000
+SET_UP_TIMEOUT_MS = 60_000  # it is asked once; on a busy machine a broker that has just started is slow
 USER, STRANGER = "lastro", "stranger"  # three listeners ask who it is; the stranger may only what an ACL allows
 SCRAM_ITERATIONS = 8192
 
@@ -107,7 +108,7 @@ class Kafka(Daemon):
             UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password, iterations=SCRAM_ITERATIONS)
             for user in (USER, STRANGER)
         ]
-        admin = KafkaAdminClient(bootstrap_servers=self._servers("broker"), bootstrap_timeout_ms=CHECK_TIMEOUT_MS)
+        admin = KafkaAdminClient(bootstrap_servers=self._servers("broker"), bootstrap_timeout_ms=SET_UP_TIMEOUT_MS)
         try:
             if refused := {user: error for user, error in admin.alter_user_scram_credentials(users).items() if error}:
                 raise ServiceFailed(f"kafka does not take its SCRAM users: {refused}")

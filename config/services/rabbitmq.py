@@ -4,16 +4,17 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
-from config.services.daemon import Daemon, ServiceFailed, install_debian
+from config.services.daemon import PORT_TIMEOUT_S, Daemon, ServiceFailed, install_debian, is_free
 
 # Debian's own command insists on the system's user and directories; the script behind it does not.
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER = "lastro"
 NODE = "lastro@localhost"
 CHECK_TIMEOUT_S = 3
-CONTROL_TIMEOUT_S = 30  # it starts an Erlang of its own
+CONTROL_TIMEOUT_S = 120  # it starts an Erlang of its own
 
 
 class RabbitMQ(Daemon):
@@ -83,10 +84,18 @@ class RabbitMQ(Daemon):
             connection.channel().close()
 
     def after_stop(self) -> None:
-        """Erlang's name server runs beside the node and does not end with it."""
-        if (epmd := shutil.which("epmd")) is not None:
-            environment = {**os.environ, **self.process_environment()}
-            subprocess.run([epmd, "-kill"], env=environment, check=False, capture_output=True, timeout=10)  # noqa: S603
+        """Erlang's name server runs beside the node and does not end with it.
+
+        It refuses to end until it has noticed that the node is gone, and keeps the port that the next start wants.
+        """
+        if (epmd := shutil.which("epmd")) is None:
+            return
+        environment = {**os.environ, **self.process_environment()}
+        deadline = time.monotonic() + PORT_TIMEOUT_S
+        while not is_free(self.port("epmd")) and time.monotonic() < deadline:
+            command = [epmd, "-kill"]
+            subprocess.run(command, env=environment, check=False, capture_output=True, timeout=CONTROL_TIMEOUT_S)  # noqa: S603
+            time.sleep(0.05)
 
     def _url(self, port: str = "amqp") -> str:
         scheme = "amqps" if port == "amqps" else "amqp"

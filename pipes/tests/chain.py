@@ -21,8 +21,9 @@ from tests.world import CHAIN, meta_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = dict(zip(CHAIN, ("First", "Second", "Third"), strict=True))
-WAIT_S = 60.0  # a group that begins, or waits for a dead member's session, takes seconds
-STOP_S = 10.0
+# Limits for a broken build, also on a machine that is four times slower than usual.
+WAIT_S = 120.0  # a group that begins, or waits for a dead member's session, takes seconds
+STOP_S = 40.0  # ours is ten seconds; of a handle that takes SLOW_S it waits for the end in no case
 OBSERVER = "tests.observer"
 
 
@@ -50,12 +51,12 @@ class Process:
         """SIGTERM; how long it took."""
         began = time.monotonic()
         self.process.terminate()
-        self.process.wait(STOP_S + 5)
+        self.process.wait(WAIT_S)
         return time.monotonic() - began
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(STOP_S)
+        self.process.wait(WAIT_S)
 
 
 class Chain:
@@ -152,6 +153,18 @@ class Chain:
         ]
         mine = [record for record in found if record["meta"].get("global-id") == gid]
         return sorted(mine, key=lambda record: record["meta"].get("message-id", ""))
+
+    def until_records(self, gid: str, *kinds: str, count: int = 1, of: str = "") -> list[dict[str, Any]]:
+        """So many records at least, of reports those with an outcome if wanted.
+
+        A saga's status may be known before all that led to it: what is in different queues may come in any order.
+        """
+
+        def found() -> list[dict[str, Any]]:
+            return [each for each in self.records(gid, *kinds) if not of or each["body"]["outcome"] == of]
+
+        self.until(lambda: len(found()) >= count, what=f"{count} records of {kinds}")
+        return found()
 
     def effects(self, gid: str) -> dict[str, list[str]]:
         return {service.rsplit(".", 1)[1]: self._effects(gid, service) for service in CHAIN}

@@ -31,7 +31,7 @@ def pipes(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -136,7 +136,7 @@ class TestHealth:
         status.count("DONE")
         server = serve(status, settings(PIPES_HEALTH_PORT="0"))
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/health", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/health", timeout=60) as answer:
                 found = json.load(answer)
             assert (found["status"], found["outcomes"]) == ("ok", {"DONE": 1})
             status.polled_at = 1e-9  # so long ago as this machine runs

@@ -1,11 +1,17 @@
 """The parts of the Kafka transport that need no broker."""
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from kafka import errors as kafka_errors
 from kafka.structs import TopicPartition
 
+from lastro_pipes import Misconfigured, from_environment
+from lastro_pipes.errors import BrokerDown
 from lastro_pipes.transports.kafka_assignor import EvenAssignor
+from lastro_pipes.transports.kafka_login import first_cause
 from lastro_pipes.transports.kafka_member import Partition
 from lastro_pipes.transports.shares import share
 
@@ -95,3 +101,35 @@ class TestPartition:
         partition.forget_from(6)
         partition.finish(5)
         assert partition.to_commit == 6
+
+
+class TestLogin:
+    """What Kafka's client tells its log in an order that a broker gives once in a hundred times."""
+
+    HUNG_UP = "Bootstrap connection to bootstrap-0 failed: KafkaConnectionError: socket disconnected (backoff 0.04 secs)"
+    GONE = "Bootstrap connection to bootstrap-0 failed: KafkaConnectionError: [Errno 111] ECONNREFUSED (backoff 0.04 secs)"
+    OUT_OF_TIME = (
+        "Bootstrap connection to bootstrap-0 failed: KafkaTimeoutError: SASL Authentication timed out (backoff 1 secs)",
+        "Bootstrap connection to bootstrap-0 failed: KafkaTimeoutError: Timeout during ApiVersions check (backoff 1 secs)",
+        "Bootstrap connection to bootstrap-0 failed: [Error 7] RequestTimedOutError: after 40 ms (backoff 1 secs)",
+        "Bootstrap connection to bootstrap-0 failed: KafkaTimeoutError: I/O wait timed out (backoff 1 secs)",
+    )
+
+    @staticmethod
+    def start(*lines: str) -> None:
+        """A client that says this and has not reached its broker in time."""
+        where = {"PIPES_SERVICE": "shop.test.alone", "PIPES_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+        with first_cause(from_environment(where)):
+            for line in lines:
+                logging.getLogger("kafka.net.manager").warning(line)
+            raise kafka_errors.KafkaTimeoutError("Unable to bootstrap")
+
+    @pytest.mark.parametrize("last", OUT_OF_TIME)
+    def test_a_last_attempt_that_ran_out_of_time_does_not_speak_for_the_broker(self, last: str) -> None:
+        with pytest.raises(Misconfigured, match="The broker hangs up on us"):
+            self.start(self.HUNG_UP, self.HUNG_UP, last)
+
+    @pytest.mark.parametrize("lines", [(), OUT_OF_TIME, (GONE,), (HUNG_UP, GONE), (HUNG_UP, GONE, OUT_OF_TIME[0])])
+    def test_a_broker_that_goes_down_refuses_nobody(self, lines: tuple[str, ...]) -> None:
+        with pytest.raises(BrokerDown, match="Is it running"):
+            self.start(*lines)

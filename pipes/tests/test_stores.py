@@ -130,7 +130,7 @@ class TestTransaction:
         inside, may_end = threading.Event(), threading.Event()
 
         def undo() -> None:
-            inside.wait(10)
+            inside.wait(60)
             store = make()
             with store.transaction(key._replace(way="undo")) as work:
                 order.append(work.do.state)
@@ -143,7 +143,7 @@ class TestTransaction:
             may_end.wait(0.3)  # Time to overtake, for one that could.
             order.append("end of do")
             work.finish(DONE, outgoing=())
-        thread.join(10)
+        thread.join(60)
         assert order == ["end of do", DONE]
 
     def test_finds_what_another_member_did_meanwhile(self, make: Maker, key: Key) -> None:
@@ -269,5 +269,5 @@ class TestPostgres:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert failures == []

@@ -17,7 +17,7 @@ from tests.chain import _clean
 
 SERVICE = "shop.test.alone"
 IN, COMPENSATE = f"{SERVICE}.in", f"{SERVICE}.compensate"
-READ_S = 40.0
+READ_S = 120.0
 
 
 def read(member: Member, count: int) -> list[Incoming]:

@@ -151,7 +151,7 @@ class World:
         self.broker.append(record)
         return str(meta_of(record)["global-id"])
 
-    def settle(self, timeout_s: float = 20) -> None:
+    def settle(self, timeout_s: float = 120) -> None:
         """Until nobody has anything to do."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from tests.brokers import celery_tasks
 from tests.brokers.celery_world import CeleryContract, sender, told, worker
 from tests.brokers.world import eventually
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.xdist_group("celery-rabbitmq"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.xdist_group("celery-rabbitmq"), pytest.mark.timeout(600)]
 
 
 class RabbitMQBroker:

@@ -32,7 +32,7 @@ from tests.brokers.world import eventually
 from tests.integration.messaging.world import TOPIC, post
 from tests.process import database_url
 
-pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("celery-redis"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis, pytest.mark.xdist_group("celery-redis"), pytest.mark.timeout(600)]
 
 DATABASE = 7  # of the server's sixteen: these tests' own
 
@@ -80,7 +80,7 @@ def _listeners(pid: int, ports: Collection[int]) -> set[int]:
 
 
 def _metrics(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -163,7 +163,9 @@ class TestDatabaseConnections:
     def connections() -> list[int]:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                # The server's own vacuum may be at work here, too.
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
             )
             return [pid for (pid,) in cursor.fetchall()]
 
@@ -205,7 +207,7 @@ class TestRefusals:
     def test_a_process_ends_with_the_sentence(self, broker: RedisBroker, tmp_path: Path, words: list[str]) -> None:
         wrong = _At(changed(broker.url, password="wrong"), broker.ca_file)
         process = CeleryProcess(wrong, tmp_path, *words).process
-        assert process.wait(60) == 1
+        assert process.wait(START_S_MAX) == 1
         text = "".join(path.read_text() for path in tmp_path.glob("*.log"))
         assert "refuses the password. Check user, password and virtual host in CELERY_BROKER_URL." in text
         assert "Traceback" not in text
@@ -233,10 +235,14 @@ class TestBeat:
             eventually(lambda: broker.waiting("saga") >= 4 and broker.waiting("messaging") >= 4, what="wake-ups")
             first.kill()
             broker.client.delete("saga")
-            eventually(lambda: broker.waiting("saga") >= 2, what="wake-ups of the other beat")
+            eventually(lambda: "saga.sweep" in self.tasks(broker), what="wake-ups of the other beat")
         finally:
             first.kill()
             second.kill()
+        assert all(self.tasks(broker).values()), "a periodic task that comes late is worth nothing"
+
+    @staticmethod
+    def tasks(broker: RedisBroker) -> dict[str, str]:
+        """What waits in the sagas' queue, and until when it is worth something."""
         headers = [json.loads(message)["headers"] for message in broker.client.lrange("saga", 0, -1)]
-        assert "saga.sweep" in {header["task"] for header in headers}
-        assert all(header["expires"] for header in headers), "a periodic task that comes late is worth nothing"
+        return {header["task"]: header["expires"] for header in headers}

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test.utils import override_settings
 from kafka import KafkaProducer
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ConfigResource,
@@ -26,7 +28,19 @@ from apps.messaging.transports.kafka import SEND_S_MAX, KafkaTransport
 from apps.messaging.transports.kafka_admin import wire_name
 from config.services import Kafka
 from tests.brokers.contract import ServerContract
-from tests.brokers.world import GROUP, PARTITIONS, by_key, eventually, prefix, read, read_until, record, send, topic
+from tests.brokers.world import (
+    GROUP,
+    PARTITIONS,
+    READ_S_MAX,
+    by_key,
+    eventually,
+    prefix,
+    read,
+    read_until,
+    record,
+    send,
+    topic,
+)
 from tests.integration.messaging.world import ERROR_TOPIC, TOPIC
 
 pytestmark = [
@@ -38,6 +52,26 @@ pytestmark = [
 ]
 
 
+def administration() -> Any:
+    """An admin client with the patience that a busy machine asks for."""
+    return kafka_admin.admin(request_s=READ_S_MAX)
+
+
+def grant(*acls: ACL) -> None:
+    """Permissions of one topic, when the broker goes by them: the controller has answered long before."""
+    pattern = acls[0].resource_pattern
+    everything = ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, pattern)
+    with administration() as client:
+        client.create_acls(list(acls))
+        eventually(
+            lambda: (
+                {(acl.operation, acl.permission_type) for acl in client.describe_acls(everything)[0]}
+                >= {(acl.operation, acl.permission_type) for acl in acls}
+            ),
+            what="the broker knows the permissions",
+        )
+
+
 class KafkaHarness:
     """A name space at the broker of KAFKA_BOOTSTRAP_SERVERS."""
 
@@ -47,20 +81,27 @@ class KafkaHarness:
         self.configure(TOPIC, "max.message.bytes", 4_000_000)
 
     def configure(self, name: str, setting: str, value: object) -> None:
-        with kafka_admin.admin() as client:
-            client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, wire_name(name), {setting: str(value)})])
-            # The controller has answered; the broker hears of it a moment later, on a busy machine much later.
-            asked = ConfigResource(ConfigResourceType.TOPIC, wire_name(name), [setting])
-            eventually(
-                lambda: client.describe_configs([asked])["topic"][wire_name(name)][setting]["value"] == str(value),
-                what=f"{setting} is {value}",
-            )
+        """The controller answers; the broker hears of it a moment later, on a busy machine much later.
+
+        It shows a value before the topic's log goes by it. What it shows of the next change, it shows after that.
+        """
+        with administration() as client:
+            after = {"file.delete.delay.ms": str(secrets.randbelow(1_000_000))}
+            for changes in ({setting: str(value)}, {setting: str(value), **after}):
+                client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, wire_name(name), changes)])
+                asked = ConfigResource(ConfigResourceType.TOPIC, wire_name(name), list(changes))
+
+                def is_so(asked: ConfigResource = asked, changes: dict[str, str] = changes) -> bool:
+                    found = client.describe_configs([asked])["topic"][wire_name(name)]
+                    return all(found.get(key, {}).get("value") == wanted for key, wanted in changes.items())
+
+                eventually(is_so, what=f"{setting} is {value}")
 
     def append_foreign(self, *, key: bytes | None, value: bytes) -> None:
         producer = KafkaProducer(**kafka_admin.client_settings(), max_request_size=4_000_000)
         partition = 0 if key is None else None
-        producer.send(wire_name(TOPIC), key=key, value=value, partition=partition).get(10)
-        producer.close(5)
+        producer.send(wire_name(TOPIC), key=key, value=value, partition=partition).get(READ_S_MAX)
+        producer.close(READ_S_MAX)
 
     def vanish(self, member: Consumer) -> None:
         member._noted.clear()  # type: ignore[attr-defined]
@@ -74,7 +115,7 @@ class KafkaHarness:
         made = self.transport._made
         if made is not None:
             made.close()
-        with kafka_admin.admin() as client:
+        with administration() as client:
             names = [name for name in client.list_topics() if name.startswith(wire_name(""))]
             client.delete_topics(names)
 
@@ -149,11 +190,8 @@ class TestKafkaTransport(ServerContract):
     def test_a_topic_that_this_login_may_not_write_is_refused_and_others_go_on(self, harness: KafkaHarness) -> None:
         pattern = ResourcePattern(ResourceType.TOPIC, wire_name(ERROR_TOPIC))
         denied = ACL("User:stranger", "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
-        with kafka_admin.admin() as client:
-            client.create_acls([denied])
         allowed = ACL("User:stranger", "*", ACLOperation.ALL, ACLPermissionType.ALLOW, pattern)
-        with kafka_admin.admin() as client:
-            client.create_acls([allowed])
+        grant(denied, allowed)
         with login(KAFKA_SASL_USERNAME="stranger"):
             transport = KafkaTransport()
             batch = [record(1, name=ERROR_TOPIC), record(2, name=ERROR_TOPIC), record(1)]

@@ -1,11 +1,12 @@
 """Kafka behind a login over TLS and behind certificates: what is right works, and what is wrong says what to do."""
 
 import gc
+import operator
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from apps.messaging.transports import kafka_admin
 from apps.messaging.transports.base import TransportDown, TransportMisconfigured
 from apps.messaging.transports.kafka import KafkaTransport
 from config.services.certificates import Certificates
-from tests.brokers.world import GROUP, PARTITIONS, by_key, prefix, read, record, send, topic
+from tests.brokers.test_kafka import grant
+from tests.brokers.world import GROUP, PARTITIONS, by_key, eventually, prefix, read, record, send, topic
 from tests.integration.messaging.world import TOPIC
 
 pytestmark = [
@@ -101,8 +103,7 @@ class TestWhoMayComeIn:
                 ACL("User:stranger", "*", operation, permission, pattern)
                 for operation, permission in zip(operations, (ACLPermissionType.DENY, ACLPermissionType.ALLOW), strict=True)
             ]
-            with kafka_admin.admin() as client:
-                client.create_acls(acls)
+            grant(*acls)
         with scram(KAFKA_SASL_USERNAME="stranger"):
             (plan,) = KafkaTransport().plan_topics([topic()])
         assert (plan.state, plan.detail) == ("ok", "this login may not read its settings")
@@ -135,12 +136,29 @@ class TestLoginRefused:
             KafkaTransport().check()
 
     def test_a_consumer_says_the_same(self) -> None:
-        with scram(KAFKA_SASL_PASSWORD="wrong"), refused("KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"):
-            KafkaTransport().consumer(group=GROUP, topics=[TOPIC])
+        with scram(KAFKA_SASL_PASSWORD="wrong"):
+            said = self.last_word(lambda: KafkaTransport().consumer(group=GROUP, topics=[TOPIC]), TransportMisconfigured)
+        assert "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD" in said
 
     def test_no_message_is_to_blame(self) -> None:
-        with scram(KAFKA_SASL_PASSWORD="wrong"), pytest.raises(TransportDown, match="KAFKA_SASL_PASSWORD"):
-            KafkaTransport().send([record(1)])
+        with scram(KAFKA_SASL_PASSWORD="wrong"):
+            said = self.last_word(lambda: KafkaTransport().send([record(1)]), TransportDown)
+        assert "KAFKA_SASL_PASSWORD" in said
+
+    @staticmethod
+    def last_word(act: Callable[[], object], kind: type[Exception]) -> str:
+        """A client has three seconds. On a busy machine its first words with a broker may take longer: it asks again."""
+        told: list[Exception] = []
+
+        def is_refused() -> bool:
+            with pytest.raises((TransportDown, TransportMisconfigured)) as raised:
+                act()
+            told.append(raised.value)
+            return "does not answer" not in str(raised.value)
+
+        eventually(is_refused, what="the broker refuses us")
+        assert type(told[-1]) is kind
+        return str(told[-1])
 
 
 class TestStart:
@@ -168,7 +186,7 @@ class TestStart:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         assert done.returncode == 1, done.stderr
@@ -232,13 +250,17 @@ class TestWrongProtocol:
         "act", [lambda made: made.consumer(group=GROUP, topics=[TOPIC]), lambda made: made.send([record(1)])]
     )
     def test_a_client_that_cannot_start_leaves_nothing_behind(self, act: Any) -> None:
-        gc.collect()
         process = psutil.Process()
-        before = process.num_fds(), threading.active_count()
+
+        def held() -> tuple[int, int]:
+            gc.collect()
+            return process.num_fds(), threading.active_count()
+
+        before = held()
         with scram(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"), pytest.raises(TransportDown):
             act(KafkaTransport())
-        gc.collect()
-        assert (process.num_fds(), threading.active_count()) == before
+        # Less, when something of the test before was still ending.
+        eventually(lambda: all(map(operator.le, held(), before)), what=f"no more than {before} is held")
 
 
 class TestFiles:

@@ -120,7 +120,9 @@ def forgotten(monkeypatch: pytest.MonkeyPatch, schema: str) -> None:
 
 class TestEvents:
     @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.schema)
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(data=st.data())
     def test_come_back_as_they_were(self, kind: type[Message], data: st.DataObject) -> None:
         message = data.draw(messages_of(kind))
@@ -130,7 +132,9 @@ class TestEvents:
         assert json.loads(wire.from_wire(value))["meta"] == json.loads(sent)["meta"]
 
     @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.schema)
-    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(data=st.data())
     def test_are_read_by_any_avro_reader_with_the_registrys_own_schema(
         self, kind: type[Message], data: st.DataObject
@@ -164,7 +168,9 @@ class TestEvents:
         assert record["body"]["payment_id"] == str(result.payment_id), "it leaves an id as text"
         assert record["meta"]["extra"] == {}
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(
         reply_to=texts,
         trace=texts,
@@ -238,14 +244,18 @@ class TestVersions:
 
 
 class TestRecordsOfStrangers:
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(noise=st.binary(max_size=200))
     def test_are_read_or_refused_whatever_follows_a_known_id(self, noise: bytes) -> None:
         frame = framed(Story(title="a", price=Decimal("1.00")))[:5]
         with suppress(InvalidMessage):  # and no other error
             assert envelopes.decode(wire.from_wire(frame + noise)).keys() == {"meta", "body"}
 
-    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(
+        max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+    )
     @given(place=st.integers(5, 100), bit=st.integers(0, 7))
     def test_are_read_or_refused_when_a_bit_has_changed(self, place: int, bit: int) -> None:
         value = bytearray(framed(Story(title="a" * 40, price=Decimal("1.00"))))
@@ -343,7 +353,7 @@ class TestCommand:
 
 
 def _versions_of(subject: str) -> list[int]:
-    with urllib.request.urlopen(f"{os.environ['SCHEMA_REGISTRY_URL']}/subjects/{subject}/versions", timeout=5) as answer:
+    with urllib.request.urlopen(f"{os.environ['SCHEMA_REGISTRY_URL']}/subjects/{subject}/versions", timeout=60) as answer:
         found: list[int] = json.loads(answer.read())
     return found
 

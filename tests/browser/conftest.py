@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import Client
 from django.utils import timezone
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from apps.backoffice.pages import usecase_map
@@ -35,7 +35,7 @@ ARGUMENTS = [
     # Nothing may come from another host: whatever asks for one fails, and is heard.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
-TIMEOUT_MS = 15_000
+TIMEOUT_MS = 60_000  # a limit for a broken page, also on a busy machine
 # The theme is a class of the page: who changes it sees the same page in the other colours, without loading it anew.
 DARKEN = "(dark) => { document.documentElement.classList.toggle('dark', dark) }"
 SIZES = {"desktop": (1280, 900), "wide": (1440, 900), "phone": (390, 844)}
@@ -43,6 +43,8 @@ PASSWORD = "a long one"
 # Where a page waits for its next test: it asks for nothing, and is ours, so that the browser keeps its process.
 RESTING = "/resting"
 BLANK = "<!doctype html><title>resting</title><link rel=icon href=data:,>"
+
+expect.set_options(timeout=TIMEOUT_MS)  # its own is five seconds
 
 OpenPage = Callable[..., Page]
 

@@ -90,7 +90,7 @@ class TestList:
         page.get_by_role("radio", name="SEFAZ-SP 778, NCM not in table").check()
         stuck(("post_sale", "OSError", "the line went dead"), runs=1)
         occurred(("post_sale", "OSError", "the line went dead"), minutes_ago=0, times=1)
-        expect(page.get_by_role("heading", name="3 groups, 10 runs")).to_be_visible(timeout=3000)
+        expect(page.get_by_role("heading", name="3 groups, 10 runs")).to_be_visible()
         expect(page.get_by_role("radio", name="SEFAZ-SP 778, NCM not in table")).to_be_checked()
 
     def test_finds_a_group(self, open_page: OpenPage, groups: dict[str, list[Run]]) -> None:
@@ -129,11 +129,11 @@ class TestJourney:
         shoot(page, f"triage_running_{size}")
         action = BulkAction.objects.get()
         bulk.work(action.pk, now=timezone.now(), items_max=3)
-        expect(page.get_by_role("heading", name="4 runs to go.")).to_be_visible(timeout=2000)
+        expect(page.get_by_role("heading", name="4 runs to go.")).to_be_visible()
         shoot(page, f"triage_progress_{size}")
         Run.objects.filter(pk=groups["timed out"][6].pk).update(error_code="R999")
         bulk.work(action.pk, now=timezone.now())
-        expect(page.get_by_role("heading", name="Done.")).to_be_visible(timeout=2000)
+        expect(page.get_by_role("heading", name="Done.")).to_be_visible()
         expect(page.locator("[data-live-pill]")).to_have_text("Finished")
         page.get_by_role("link", name="Left alone 1").click()
         expect(page.locator("#action-items tbody tr")).to_have_count(1)
@@ -216,7 +216,7 @@ class TestFourEyes:
         shoot(other, "triage_approve")
         other.get_by_role("button", name="Approve: Retry 7 runs").click()
         expect(other.get_by_role("heading", name="Done.")).to_be_visible()
-        expect(page.get_by_role("heading", name="Done.")).to_be_visible(timeout=3000)
+        expect(page.get_by_role("heading", name="Done.")).to_be_visible()
         assert Run.objects.filter(status=RunStatus.RUNNING).count() == 7
 
 

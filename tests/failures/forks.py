@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from unittest.mock import patch
 
-END_S = 60  # of a process that is told to end, or whose work is done
+END_S = 150  # of a process that is told to end, or whose work is done
 READY = "tests.failures.forks_ready"
 
 _context = multiprocessing.get_context("forkserver")

@@ -20,7 +20,7 @@ from apps.saga.definition import COMPENSABLE, PIVOT, RETRIABLE, CallStep, Defini
 
 USE_CASE = "test.owned"
 POLL_S = 0.01
-WAIT_S = 60  # of a process for its test: a limit for a broken build, it decides nothing
+WAIT_S = 150  # of a process for its test: a limit for a broken build, it decides nothing
 ROUNDS_MAX = 2_000  # of a worker
 GATE = "gate"
 

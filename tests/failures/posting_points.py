@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-KINDS_S = 120  # of one consumer: a limit for a broken build
+KINDS_S = 240  # of one consumer: a limit for a broken build
 POINTS_MAX = 400
 ASK_S = 1.0  # between two questions to a server for its offsets
 AT_ONCE = 48  # on a server, where a dead member's partitions are given away after seconds: these seconds pass together

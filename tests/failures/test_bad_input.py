@@ -19,7 +19,7 @@ from tests.deployment import Deployment
 from tests.failures.deployed.numbers import ERROR_TOPIC, GROUPS, MISSING_TOPIC, SINGLE, TOPIC, Misplaced, Numbered
 from tests.failures.numbered import Keys, Load
 
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("distributed"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("distributed"), pytest.mark.timeout(600)]
 
 HUGE = b"x" * 2_000_000
 

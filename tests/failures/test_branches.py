@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
 ]
 
-END_S = 60  # of a process that is told to end
+END_S = 150  # of a process that is told to end
 Celery = Callable[..., "subprocess.Popen[bytes]"]
 
 

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.on_servers,
     pytest.mark.xdist_group("distributed"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 DOWN_S = 20

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.on_servers("kafka"),
     pytest.mark.xdist_group("distributed"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 # As docs/outbox.md has them, once and for each change of readers.
@@ -31,7 +31,6 @@ CREATE PUBLICATION lastro_outbox FOR TABLE messaging_message WITH (publish = 'in
 """
 SLOT = "SELECT pg_create_logical_replication_slot('lastro_outbox', 'pgoutput')"
 PASSED = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'lastro_outbox'"
-READ_MS = 2000  # without a record: there is none left
 
 
 def ask(sql: str, values: list[Any] | None = None) -> Any:
@@ -62,20 +61,23 @@ def slot(deployed: Deployment) -> Iterator[None]:
 
 def records(deployed: Deployment, keys: Keys) -> dict[str, list[Any]]:
     """All records of these keys at the broker, by their message's id: partition, key, value and headers."""
-    reader = KafkaConsumer(
-        bootstrap_servers=deployed.environment["KAFKA_BOOTSTRAP_SERVERS"],
-        enable_auto_commit=False,
-        consumer_timeout_ms=READ_MS,
-    )
+    reader = KafkaConsumer(bootstrap_servers=deployed.environment["KAFKA_BOOTSTRAP_SERVERS"], enable_auto_commit=False)
     found = defaultdict(list)
     try:
         places = [TopicPartition(Numbered.topic, at) for at in reader.partitions_for_topic(Numbered.topic)]
         reader.assign(places)
         reader.seek_to_beginning(*places)
-        for one in reader:
-            headers = {name: value for name, value in one.headers if value}  # Debezium sends empty ones, too
-            if (one.key or b"").decode() in keys.published:  # other tests send foreign records
-                found[headers["id"].decode()].append((one.partition, one.key, one.value, headers))
+        ends = reader.end_offsets(places)
+
+        def has_read_on() -> bool:
+            for batch in reader.poll(timeout_ms=200).values():
+                for one in batch:
+                    headers = {name: value for name, value in one.headers if value}  # Debezium sends empty ones, too
+                    if (one.key or b"").decode() in keys.published:  # other tests send foreign records
+                        found[headers["id"].decode()].append((one.partition, one.key, one.value, headers))
+            return all(reader.position(place) >= ends[place] for place in places)
+
+        deployed.until(has_read_on, what="everything is read")
     finally:
         reader.close()
     return found

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,16 @@ class TestKill:
                 lastro = Lastro(data_dir).wait_ready()
         try:
             for order_id in order_ids:
-                lastro.until(lambda order_id=order_id: lastro.status_of(order_id) in FINAL, timeout_s=110)
+                lastro.until(lambda order_id=order_id: lastro.status_of(order_id) in FINAL, timeout_s=200)
             statuses = [lastro.status_of(order_id) for order_id in order_ids]
             assert statuses == ["COMPLETED"] * ORDERS
-            told = json.loads(lastro.manage("shell", "-v0", "-c", _TELL))
+
+            def at_rest() -> Any:
+                """The orders are over; what they had to say may still be on its way."""
+                told = json.loads(lastro.manage("shell", "-v0", "-c", _TELL))
+                return told if told["messages_left"] == 0 else None
+
+            told = lastro.until(at_rest)
         finally:
             assert lastro.stop() == 0
         assert told == {

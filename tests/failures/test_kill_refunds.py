@@ -73,7 +73,7 @@ class TestKill:
             for payment_id in payments:
                 lastro.until(
                     lambda payment_id=payment_id: merchant.get(lastro, f"/payments/{payment_id}")["state"] == "REFUNDED",
-                    timeout_s=110,
+                    timeout_s=200,
                 )
             books = "/ledger/accounts/0001/merchants/balance"
             lastro.until(lambda: merchant.get(lastro, books)["posted"] == "0.00")

@@ -8,11 +8,11 @@ from django.db import connections, transaction
 
 from apps.messaging.models import Pending
 from apps.messaging.public import publish
-from tests.deployment import Deployment
+from tests.deployment import UNTIL_S, Deployment
 from tests.failures.deployed.numbers import GROUPS, Numbered
 from tests.failures.numbered import Keys, Load
 
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("distributed"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("distributed"), pytest.mark.timeout(600)]
 
 
 class TestCommitOrder:
@@ -27,11 +27,11 @@ class TestCommitOrder:
 
         def hold(at: int) -> None:
             try:
-                assert at == 0 or drawn[at - 1].wait(30)
+                assert at == 0 or drawn[at - 1].wait(UNTIL_S)
                 with transaction.atomic():
                     publish(Numbered(key=names[at], n=1), key=names[at])
                     drawn[at].set()
-                    assert at == len(names) - 1 or committed[at + 1].wait(60)
+                    assert at == len(names) - 1 or committed[at + 1].wait(UNTIL_S)
                 keys.published[names[at]] = 1
                 # It has come through before the one with the lower number is there to be seen.
                 deployed.until(lambda: keys.count() >= (len(names) - at) * len(GROUPS), what=f"message {at} arrives")
@@ -45,7 +45,7 @@ class TestCommitOrder:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(2 * UNTIL_S)
         assert not errors, errors
         keys.all_arrive(deployed)
 

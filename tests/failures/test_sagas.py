@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.distributed,
     pytest.mark.xdist_group("distributed"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 ALL = {"sandbox": 1, "web": 1, "worker": 2, "beat": 1, "relay": 2, "consume": 2}

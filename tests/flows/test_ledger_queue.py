@@ -230,18 +230,18 @@ def locked_account() -> Iterator[None]:
             with transaction.atomic():
                 Account.objects.select_for_update().get(branch_id=BRANCH, account=ACCOUNT)
                 held.set()
-                done.wait(60)
+                done.wait(150)
         finally:
             connections.close_all()
 
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        assert held.wait(30)
+        assert held.wait(90)
         yield
     finally:
         done.set()
-        thread.join(30)
+        thread.join(90)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def post_office() -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(150)
     assert not errors, errors
 
 
@@ -119,5 +119,5 @@ class TestScenario:
         with scenario.alone():
             thread = threading.Thread(target=second)
             thread.start()
-            thread.join(30)
+            thread.join(90)
         assert [error[:4] for error in errors] == ["R127"]

@@ -54,7 +54,7 @@ class TestRun:
         try:
             curl = SEED_CURL.replace("localhost:8080", f"localhost:{first.port}")
             placed: dict[str, Any] = json.loads(
-                subprocess.run(["bash", "-c", curl], capture_output=True, check=True, timeout=30).stdout
+                subprocess.run(["bash", "-c", curl], capture_output=True, check=True, timeout=90).stdout
             )
             first.until(lambda: first.status_of(placed["id"]) == "COMPLETED")
             state = json.loads(first.manage("saga_state", placed["id"], "--json"))
@@ -97,7 +97,7 @@ class TestRun:
         assert len(curls) == 4
         ends = {}
         for curl in curls:
-            done = subprocess.run([*shlex.split(curl), "-s"], capture_output=True, check=True, timeout=30)
+            done = subprocess.run([*shlex.split(curl), "-s"], capture_output=True, check=True, timeout=90)
             order_id = json.loads(done.stdout)["id"]
             ends[curl] = running.until(
                 lambda order_id=order_id: (s := running.status_of(order_id)) in {"COMPLETED", "PAYMENT_NOT_COMPLETED"} and s

@@ -159,7 +159,7 @@ class TestIdempotency:
 
         def place() -> None:
             try:
-                ready.wait(30)
+                ready.wait(90)
                 answer = shop.post_order(Client(), shop.by_balance(), **{"Idempotency-Key": "same", "Prefer": "wait=5"})
                 answers.append((answer.status_code, answer.json().get("id"), answer.json().get("code")))
             finally:

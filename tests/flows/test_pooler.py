@@ -57,7 +57,7 @@ class TestTransactionMode:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(150)
             assert len(placed) == BUYERS * EACH
             for order_id in placed:
                 assert finish(shop.run_of(order_id).pk).status == "COMPLETED"

@@ -79,7 +79,7 @@ class TestConcurrency:
 
         def buy() -> None:
             try:
-                ready.wait(30)
+                ready.wait(90)
                 answers.append(shop.post_order(Client(), shop.by_balance(), Prefer="wait=5").json()["status"])
             finally:
                 connections.close_all()
@@ -99,7 +99,7 @@ class TestConcurrency:
 
         def buy() -> None:
             try:
-                ready.wait(30)
+                ready.wait(90)
                 answers.append(shop.post_order(Client(), shop.by_balance(amount=400), Prefer="wait=5").json()["status"])
             finally:
                 connections.close_all()

@@ -178,10 +178,10 @@ class TestPrepared:
         with transaction.atomic():
             prepared.execute(*lock)
             thread.start()
-            assert waiting.wait(10)
+            assert waiting.wait(60)
             assert Group.objects.count() == 1, "this thread is not held up"
             assert not done
-        thread.join(10)
+        thread.join(60)
         assert done == [1]
 
 

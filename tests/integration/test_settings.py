@@ -29,7 +29,7 @@ def start(what: str = "s.ORDERS_ALLOW_ANONYMOUS, s.DEBUG", **changes: str) -> tu
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]

@@ -19,7 +19,7 @@ from apps.messaging.transports.rabbitmq import RabbitMQTransport
 SERVICE, GROUP = "shop.stock.reserve", "tests"
 IN = f"{SERVICE}.in"
 PARTITIONS = 4
-READ_S_MAX = 40.0
+READ_S_MAX = 120.0
 KEYS = [f"k{n}" for n in range(20)]
 
 

@@ -16,6 +16,7 @@ from apps.messaging.transports.kafka_login import client_settings, first_cause
 BOOTSTRAP_S = 3.0
 LOGIN_ATTEMPTS = 3  # at a process's start: a broker that has just started needs seconds for its first login
 REQUEST_S = 3.0
+CREATE_S = 30.0  # a broker that is asked for many topics at once, or has just started
 COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
 MESSAGE_BYTES_MAX = 1_048_588  # Kafka's default, said here because a broker may have another one
 DAY_MS = 86_400_000
@@ -32,13 +33,13 @@ def our_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def admin() -> Iterator[Any]:
+def admin(*, request_s: float = REQUEST_S) -> Iterator[Any]:
     """An admin client for a few questions. Raises TransportDown, TransportMisconfigured."""
     with first_cause():
         client = KafkaAdminClient(
             **client_settings(),
             bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
-            request_timeout_ms=int(REQUEST_S * 1000),
+            request_timeout_ms=int(request_s * 1000),
         )
     try:
         yield client
@@ -163,8 +164,8 @@ def create_topics(topics: Sequence[DesiredTopic]) -> None:
     }
     if not wanted:
         return
-    with admin() as client:
+    with admin(request_s=CREATE_S) as client:
         # Two processes may meet here; the second finds the topic made, which is what it wanted.
         with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
             client.create_topics(wanted)
-        client.wait_for_topics(sorted(wanted))
+        client.wait_for_topics(sorted(wanted), timeout_ms=int(CREATE_S * 1000))

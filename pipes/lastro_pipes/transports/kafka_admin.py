@@ -17,19 +17,20 @@ from lastro_pipes.transports.kafka_login import client_settings, first_cause
 BOOTSTRAP_S = 3.0
 LOGIN_ATTEMPTS = 3  # a broker that has just started needs seconds for its first login
 REQUEST_S = 3.0
+CREATE_S = 30.0  # a broker that is asked for many topics at once, or has just started
 COORDINATOR_S = 10.0  # a fresh cluster makes its offsets topic when the first group asks
 MESSAGE_BYTES_MAX = 1_048_588  # Kafka's default, said here because a broker may have another one
 DAY_MS = 86_400_000
 
 
 @contextlib.contextmanager
-def admin(settings: Settings) -> Iterator[Any]:
+def admin(settings: Settings, *, request_s: float = REQUEST_S) -> Iterator[Any]:
     """An admin client for a few questions. Raises BrokerDown, Misconfigured."""
     with first_cause(settings):
         client = KafkaAdminClient(
             **client_settings(settings),
             bootstrap_timeout_ms=int(BOOTSTRAP_S * 1000),
-            request_timeout_ms=int(REQUEST_S * 1000),
+            request_timeout_ms=int(request_s * 1000),
         )
     try:
         yield client
@@ -80,11 +81,11 @@ def create(settings: Settings, topics: Sequence[Topic]) -> None:
     }
     if not wanted:
         return
-    with admin(settings) as client:
+    with admin(settings, request_s=CREATE_S) as client:
         # Two processes may meet here; the second finds the topic made, which is what it wanted.
         with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
             client.create_topics(wanted)
-        client.wait_for_topics(sorted(wanted))
+        client.wait_for_topics(sorted(wanted), timeout_ms=int(CREATE_S * 1000))
 
 
 def lag(settings: Settings, *, group: str, topics: Sequence[str]) -> dict[tuple[str, int], int]:

@@ -43,6 +43,7 @@ _PROOFS = (
     ("Invalid frame length", "This listener speaks TLS: set PIPES_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"),
 )
 _ATTEMPTS = ("Bootstrap connection", "Bootstrap attempt")
+_OUT_OF_TIME = ("TimedOut", "Timeout", "timed out")  # a request, a step of the login, a wait for the socket
 _SUSPICIONS = (
     ("UNEXPECTED_EOF", "Does this listener speak TLS? Check PIPES_KAFKA_SECURITY_PROTOCOL"),
     (
@@ -138,8 +139,9 @@ class _Lines(logging.Handler):
         for sign, advice in _PROOFS:
             if line := next((text for text in self._texts if sign in text), ""):
                 return f"{advice}. ({line})"
-        # The last attempt may just not have had the time to end.
-        attempts = [text for text in self._texts if text.startswith(_ATTEMPTS) and "TimedOut" not in text]
+        # The last attempt may just not have had the time to end, wherever in it that was.
+        ended = [text for text in self._texts if not any(sign in text for sign in _OUT_OF_TIME)]
+        attempts = [text for text in ended if text.startswith(_ATTEMPTS)]
         for sign, advice in _SUSPICIONS:
             if attempts and all(sign in text for text in attempts):
                 return f"{advice}. ({attempts[0]})"

@@ -102,14 +102,14 @@ class TestAnAnswerThatSaysNothing:
         self, company: Company, sandbox: fiscal.RunningSandbox, settings: Any
     ) -> None:
         """Each byte comes in time. The authority goes on for as long as we listen, and then ends well."""
-        settings.FISCAL_AUTHORITY_TIMEOUT_S = 1
+        settings.FISCAL_AUTHORITY_TIMEOUT_S = 2
         company.prepare("a")
 
         def trickle(handler: Any, _service: str, answer: bytes) -> None:
             handler.send_response(200)
             handler.end_headers()
             handler.wfile.write(b"<answer>")
-            for _ in range(100):
+            for _ in range(200):
                 handler.wfile.write(b" ")
                 threading.Event().wait(0.05)  # nobody sets it: the pace of a slow line
             handler.wfile.write(answer + b"</answer>")

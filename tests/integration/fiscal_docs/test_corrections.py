@@ -260,7 +260,7 @@ class TestTwoAtOnce:
 
         def send() -> None:
             try:
-                ready.wait(30)
+                ready.wait(90)
                 outcomes.append(fiscal.transmit(step_key="a", now=company.now, again=lambda: correction))
             finally:
                 connections.close_all()
@@ -284,7 +284,7 @@ class TestTwoAtOnce:
 
         def correct_it() -> None:
             try:
-                ready.wait(30)
+                ready.wait(90)
                 with suppress(fiscal.IssueUndone):
                     company.retry("a", items=(RIGHT,))
             finally:
@@ -292,7 +292,7 @@ class TestTwoAtOnce:
 
         thread = Thread(target=correct_it)
         thread.start()
-        ready.wait(30)
+        ready.wait(90)
         undone = company.undo("a")["undone"]
         thread.join()
         assert company.undo("a")["undone"] in ("nothing", "cancelled")

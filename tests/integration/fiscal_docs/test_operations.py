@@ -29,7 +29,7 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
 
     def run(job: Callable[[], Any]) -> None:
         try:
-            start.wait(10)
+            start.wait(60)
             results.append(job())
         except Exception as error:
             results.append(error)
@@ -40,7 +40,7 @@ def at_once(*jobs: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     return results
 
 

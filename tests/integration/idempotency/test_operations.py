@@ -212,7 +212,7 @@ class TestRaces:
             return self.work(before_commit=hold, fail=fail)
 
         def second() -> str:
-            assert first_is_in.wait(30)
+            assert first_is_in.wait(90)
             return self.work(before_commit=lambda: None)
 
         return in_threads(first, second)

@@ -22,7 +22,7 @@ from tests.integration.payments.world import basic, merchant
 pytestmark = pytest.mark.django_db
 HERE, ELSEWHERE, PROXY = "203.0.113.7", "198.51.100.9", "10.1.2.3"
 PASSWORD = "a long enough one"
-WAIT_S = 30  # for a thread: a limit for a broken build, it decides nothing
+WAIT_S = 90  # for a thread: a limit for a broken build, it decides nothing
 
 
 @pytest.fixture(autouse=True)

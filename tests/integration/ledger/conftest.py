@@ -91,7 +91,7 @@ def committed_bank(transactional_db: None) -> None:
     again("bank", open_bank)
 
 
-OTHERS_END_S = 100  # a limit for a broken build; the longest test that runs beside this one is far below it
+OTHERS_END_S = 250  # a limit for a broken build; the longest test that runs beside this one is far below it
 
 
 def let_others_end() -> None:

@@ -180,7 +180,7 @@ class TestChain:
                 connections.close_all()
 
         with ThreadPoolExecutor(4) as pool:
-            assert len(list(pool.map(write, range(4), timeout=60))) == 4
+            assert len(list(pool.map(write, range(4), timeout=150))) == 4
         while chain.chain(now=NOW):
             pass
         proof = verify_chain()

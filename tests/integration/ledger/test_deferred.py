@@ -155,7 +155,7 @@ class TestAtOnce:
 
         def work(n: int) -> int:
             try:
-                barrier.wait(30)
+                barrier.wait(90)
                 if n < 2:
                     return -sum(roll_up(7) for _ in range(10))
                 for step in range(10):
@@ -165,7 +165,7 @@ class TestAtOnce:
                 connections.close_all()
 
         with ThreadPoolExecutor(8) as pool:
-            rolled = -sum(pool.map(work, range(8), timeout=60))
+            rolled = -sum(pool.map(work, range(8), timeout=150))
         assert rolled + Deferred.objects.count() == 120
         assert ledger.balance(FEES).posted == 120
         assert ledger.check_balances() == []

@@ -36,7 +36,7 @@ from tests.process import database_url
 pytestmark = pytest.mark.django_db
 
 HEADER = "tracekey,branch,account,amount,debitcredit,eventcode"
-END_S = 60  # limits for a broken build
+END_S = 150  # limits for a broken build
 
 
 class Run(NamedTuple):
@@ -496,7 +496,7 @@ class TestProcess:
     def held(self, path: Path) -> Iterator[tuple["subprocess.Popen[str]", psycopg.Connection]]:
         """Everything before the locked account is committed, and the batch that needs it waits."""
         words = ["ledger_import", str(path), "--batch", str(self.BATCH), "--json"]
-        with locked(BOB) as other, process(*words, DATABASE_LOCK_TIMEOUT_MS="60000") as running:
+        with locked(BOB) as other, process(*words, DATABASE_LOCK_TIMEOUT_MS="200000") as running:
             self.until(lambda: sessions("wait_event_type = 'Lock'") or running.poll() is not None)
             assert running.poll() is None, running.communicate()[0]
             assert Transaction.objects.count() == self.BEFORE

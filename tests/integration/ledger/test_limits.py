@@ -206,7 +206,7 @@ class TestCloseDayAtOnce:
             with transaction.atomic():
                 ledger.post(line(ANA, "C", 1, dateref=YESTERDAY), now=NOW)
                 closing = pool.submit(close)
-                assert started.wait(30)
+                assert started.wait(90)
                 assert not closing.done()
             assert closing.result(30)
         with pytest.raises(ledger.DayClosed):

@@ -105,7 +105,7 @@ class TestAtOnce:
                 connections.close_all()
 
         with ThreadPoolExecutor(2) as pool:
-            assert len({str(row) for row in pool.map(sealed, range(2), timeout=60)}) == 1
+            assert len({str(row) for row in pool.map(sealed, range(2), timeout=150)}) == 1
         assert Month.objects.count() == 1
         assert not verify_chain().damages
 
@@ -123,7 +123,7 @@ class TestAtOnce:
 
         with transaction.atomic(), ThreadPoolExecutor(1) as pool:
             assert Transaction.objects.count() == 9  # a reader that has not ended holds the table
-            list(pool.map(reading, [0], timeout=60))
+            list(pool.map(reading, [0], timeout=150))
         assert state() == "EXPORTED"
         assert detaching.detach_month(JANUARY, directory=tmp_path, by="eva", now=NOW).state == "DETACHED"
 
@@ -246,7 +246,7 @@ class TestChecks:
 
         def meanwhile(last_cluster: Callable[[], str | None] = turns.last_cluster) -> str | None:
             with ThreadPoolExecutor(1) as pool:
-                list(pool.map(detach, [0], timeout=60))
+                list(pool.map(detach, [0], timeout=150))
             return last_cluster()
 
         monkeypatch.setattr(turns, "last_cluster", meanwhile)  # behind the snapshot, before a line is read

@@ -143,14 +143,14 @@ class Elsewhere:
                 with connection.cursor() as cursor:
                     cursor.execute(*self._ask)
                 self._holds.set()
-                self._let_go.wait(30)
+                self._let_go.wait(90)
                 transaction.set_rollback(True)
         finally:
             connections.close_all()
 
     def __enter__(self) -> "Elsewhere":
         self._thread.start()
-        assert self._holds.wait(30)
+        assert self._holds.wait(90)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -158,7 +158,7 @@ class Elsewhere:
 
     def let_go(self) -> None:
         self._let_go.set()
-        self._thread.join(30)
+        self._thread.join(90)
 
 
 def claim(key: UUID) -> tuple[str, list[Any]]:

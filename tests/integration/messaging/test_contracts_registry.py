@@ -50,7 +50,7 @@ class Script(ThreadingHTTPServer):
         self.stuck.set()
         self.shutdown()
         self.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -109,7 +109,7 @@ class TestIds:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert found == [7] * 8
         assert script.asked == [LOOK]
 

@@ -21,7 +21,7 @@ from apps.messaging.transports.base import Consumer, Fate, OutgoingRecord, SendO
 
 TOPIC = "tests.post.office.event"
 ERROR_TOPIC = "tests.post.office.error"
-THREADS_S_MAX = 30  # a thread that takes longer hangs
+THREADS_S_MAX = 90  # a thread that takes longer hangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

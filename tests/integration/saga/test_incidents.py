@@ -180,8 +180,8 @@ class TestFolding:
                             for step in ("a", "b")
                         ]
                     )
-                    ready.wait(timeout=30)  # nobody commits before all have written
-                    go.wait(timeout=30)
+                    ready.wait(timeout=90)  # nobody commits before all have written
+                    go.wait(timeout=90)
             except BaseException as error:
                 broken.append(error)
             finally:
@@ -190,7 +190,7 @@ class TestFolding:
         threads = [threading.Thread(target=fail) for _ in range(many)]
         for thread in threads:
             thread.start()
-        ready.wait(timeout=30)
+        ready.wait(timeout=90)
         assert incidents.fold() == 0, "what is not committed is not there"
         go.set()
         for thread in threads:

@@ -74,7 +74,7 @@ def another_transaction() -> Iterator[Callable[[Callable[[], Any]], Any]]:
             with transaction.atomic():
                 found.append(what())
                 ready.set()
-                assert go.wait(20)
+                assert go.wait(90)
         finally:
             ready.set()
             connections.close_all()
@@ -84,14 +84,14 @@ def another_transaction() -> Iterator[Callable[[Callable[[], Any]], Any]]:
     def do(what: Callable[[], Any]) -> Any:
         threads.append(threading.Thread(target=run, args=(what,)))
         threads[0].start()
-        assert ready.wait(20)
+        assert ready.wait(90)
         return found[0]
 
     try:
         yield do
     finally:
         go.set()
-        threads[0].join(20)
+        threads[0].join(90)
 
 
 class TestWaiting:

@@ -396,7 +396,7 @@ class TestRaces:
                 lifting = threading.Thread(target=lambda: together(lambda: lift() and None))
                 lifting.start()
                 until(_somebody_waits_for_a_lock)
-            lifting.join(30)
+            lifting.join(90)
         assert woken == [run_id]
         assert Run.objects.get(pk=run_id).held_by is None
         assert_consistent()
@@ -412,7 +412,7 @@ class TestRaces:
                 worker.start()
                 until(_somebody_waits_for_a_lock)
                 pauses.end(row, reason=REASON, by="user:chief", now=timezone.now())
-            worker.join(30)
+            worker.join(90)
         assert Run.objects.get(pk=run_id).status == RunStatus.COMPLETED
 
     @pytest.mark.parametrize("seed", range(3))

@@ -344,7 +344,7 @@ class TestRaces:
         ready, came_to = threading.Barrier(len(deeds)), []
 
         def one(deed: Any) -> None:
-            ready.wait(timeout=30)
+            ready.wait(timeout=90)
             try:
                 came_to.append(deed())
             except DomainError as refusal:

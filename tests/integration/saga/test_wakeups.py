@@ -63,9 +63,11 @@ class TestWaker:
         runs = [uuid4() for _ in range(26)]
         wakeups.ask(runs[0])
         post.wait()
+        assert post.asked.acquire(timeout=THREADS_S_MAX)
         post.open.clear()
         wakeups.ask(runs[1])
-        for run_id in runs[2:]:
+        assert post.asked.acquire(timeout=THREADS_S_MAX)
+        for run_id in runs[2:]:  # while that one is being sent: nobody takes a part of them
             wakeups.ask(run_id)
         post.open.set()
         while sum(map(len, post.messages)) < len(runs):

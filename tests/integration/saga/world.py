@@ -1,5 +1,7 @@
 """What tests of pauses, breakers and versions share: toy journeys, governed like real ones."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +21,7 @@ from apps.saga.terms import Breaker, Sla
 from tests.integration.saga.test_engine import Story, TellingHooks
 
 TOY = "test.toy"
+UNTIL_S = 90  # a limit for a broken build
 REASON = "the partner asked us to"
 SLA = Sla(target=timedelta(seconds=10), deadline=timedelta(minutes=1))
 SEARCHED = (Attribute("customer", str), Attribute("amount", Decimal))
@@ -75,10 +78,9 @@ def assert_consistent() -> None:
 
 def until(condition: Callable[[], bool]) -> None:
     """Look again and again until it is so; fail after a time that nothing takes."""
-    import threading
-
     pause = threading.Event()
-    for _ in range(1000):
+    end = time.monotonic() + UNTIL_S
+    while time.monotonic() < end:
         if condition():
             return
         pause.wait(0.01)

@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.fiscal_docs.sandbox.certificates import server_context
 
-WAIT_S = 30  # for what a test waits for: a limit for a broken build, it decides nothing
+WAIT_S = 90  # for what a test waits for: a limit for a broken build, it decides nothing
 
 
 @dataclass

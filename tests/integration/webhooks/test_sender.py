@@ -176,7 +176,7 @@ class TestSlowServer:
         with raw(say) as url:
             started = time.monotonic()
             outcome = send(url)
-            assert time.monotonic() - started < 10, "a limit for a broken build: without a watchdog it never ends"
+            assert time.monotonic() - started < 25, "a limit for a broken build: without a watchdog it never ends"
         assert outcome.status is None
         assert outcome.error
 
@@ -185,7 +185,8 @@ class TestSlowServer:
             outcome = send(url.replace("http://", "https://"))
         assert outcome.status is None
 
-    def test_that_has_said_yes_has_said_it(self) -> None:
+    def test_that_has_said_yes_has_said_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sender, "TOTAL_S", 3.0)  # on a busy machine it may take a while to say it
         with raw(_drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"a")) as url:
             assert send(url).succeeded
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True, available_apps=["apps.fisca
 
 def get(sandbox: fiscal.RunningSandbox, context: ssl.SSLContext, method: str, path: str) -> int:
     where = urlsplit(sandbox.url)
-    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=5, context=context)
+    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=60, context=context)
     try:
         connection.request(method, path, b"x" if method == "POST" else None)
         return connection.getresponse().status
@@ -71,7 +71,7 @@ class TestServer:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert sorted(statuses) == ["100", "204", "204", "204"]
 
 

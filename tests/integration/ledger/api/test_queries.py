@@ -168,7 +168,7 @@ class TestUnderAsgi:
         parts = []
         while (message := await running.receive_output(30)).get("more_body"):
             parts.append(message["body"])
-        await running.wait(30)
+        await running.wait(90)
         return start["status"], {name.lower(): value for name, value in start["headers"]}, [part for part in parts if part]
 
 
