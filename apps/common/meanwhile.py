@@ -22,7 +22,6 @@ R = TypeVar("R")
 _READ, _READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
 _BLOCK_BYTES_MAX = 1 << 24  # libpq's messages end at a gigabyte, its patience with memory earlier
 _NO_MORE = object()
-_NOT_MADE = b"its rows were not made"
 
 
 class Work:
@@ -95,24 +94,16 @@ def answer(pgconn: Any, work: Work) -> Any:
     return result
 
 
-def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes | None], work: Work, *, copies: int = 1) -> None:
+def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Work) -> None:
     """COPY … FROM STDIN within a transaction: blocks are sent as they are made; ``work``, while the server has enough.
 
-    ``copies``: so many COPYs, told in one message; a block that is None ends one of them and begins the next.
     An error of ``blocks`` or ``work`` ends the COPY, and is raised. Raises psycopg's errors.
     """
-    begun = pgconn.exec_(";".join([statement] * copies).encode())
+    begun = pgconn.exec_(statement.encode())
     if begun.status != pq.ExecStatus.COPY_IN:
         check(pgconn, begun)
-    is_copying = True
     try:
         for block in blocks:
-            if block is None:
-                pgconn.put_copy_end()
-                is_copying = False
-                check(pgconn, _next_copy(pgconn, work))
-                is_copying = True
-                continue
             data = block.encode() if isinstance(block, str) else block
             for start in range(0, len(data), _BLOCK_BYTES_MAX):
                 while pgconn.flush():  # one block at a time: what libpq keeps it moves again and again
@@ -120,23 +111,10 @@ def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes | None], w
                 pgconn.put_copy_data(data[start : start + _BLOCK_BYTES_MAX])
         pgconn.put_copy_end()
     except BaseException:
-        if is_copying:
-            pgconn.put_copy_end(_NOT_MADE)
-            _abandon(pgconn)
+        pgconn.put_copy_end(b"its rows were not made")
+        _abandon(pgconn)
         raise
     check(pgconn, answer(pgconn, work))
-
-
-def _next_copy(pgconn: Any, work: Work) -> Any:
-    """The end of one COPY, well or not; then the next one has begun, or nothing has."""
-    until_answered(pgconn, work)
-    ended = pgconn.get_result()
-    until_answered(pgconn, work)
-    begun = pgconn.get_result()
-    if begun is not None and begun.status != pq.ExecStatus.COPY_IN:  # what the first COPY did not say, the second does
-        pgconn.get_result()
-        return begun
-    return ended
 
 
 def _go_on(pgconn: Any, work: Work, events: int) -> None:
@@ -160,8 +138,5 @@ def _abandon(pgconn: Any) -> None:
     while True:
         while pgconn.is_busy():
             _go_on(pgconn, nothing, _READ)
-        result = pgconn.get_result()
-        if result is None:
+        if pgconn.get_result() is None:
             return
-        if result.status == pq.ExecStatus.COPY_IN:  # another COPY, which began before it heard
-            pgconn.put_copy_end(_NOT_MADE)

@@ -41,8 +41,7 @@ class PlainBatch:
         self._left: Left
         self._commands: list[Command] = []
         self.claimed: dict[int, Command] = {}
-        self._claims: list[bytes | None] = []
-        self._copies = 1
+        self._claims: list[bytes] = []
         self._made = 0
         self._failed: Exception | None = None
         self._results: list[EntryResult] = []  # if they are ready
@@ -56,8 +55,7 @@ class PlainBatch:
             self._made = _COMMANDS
             ordered = keys.in_order(self._commands)
             yield
-            self._copies = rows.copies_of(len(ordered))
-            for block in plain_keys.blocks(ordered, self.claimed, now=self._now, copies=self._copies):
+            for block in plain_keys.blocks(ordered, self.claimed, now=self._now):
                 self._claims.append(block)
                 yield
             self._made = _CLAIMS
@@ -83,7 +81,7 @@ class PlainBatch:
         if next(self.steps, self) is self and self._made < _LINES:
             raise self._failed or RuntimeError("A batch was left before it was made ready.")
 
-    def _claim_blocks(self) -> Iterator[bytes | None]:
+    def _claim_blocks(self) -> Iterator[bytes]:
         sent = 0
         while sent < len(self._claims) or self._made < _CLAIMS:
             if sent == len(self._claims):
@@ -95,11 +93,9 @@ class PlainBatch:
     def claim(self, work: Work) -> bool:
         """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
         work.first(self._known.settling())
-        while not self._claims:
-            self._step()
         try:
             with kept_savepoint():
-                rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work, copies=self._copies)
+                rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
         except IntegrityError:
             return False
         return True
@@ -215,8 +211,7 @@ class PlainBatch:
         making = sums()
         work.first(answers)
         work.first(making)
-        copies = rows.copies_of(len(folded.index))
-        rows.copy_rows(plain_lines.COPY, lines.blocks(folded, pending, copies=copies), work=work, copies=copies)
+        rows.copy_rows(plain_lines.COPY, lines.blocks(folded, pending), work=work)
         deque(making, maxlen=0)
         self._written = made[0].write(now=self._now, work=work, tell=self._is_kept)
         deque(answers, maxlen=0)

@@ -7,7 +7,6 @@ import numpy as np
 
 from apps.common import pg_binary
 from apps.common.pg_binary import Layout
-from apps.ledger import rows
 from apps.ledger.commands import Command, check_forms
 from apps.ledger.forms import LineForms
 
@@ -17,21 +16,16 @@ _CLAIM = Layout({"tracekey": pg_binary.UUID, "bodyhash": "V32", "state": "S6", "
 COPY = f"COPY ledger_posting_key ({', '.join(_CLAIM.names)}) FROM STDIN (FORMAT BINARY)"
 
 
-def blocks(commands: Sequence[Command], made: dict[int, Command], *, now: datetime, copies: int) -> Iterator[bytes | None]:
+def blocks(commands: Sequence[Command], made: dict[int, Command], *, now: datetime) -> Iterator[bytes]:
     """Check forms, and claim the key of each that is well formed, the first of each key; ``made`` gets them.
 
-    A step each: some of the blocks are empty. They are for so many COPYs.
+    A step each: some of the blocks are empty.
     """
     moment = pg_binary.microseconds(now)
     forms, days = LineForms(), dict[date, int]()
-    at_once = rows.COPY_ROWS if copies > 1 else _AT_ONCE
     yield pg_binary.COPY_HEAD
-    for start in range(0, len(commands), at_once):
-        if start and copies > 1:
-            yield pg_binary.COPY_TAIL
-            yield None
-            yield pg_binary.COPY_HEAD
-        some = commands[start : start + at_once]
+    for start in range(0, len(commands), _AT_ONCE):
+        some = commands[start : start + _AT_ONCE]
         for checked in range(0, len(some), _CHECKED_AT_ONCE):
             check_forms(some[checked : checked + _CHECKED_AT_ONCE], forms)
             yield b""
@@ -43,7 +37,7 @@ def blocks(commands: Sequence[Command], made: dict[int, Command], *, now: dateti
                 fresh.append(command)
                 if command.dateref not in days:
                     days[command.dateref] = command.dateref.toordinal() - pg_binary.EPOCH
-        claims = _CLAIM.rows(
+        rows = _CLAIM.rows(
             len(fresh),
             {
                 "tracekey": pg_binary.uuids([command.entry.tracekey for command in fresh]),
@@ -53,5 +47,5 @@ def blocks(commands: Sequence[Command], made: dict[int, Command], *, now: dateti
                 "createdat": moment,
             },
         )
-        yield claims.tobytes()
+        yield rows.tobytes()
     yield pg_binary.COPY_TAIL

@@ -12,7 +12,6 @@ from apps.common import pg_binary
 from apps.common.clock import uuid7_run
 from apps.common.meanwhile import in_steps
 from apps.common.pg_binary import Column, Layout
-from apps.ledger import rows
 from apps.ledger.commands import Command
 from apps.ledger.plain import CENT, Added, Folded, Gathered
 from apps.ledger.rules import Balances, PostedLine, PostResult
@@ -88,26 +87,21 @@ class Lines:
         )
         return cls(added, ids, made, ends)
 
-    def blocks(self, folded: Folded, pending: Column, *, copies: int) -> Iterator[bytes | None]:
-        """Data of so many COPYs of those lines that were posted."""
+    def blocks(self, folded: Folded, pending: Column) -> Iterator[bytes]:
+        """COPY's data of those lines that were posted."""
         made, ends = self.rows, self.ends
         if len(folded.index) < len(ends):
             made, ends = made[folded.index], [ends[n] for n in folded.index.tolist()]
         balances = {"balanceafter": folded.posted, "pendingafter": pending, "dayafter": folded.day, "daynet": folded.net}
-        at_once = rows.COPY_ROWS if copies > 1 else _AT_ONCE
         yield pg_binary.COPY_HEAD
-        for start in range(0, len(ends), at_once):
-            if start and copies > 1:
-                yield pg_binary.COPY_TAIL
-                yield None
-                yield pg_binary.COPY_HEAD
-            some = slice(start, start + at_once)
-            lines = made[some]
+        for start in range(0, len(ends), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            rows = made[some]
             numerics = pg_binary.numerics(np.concatenate([column[some] for column in balances.values()]))
             for name, column in zip(balances, numerics.reshape(len(balances), -1), strict=True):
-                lines[name] = column
-            heads = lines.view(f"V{lines.dtype.itemsize}").tolist()
-            yield b"".join([head + tail for head, tail in zip(heads, ends[some], strict=True)])
+                rows[name] = column
+            heads = rows.view(f"V{rows.dtype.itemsize}").tolist()
+            yield b"".join([head + end for head, end in zip(heads, ends[some], strict=True)])
         yield pg_binary.COPY_TAIL
 
     def answer(self, commands: Sequence[Command], folded: Folded, pending: Column) -> Iterator[None]:

@@ -14,11 +14,6 @@ Note [Convoy]
     one then changed has to be looked at again by a lock statement whose snapshot is older: that took longer than the locks.
     So a few of the first accounts are locked by a statement of their own, which does the waiting, and the one for all of
     them begins with a new snapshot. Both lock in key order.
-Note [Copies]
-    For each row that a COPY has not written yet, up to 1,000 in the binary form, the server keeps a slot. It notes all of
-    them under the same key of a table in which it looks from one to the next, when it makes them and when it frees them: a
-    twentieth of its time for a batch of 1,000 (PostgreSQL 17 and 18, ResourceOwnerAddToHash). So some hundreds of rows go
-    in a few COPYs, and many rows in one, whose slots are used again.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,7 +36,6 @@ CONVOY_ACCOUNTS_MIN = 100  # batches of fewer accounts seldom share them
 CONVOY_HEAD = 8  # two batches with half of all accounts each nearly always share one of their first eight
 # From so many rows on COPY is faster than INSERT, whose one round trip less counts for small batches.
 COPY_ROWS_MIN = 100
-COPY_ROWS, _COPIES_ROWS_MAX = 350, 2_000  # of a COPY that is one of several; in all of them
 
 
 def fetch(sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -63,18 +57,13 @@ def fetch_all(*statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ..
     return prepared.fetch_each(*statements, told=False)
 
 
-def copies_of(rows: int) -> int:
-    """In how many COPYs, of COPY_ROWS each, so many rows are written fastest. See Note [Copies]."""
-    return max(-(-rows // COPY_ROWS), 1) if rows <= _COPIES_ROWS_MAX else 1
-
-
-def copy_rows(statement: str, blocks: Iterable[str | bytes | None], *, work: Work | None = None, copies: int = 1) -> None:
+def copy_rows(statement: str, blocks: Iterable[str | bytes], *, work: Work | None = None) -> None:
     """COPY rows in its own format already, in blocks, within a transaction that has begun.
 
-    They are sent as they are made, so the server works meanwhile; ``work`` is done while it has enough. See ``copy_in``.
+    They are sent as they are made, so the server works meanwhile; ``work`` is done while it has enough.
     """
     with connection.wrap_database_errors:
-        copy_in(connection.connection.pgconn, statement, blocks, work or Work(), copies=copies)
+        copy_in(connection.connection.pgconn, statement, blocks, work or Work())
 
 
 def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:

@@ -78,14 +78,14 @@ class Points:
 
         points, copy_in, until_answered = self, meanwhile.copy_in, meanwhile.until_answered
 
-        def copy(pgconn: Any, statement: str, blocks: Iterable[str | bytes | None], work: Any, *, copies: int) -> None:
+        def copy(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Any) -> None:
             if points._is_here():
                 points._tell(_shortened(statement))
                 if points._how == "in_flight":
                     blocks = _dying(pgconn, blocks)
                 else:
                     points._cut_or_die(pgconn)
-            copy_in(pgconn, statement, blocks, work, copies=copies)
+            copy_in(pgconn, statement, blocks, work)
 
         def wait(pgconn: Any, work: Any) -> None:
             if points._is_here():
@@ -139,7 +139,7 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _dying(pgconn: Any, blocks: Iterable[str | bytes | None]) -> Iterator[str | bytes | None]:
+def _dying(pgconn: Any, blocks: Iterable[str | bytes]) -> Iterator[str | bytes]:
     """A COPY of which the server has some rows, and never the end."""
     yield from blocks
     while pgconn.flush():

@@ -20,7 +20,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import PostingKey
 from apps.ledger.public import Entry, EntryResult
 from apps.ledger.reconciliation import prove
-from tests.integration.ledger.conftest import ANA, BOB, NOW, line, open_bank
+from tests.integration.ledger.conftest import ANA, BOB, NOW, line
 from tests.integration.ledger.test_batch_differential import contents
 from tests.integration.ledger.test_plain import answers, batch, open_world
 
@@ -235,48 +235,6 @@ class TestMeanwhile:
             with pytest.raises(ZeroDivisionError), transaction.atomic():
                 rows.copy_rows(COPY_KEYS, blocks())
             assert PostingKey.objects.count() == 0
-
-    def test_several_copies_told_in_one_message(self) -> None:
-        keys = [uuid7() for _ in range(5)]
-
-        def blocks() -> Iterator[str | None]:
-            yield from rows_of(keys[:2])
-            yield None
-            yield None  # one without rows
-            yield from rows_of(keys[2:])
-
-        with Elsewhere(*claim(keys[1])) as other, transaction.atomic():
-            rows.copy_rows(COPY_KEYS, blocks(), work=Work(other.let_go() for _ in range(1)), copies=3)
-        assert PostingKey.objects.filter(tracekey__in=keys).count() == 5
-
-    @pytest.mark.parametrize("bad", [0, 1, 2])
-    @pytest.mark.parametrize("trouble", ["refused", "blocks", "step"])
-    def test_one_of_several_copies_that_fails_ends_them_all(self, bad: int, trouble: str) -> None:
-        taken, parts = uuid7(), [[uuid7()] for _ in range(3)]
-        work = Work()
-        with transaction.atomic():
-            rows.copy_rows(COPY_KEYS, rows_of([taken]))
-
-            def blocks() -> Iterator[str | None]:
-                for n, keys in enumerate(parts):
-                    if n:
-                        yield None
-                    if n == bad and trouble == "blocks":
-                        raise ZeroDivisionError
-                    if n == bad and trouble == "step":
-                        work.first(1 // 0 for _ in range(1))
-                    yield from rows_of([*keys, taken] if n == bad and trouble == "refused" else keys)
-
-            with pytest.raises(IntegrityError if trouble == "refused" else ZeroDivisionError), transaction.atomic():
-                rows.copy_rows(COPY_KEYS, blocks(), work=work, copies=3)
-            assert rows.fetch("SELECT count(*) FROM ledger_posting_key", []) == [(1,)]
-
-    def test_a_batch_in_several_copies(self) -> None:
-        open_bank()
-        for count in (1, 350, 351, 700, 1_001, 2_001):
-            results = stream([[line(ANA, "C", 1) for _ in range(count)]])
-            assert [result.code for result in results[0]] == [None] * count
-        assert prove() == []
 
     def test_what_the_server_refuses_is_djangos_error(self) -> None:
         key = uuid7()
