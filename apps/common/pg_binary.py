@@ -26,6 +26,7 @@ _NO_PARENTHESES = str.maketrans("", "", "()")
 _GROUPS = 6  # of four digits: five before the point, which are more than 64 bits fill, and one behind it
 NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", _GROUPS)])
 UUID = np.dtype("V16")
+INTEGER = np.dtype(">i4")
 TID = np.dtype([("block", ">u4"), ("offset", ">u2")])  # where a row stands
 
 
@@ -60,6 +61,11 @@ def numerics(cents: Column) -> Column:
 def uuids(values: Iterable[uuid.UUID]) -> Column:
     """Uuids as they stand on the wire."""
     return np.frombuffer(b"".join([value.int.to_bytes(16, "big") for value in values]), UUID)
+
+
+def values(sent: bytes | None, kind: Any) -> Column:
+    """Values of one width, one after the other, as the types' send functions make them."""
+    return np.frombuffer(sent or b"", kind)
 
 
 def tids_of_texts(text: str | None) -> Column:
@@ -147,7 +153,7 @@ class TidArray(Array):
 class IntegerArray(Array):
     """Of type integer[]."""
 
-    oid, element, kind = 1007, 23, np.dtype(">i4")
+    oid, element, kind = 1007, 23, INTEGER
 
     @staticmethod
     def text(value: Any) -> str:

@@ -27,7 +27,7 @@ from apps.ledger.writes import WRITE_SUMS, WRITE_SUMS_AND_TELL
 # whose version was seen before only its place is told: Note [Known accounts] in plain_known.py. The last value is the file
 # in which days stand, and will stand until the commit: the table is named in the statement, so it is locked first.
 LOCK = """
-SELECT string_agg(n::text, ','), string_agg(place, ','), string_agg(n::text, ',') FILTER (WHERE changed),
+SELECT string_agg(int4send(n), ''), string_agg(tidsend(place), ''), string_agg(int4send(n), '') FILTER (WHERE changed),
     string_agg(status, ',') FILTER (WHERE changed), string_agg(coalesce(maxbalance::text, ''), ',') FILTER (WHERE changed),
     string_agg((status = 'ACTIVE' AND maxbalance IS NULL)::int::text, ',') FILTER (WHERE changed),
     string_agg((minbalance IS NOT NULL)::int::text, ',') FILTER (WHERE changed),
@@ -37,7 +37,7 @@ SELECT string_agg(n::text, ','), string_agg(place, ','), string_agg(n::text, ','
     CASE WHEN count(*) < 0 THEN (SELECT 0 FROM ledger_balance LIMIT 1)
         ELSE pg_relation_filenode('ledger_balance')::bigint END
 FROM (
-    SELECT a.ctid::text AS place, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit, a.pendingdebit,
+    SELECT a.ctid AS place, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit, a.pendingdebit,
         NOT a.xmin = k.seen AS changed, k.n
     FROM (SELECT unnest(%s::text[]) AS branch, unnest(%s::text[]) AS account, unnest(%s::text[]) AS currency,
         unnest(%s::xid[]) AS seen, unnest(%s::int[]) AS n) k
@@ -71,11 +71,11 @@ class Locked:
     def of(cls, answer: Sequence[Any], *, count: int) -> "Locked":
         """From the answer to LOCK. Raises OverflowError for sums that do not fit."""
         number, place, read, statuses, ceilings, plain_ones, floored, *sums, file = answer
-        there = pg_binary.whole_numbers(number)
+        there = pg_binary.values(number, pg_binary.INTEGER)
         found, stand = np.zeros(count, np.bool_), np.zeros(count, pg_binary.TID)
-        found[there], stand[there] = True, pg_binary.tids_of_texts(place)
+        found[there], stand[there] = True, pg_binary.values(place, pg_binary.TID)
         columns = [pg_binary.whole_numbers(text) for text in (plain_ones, floored, *sums)]
-        where = pg_binary.whole_numbers(read)
+        where = pg_binary.values(read, pg_binary.INTEGER)
         return cls(found, stand, where, pg_binary.texts(statuses), pg_binary.texts(ceilings), columns, file)
 
 
@@ -210,7 +210,7 @@ class Sums(NamedTuple):
             return None
         *written, version, which, place = rows.fetch_hot(WRITE_SUMS_AND_TELL, values, work=work)[0]
         self._check(*written)
-        return version, pg_binary.whole_numbers(which), pg_binary.tids_of_texts(place)
+        return version, pg_binary.values(which, pg_binary.INTEGER), pg_binary.values(place, pg_binary.TID)
 
     def _check(self, *written: int) -> None:
         if written != self.counts:

@@ -133,7 +133,7 @@ WRITE_SUMS = _SUMS.format(of_account="1", of_day="1", told="")
 WRITE_SUMS_AND_TELL = _SUMS.format(
     of_account="a.xmin",
     of_day="k.n, b.ctid",
-    told=", (SELECT xmin::text::bigint FROM account LIMIT 1), string_agg(n::text, ','), string_agg(ctid::text, ',')",
+    told=", (SELECT xmin::text::bigint FROM account LIMIT 1), string_agg(int4send(n), ''), string_agg(tidsend(ctid), '')",
 )
 
 
