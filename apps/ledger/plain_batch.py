@@ -139,16 +139,15 @@ class PlainBatch:
         locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
         read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
         events, closed = found
-        known = seen > 0
-        known[: len(known) if self._known.has_moved(locked.file) else 0] = False
-        known[locked.read] = False
-        again = np.flatnonzero(locked.found & (seen > 0) & ~known)
+        changed = np.full(len(seen), self._known.has_moved(locked.file))
+        changed[locked.read] = True
+        again = np.flatnonzero(locked.found & (seen > 0) & changed)
         if len(again):
             (answer,) = rows.fetch_hot(*self._ask_days(again), work=work)
             read.append(stored_days(answer, again))
         self._known.take(at[locked.read], locked.columns)
         since = self._gathered.since
-        stored = [self._known.days(at, np.flatnonzero(locked.found & known), since)]
+        stored = [self._known.days(at, np.flatnonzero(locked.found & (seen > 0) & ~changed), since)]
         if read:
             days = StoredDays.of(read)
             self._known.take_days(at, np.concatenate([unseen, again]), days)

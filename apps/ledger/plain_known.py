@@ -108,9 +108,11 @@ class Known:
         return self.version[at]
 
     def has_moved(self, file: int) -> bool:
-        """Do days stand in another file than when they were read?"""
+        """Do days stand in another file than when they were read? Then nothing is known of any account."""
         moved = file != self._file
-        self._file = file
+        if moved:
+            self._file = file
+            self.version[:] = 0
         return moved
 
     def take(self, at: Column, columns: list[Column]) -> None:

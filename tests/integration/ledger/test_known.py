@@ -209,9 +209,10 @@ class TestOtherConnections:
             [line(ref, "C", 1, dateref=TODAY - timedelta(days=day)) for ref in (ANA, BOB) for day in (0, 1, 3, 5)]
             for _ in range(5)
         ]
+        others = [line(CLEARING, "C", 1), line(CLEARING, "C", 1)]
         with Asked() as asked:
-            stream(batches, {3: vacuum})
-        assert asked == [2, 2]
+            stream([*batches[:3], others, others, *batches[3:]], {4: vacuum})  # before the fourth is posted
+        assert asked == [2, 1, 2]
         assert prove() == []
 
     def test_another_connection_may_be_another_server(self) -> None:
