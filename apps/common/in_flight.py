@@ -10,10 +10,8 @@ Note [In flight]
     answers are kept, and the connection is an ordinary one again. It is one, too, whenever nothing is in flight.
 """
 
-import select
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -24,17 +22,17 @@ from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
 
 from apps.common import prepared
-from apps.common.meanwhile import check
+from apps.common.meanwhile import READ, READ_OR_WRITE, Work, check, go_on
 
 _TUPLES, _SYNC = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.PIPELINE_SYNC
 _OK, _OFF, _IDLE = pq.ConnStatus.OK, pq.PipelineStatus.OFF, pq.TransactionStatus.IDLE
 _PREPARED = Prepare.YES
-_READ, _READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
+_NOTHING = Work()  # to do meanwhile
 _ENDS = 2  # in a row: the end of a statement, and nothing behind it
 
 
 class InFlight:
-    """Executions of one statement that were sent, in order. To be closed: ``with InFlight(…) as …``.
+    """Executions of one statement that were sent, in order. To be closed.
 
     It is sent only where it is prepared already: the caller then executes it in the ordinary way (``prepared.first_row``),
     which prepares it.
@@ -53,12 +51,6 @@ class InFlight:
     def __len__(self) -> int:
         """How many are sent and not given back by ``answer``."""
         return self._sent + len(self._answered)
-
-    def __enter__(self) -> "InFlight":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def send(self, values: Sequence[Any]) -> bool:
         """Send one more, if that can be done here and now. It is a commit of its own, whoever hears of it.
@@ -169,11 +161,13 @@ class InFlight:
 
     def _leave(self) -> None:
         """Nothing is in flight: an ordinary connection."""
-        connection = self._connection
-        connection.pgconn.exit_pipeline_mode()
-        connection.__dict__.pop("wait", None)
-        connection.__dict__.pop("in_flight", None)
-        self._connection = None
+        self._connection.pgconn.exit_pipeline_mode()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._connection.__dict__.pop("wait", None)
+        self._connection.__dict__.pop("in_flight", None)
+        self._connection = None  # the last thing: until then ``close`` finds what is left to be done
 
     def _give_up(self, error: Exception | None = None, *, cancel: bool = False) -> None:
         """Of what is in flight only the end is waited for, if there is somebody to answer. Else the connection is closed.
@@ -196,9 +190,7 @@ class InFlight:
                     ends = ends + 1 if _next_result(pgconn) is None else 0
                 pgconn.exit_pipeline_mode()
         finally:
-            self._connection = None
-            connection.__dict__.pop("wait", None)
-            connection.__dict__.pop("in_flight", None)
+            self._let_go()
             if pgconn.status != _OK or pgconn.pipeline_status != _OFF:
                 connection.close()
                 if wrapper.connection is connection:
@@ -209,10 +201,7 @@ def _next_result(pgconn: Any) -> Any:
     """What libpq's next result is. Waiting is done here: libpq would let no other thread of Python go on."""
     try:
         while pgconn.is_busy():
-            poll = select.poll()
-            poll.register(pgconn.socket, _READ_OR_WRITE if pgconn.flush() else _READ)
-            poll.poll()
-            pgconn.consume_input()
+            go_on(pgconn, _NOTHING, READ_OR_WRITE if pgconn.flush() else READ)
     except psycopg.Error:
         pass  # the connection is lost, which is the next result
     return pgconn.get_result()

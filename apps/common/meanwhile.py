@@ -19,7 +19,7 @@ from psycopg import errors, pq
 
 V = TypeVar("V")
 R = TypeVar("R")
-_READ, _READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
+READ, READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
 _BLOCK_BYTES_MAX = 1 << 24  # libpq's messages end at a gigabyte, its patience with memory earlier
 _NO_MORE = object()
 
@@ -78,9 +78,9 @@ def until_answered(pgconn: Any, work: Work) -> None:
     """Work, and then wait, until the server has answered what it was sent."""
     try:
         while pgconn.flush():
-            _go_on(pgconn, work, _READ_OR_WRITE)
+            go_on(pgconn, work, READ_OR_WRITE)
         while pgconn.is_busy():
-            _go_on(pgconn, work, _READ)
+            go_on(pgconn, work, READ)
     except BaseException:  # a signal's handler, or a step
         _abandon(pgconn)
         raise
@@ -107,7 +107,7 @@ def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Wo
             data = block.encode() if isinstance(block, str) else block
             for start in range(0, len(data), _BLOCK_BYTES_MAX):
                 while pgconn.flush():  # one block at a time: what libpq keeps it moves again and again
-                    _go_on(pgconn, work, _READ_OR_WRITE)
+                    go_on(pgconn, work, READ_OR_WRITE)
                 pgconn.put_copy_data(data[start : start + _BLOCK_BYTES_MAX])
         pgconn.put_copy_end()
     except BaseException:
@@ -117,7 +117,8 @@ def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Wo
     check(pgconn, answer(pgconn, work))
 
 
-def _go_on(pgconn: Any, work: Work, events: int) -> None:
+def go_on(pgconn: Any, work: Work, events: int) -> None:
+    """Do one step, or wait for one of these events when none is left; then take what the server has said."""
     if not work.step():
         poll = select.poll()
         poll.register(pgconn.socket, events)
@@ -134,9 +135,9 @@ def _abandon(pgconn: Any) -> None:
         return  # psycopg collects the answers when it leaves the pipeline
     nothing = Work()
     while pgconn.flush():
-        _go_on(pgconn, nothing, _READ_OR_WRITE)
+        go_on(pgconn, nothing, READ_OR_WRITE)
     while True:
         while pgconn.is_busy():
-            _go_on(pgconn, nothing, _READ)
+            go_on(pgconn, nothing, READ)
         if pgconn.get_result() is None:
             return

@@ -127,7 +127,7 @@ class Array:
     @staticmethod
     def text(value: Any) -> str:
         """A value within the literal."""
-        raise NotImplementedError
+        return str(value)
 
 
 class UuidArray(Array):
@@ -155,19 +155,11 @@ class IntegerArray(Array):
 
     oid, element, kind = 1007, 23, INTEGER
 
-    @staticmethod
-    def text(value: Any) -> str:
-        return str(value)
-
 
 class XidArray(Array):
     """Of type xid[]: whole numbers of 32 bits."""
 
     oid, element, kind = 1011, 28, np.dtype(">u4")
-
-    @staticmethod
-    def text(value: Any) -> str:
-        return str(value)
 
 
 class NumericArray(Array):

@@ -211,7 +211,7 @@ class Left:
 
     Columns of accounts that changed: ``account`` (place), ``debit``, ``credit``. Of their days: ``day_account``,
     ``day_slot``, totals, accumulated sums, ``day_row`` (into Days, -1: new), the first line of a new one and the last that
-    changed it (into Gathered.lines).
+    changed it (into Gathered.lines). ``stored`` and ``new``: which of the days have a row, and which have none.
     """
 
     account: Column
@@ -226,6 +226,8 @@ class Left:
     day_credits: Column
     day_first: Column
     day_last: Column
+    stored: Column
+    new: Column
 
 
 class _Tables(NamedTuple):
@@ -296,17 +298,20 @@ def _left(added: Added, accounts: Accounts, tables: _Tables, *, odd: Column) -> 
     changed = np.flatnonzero(taken[:, 0])
     debits, credits = tables.debits + added.debits, tables.credits + added.credits
     debit, credit = accounts.debit + added.debits.sum(axis=1), accounts.credit + added.credits.sum(axis=1)
+    day_row = tables.rows[cells]
     return Left(
         account=changed,
         debit=debit[changed],
         credit=credit[changed],
         day_account=cells[0],
         day_slot=cells[1],
-        day_row=tables.rows[cells],
+        day_row=day_row,
         day_debit=debits[cells],
         day_credit=credits[cells],
         day_debits=(debit[:, None] - np.cumsum(debits, axis=1) + debits)[cells],
         day_credits=(credit[:, None] - np.cumsum(credits, axis=1) + credits)[cells],
         day_first=added.first[cells],
         day_last=added.last[cells],
+        stored=np.flatnonzero(day_row >= 0),
+        new=np.flatnonzero(day_row < 0),
     )

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from datetime import date, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from apps.ledger.commands import Command, results_of
 from apps.ledger.plain import Folded, Left
 from apps.ledger.plain_known import Known, StoredDays
 from apps.ledger.plain_lines import Lines
-from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of, keys_of, stored_days, up_to
+from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of, keys_of, stored_days
 from apps.ledger.rules import AccountRef, EntryResult, first_day
 
 _COMMANDS_AT_ONCE = 500
@@ -128,7 +129,7 @@ class PlainBatch:
         unseen = np.flatnonzero(seen == 0)
         found = prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
-            (LOCK, [*question.keys, pg_binary.XidArray(seen), up_to(len(seen))]),
+            (LOCK, [*question.keys, pg_binary.XidArray(seen), question.numbers]),
             *([self._ask_days(unseen)] if len(unseen) else []),
             (rows.EVENTS, [question.codes]),
             (rows.CLOSED, [question.branches, self._now]),
@@ -218,14 +219,13 @@ class PlainBatch:
     def committed(self) -> None:
         """What is known of its accounts now is of use to the next batch."""
         if self._written:
-            self._known.settle_later(self._keep)
+            self._known.settle_later(partial(self._keep, *self._written))
 
-    def _keep(self) -> None:
-        assert self._written  # noqa: S101
-        (version, which, place), left, at = self._written, self._left, self._at
-        old, new = np.flatnonzero(left.day_row >= 0)[which], np.flatnonzero(left.day_row < 0)
+    def _keep(self, version: int, which: Column, place: Column) -> None:
+        left, at = self._left, self._at
+        old = left.stored[which]
         opened = np.zeros(len(at), np.bool_)  # where new days stand was not told
-        opened[left.day_account[new]] = True
+        opened[left.day_account[left.new]] = True
         kept = ~opened[left.account]
         cells = at[left.day_account[old]], left.day_slot[old]
         self._known.keep_days(cells, place, left.day_debit[old], left.day_credit[old])

@@ -115,11 +115,14 @@ class Known:
             self.version[:] = 0
         return moved
 
+    @property
+    def _of_accounts(self) -> tuple[Column, ...]:
+        """In the order of Accounts."""
+        return self.plain, self.floored, self.floor, self.debit, self.credit, self.pending
+
     def take(self, at: Column, columns: list[Column]) -> None:
         """What was read of accounts, in the order of Accounts, without their days."""
-        for column, values in zip(
-            (self.plain, self.floored, self.floor, self.debit, self.credit, self.pending), columns, strict=True
-        ):
+        for column, values in zip(self._of_accounts, columns, strict=True):
             column[at] = values
 
     def take_days(self, at: Column, read: Column, stored: StoredDays) -> None:
@@ -131,8 +134,7 @@ class Known:
 
     def accounts(self, at: Column, found: Column) -> Accounts:
         """These accounts, of which some were found."""
-        columns = (self.plain, self.floored, self.floor, self.debit, self.credit, self.pending)
-        return Accounts(found, *(np.where(found, column[at], 0).astype(column.dtype) for column in columns))
+        return Accounts(found, *(column[at] for column in self._of_accounts))
 
     def days(self, at: Column, places: Column, since: Column) -> StoredDays:
         """The days of those of these accounts whose places in the question are given, since a slot of each."""

@@ -88,7 +88,7 @@ def stored_days(answer: Sequence[Any], places: Column) -> StoredDays:
 
 @dataclass(slots=True)
 class Read:
-    """What a batch knows behind its locks; ``day_rows``: where each of the days stands."""
+    """What a batch knows behind its locks."""
 
     locked: Locked
     accounts: Accounts
@@ -149,6 +149,7 @@ class Question(NamedTuple):
     """Which accounts to lock, and since when their days are wanted: arrays as text."""
 
     keys: list[str]
+    numbers: pg_binary.IntegerArray  # by which the answer names them
     head: list[str]  # of the few accounts that are locked first: Note [Convoy] in rows.py
     branches: str
     codes: str
@@ -159,6 +160,7 @@ class Question(NamedTuple):
         refs = list(gathered.places)
         return cls(
             keys_of(refs),
+            up_to(len(refs)),
             rows.columns(nsmallest(rows.CONVOY_HEAD, refs), 3) if len(refs) >= rows.CONVOY_ACCOUNTS_MIN else [],
             array_text(list({ref.branch for ref in refs})),
             array_text(list(gathered.codes)),
@@ -189,7 +191,7 @@ class Sums(NamedTuple):
         lines = gathered.lines
         of_accounts = (left.debit, left.credit, read.accounts.pending[left.account])
         totals = (left.day_debit, left.day_credit, left.day_debits, left.day_credits)
-        old, new = np.flatnonzero(left.day_row >= 0), np.flatnonzero(left.day_row < 0)
+        old = left.stored
         return cls(
             [pg_binary.TidArray(read.locked.rows[left.account]), *_numerics(*of_accounts)],
             [
@@ -197,8 +199,8 @@ class Sums(NamedTuple):
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in left.day_last[old].tolist()])),
             ],
-            _new_days(new, gathered, left, totals, today=today),
-            (len(left.account), len(new), len(old)),
+            _new_days(gathered, left, totals, today=today),
+            (len(left.account), len(left.new), len(old)),
         )
 
     def write(self, *, now: datetime, work: Work, tell: bool) -> tuple[int, Column, Column] | None:
@@ -217,7 +219,8 @@ class Sums(NamedTuple):
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 
-def _new_days(new: Column, gathered: Gathered, left: Left, totals: Sequence[Column], *, today: date) -> list[Any]:
+def _new_days(gathered: Gathered, left: Left, totals: Sequence[Column], *, today: date) -> list[Any]:
+    new = left.new
     if not len(new):
         return ["{}"] * 11
     refs, lines = list(gathered.places), gathered.lines

@@ -67,12 +67,17 @@ class _Ready:
     entries: Sequence[Entry]
     now: datetime
     plain: "PlainBatch | None" = None
-    sent: bool = False  # a single line, and in flight
+    line: Command | None = None  # if it is a single one
+    sent: bool = False  # it is in flight
 
     def commands(self) -> Iterator[Command]:
         """Made one by one."""
         today = business_date(self.now)
         return (Command(entry, entry.dateref or today) for entry in self.entries)
+
+    def made(self) -> list[Command]:
+        """All of them."""
+        return [self.line] if self.line else list(self.commands())
 
 
 class _Known:
@@ -95,24 +100,29 @@ def _take(source: Iterator[Sequence[Entry]], clock: Callable[[], datetime], know
     if entries is None:
         return None
     ready = _Ready(entries, clock())
+    if len(entries) == 1:
+        ready.line = _line_of(ready)
     if len(entries) >= postings.PLAIN_ENTRIES_MIN:
         today = business_date(ready.now)
         ready.plain = postings.plain_batch(ready.commands(), now=ready.now, known=known.on(today))
     return ready
 
 
-def _send(line: singles.Line, batch: _Ready) -> bool:
-    """Send it, if it is a single line and may be in flight. What is wrong with it is said when it is its turn."""
-    if len(batch.entries) != 1:
-        return False
-    entry, today = batch.entries[0], business_date(batch.now)
+def _line_of(batch: _Ready) -> Command | None:
+    """Its only entry, if it is a single line. What is wrong with it is said when it is its turn."""
     try:
-        command = Command(entry, entry.dateref or today)
-        single = singles.is_single(command)
+        (command,) = batch.commands()
+        return command if singles.is_single(command) else None
     except (AttributeError, TypeError):  # it is no entry
+        return None
+
+
+def _send(line: singles.Line, batch: _Ready) -> bool:
+    """Send it, if it is a single line and may be in flight."""
+    if batch.line is None:
         return False
     try:
-        return single and line.send(command, today=today, now=batch.now)
+        return line.send(batch.line, today=business_date(batch.now), now=batch.now)
     except Error:  # there is no connection
         return False
 
@@ -130,7 +140,7 @@ def _forget(done: list[object]) -> Iterator[None]:
 @transaction
 def _post(batch: _Ready, following: _Ready | None, done: list[object]) -> list[EntryResult]:
     postings.check_size(batch.entries)
-    commands = batch.plain.commands() if batch.plain else list(batch.commands())
+    commands = batch.plain.commands() if batch.plain else batch.made()
     ahead = [following.plain.steps] if following and following.plain else []
     postings.run(commands, now=batch.now, plain=batch.plain, work=Work(_forget(done), *ahead))
     return batch.plain.results() if batch.plain else results_of(commands)

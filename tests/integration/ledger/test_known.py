@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from apps.ledger.public import AccountRef, Entry, EntryResult
 from apps.ledger.reconciliation import prove
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, NOW, TODAY, fund, line, money, post, post_batch
 from tests.integration.ledger.test_batch_differential import contents
+from tests.integration.ledger.test_concurrency import wait_until_blocked
 from tests.integration.ledger.test_plain import FROZEN, HELD, MANY, POOR, answers, batch, open_world
 
 Act = Callable[[], object]
@@ -237,7 +237,7 @@ class TestOtherConnections:
 
         def wait_for_waiting(pid: int) -> None:
             try:
-                _until_waiting(pid)
+                wait_until_blocked(pid)
             finally:
                 stop.set()
                 connections.close_all()
@@ -262,17 +262,6 @@ class TestOtherConnections:
             [None] * 2,
         ]
         assert prove() == []
-
-
-def _until_waiting(pid: int) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [pid])
-            if cursor.fetchone()[0]:
-                return
-        threading.Event().wait(0.01)
-    raise AssertionError("nobody waits for the account")
 
 
 @pytest.mark.django_db

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import count
 from typing import Any
@@ -28,7 +28,7 @@ from apps.ledger.models import Account, PostingKey
 from apps.ledger.public import AccountRef, Entry, EntryResult
 from apps.ledger.reconciliation import prove
 from tests.flows.test_pooler import over_a_pooler
-from tests.integration.ledger.conftest import ANA, BOB, CLEARING, LIMITED, NOW, line
+from tests.integration.ledger.conftest import ANA, BOB, CLEARING, LIMITED, NOW, line, post_batch
 from tests.integration.ledger.test_batch_differential import contents, entries
 from tests.integration.ledger.test_concurrency import wait_until_blocked
 from tests.integration.ledger.test_plain import answers, batch, open_world
@@ -105,10 +105,7 @@ class TestAnswersAsOneByOne:
         batches += [[entry] for entry in batch(draw, 30, first_key=3_000)] + batches[:20] + batches[150:152]
         with transaction.atomic():
             open_world()
-            expected = []
-            for some in batches:
-                with transaction.atomic():
-                    expected.append(answers(ledger.post_batch(some, now=NOW)))
+            expected = [answers(post_batch(some)) for some in batches]
             left = contents()
             transaction.set_rollback(True)
         open_world()
@@ -508,7 +505,7 @@ class TestInFlight:
     def test_answers_come_in_order_and_an_error_is_one_of_them(self) -> None:
         with transaction.atomic():
             assert in_flight.prepared.first_row("SELECT 6 / %s::int", [1]) == (6,)
-        with InFlight("SELECT 6 / %s::int") as sent:
+        with closing(InFlight("SELECT 6 / %s::int")) as sent:
             assert [sent.send([n]) for n in (1, 0, 2, 3)] == [True] * 4
             assert sent.answer() == (6,)
             assert rows.fetch("SELECT 1", []) == [(1,)]  # waits for all of them
@@ -523,7 +520,7 @@ class TestInFlight:
     def test_no_row_is_none(self) -> None:
         statement = "SELECT 1 WHERE %s::int > 5"
         in_flight.prepared.first_row(statement, [1])
-        with InFlight(statement) as sent:
+        with closing(InFlight(statement)) as sent:
             assert sent.send([5])
             assert sent.send([6])
             assert (sent.answer(), sent.answer()) == (None, (1,))
@@ -532,13 +529,13 @@ class TestInFlight:
     def test_each_is_a_commit_of_its_own(self) -> None:
         statement = "SELECT pg_current_xact_id()::text || left(%s::text, 0)"
         in_flight.prepared.first_row(statement, ["a"])
-        with InFlight(statement) as sent:
+        with closing(InFlight(statement)) as sent:
             assert [sent.send(["a"]) for _ in range(3)] == [True] * 3
             assert len({sent.answer() for _ in range(3)}) == 3
 
     def test_one_that_is_closed_gives_nothing_more(self) -> None:
         in_flight.prepared.first_row("SELECT %s::int", [1])
-        with InFlight("SELECT %s::int") as sent:
+        with closing(InFlight("SELECT %s::int")) as sent:
             assert sent.send([1])
         assert len(sent) == 0
         assert is_ordinary()

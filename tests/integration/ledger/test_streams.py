@@ -20,7 +20,7 @@ from apps.ledger import public as ledger
 from apps.ledger.models import PostingKey
 from apps.ledger.public import Entry, EntryResult
 from apps.ledger.reconciliation import prove
-from tests.integration.ledger.conftest import ANA, BOB, NOW, line
+from tests.integration.ledger.conftest import ANA, BOB, NOW, line, post_batch
 from tests.integration.ledger.test_batch_differential import contents
 from tests.integration.ledger.test_plain import answers, batch, open_world
 
@@ -49,10 +49,7 @@ class TestAnswersAsBatchesDo:
             transaction.savepoint_rollback(before)
         with transaction.atomic():
             open_world()
-        expected = []
-        for entries in batches:
-            with transaction.atomic():
-                expected.append(answers(ledger.post_batch(entries, now=NOW)))
+        expected = [answers(post_batch(entries)) for entries in batches]
         assert found == [(expected, contents())] * 2
 
 
