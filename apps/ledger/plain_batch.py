@@ -5,7 +5,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from django.db import IntegrityError, connection
@@ -20,15 +20,48 @@ from apps.ledger.commands import Command, results_of
 from apps.ledger.plain import Folded, Left
 from apps.ledger.plain_known import Known, StoredDays
 from apps.ledger.plain_lines import Lines
-from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, days_of, keys_of, stored_days
+from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, Told, days_of, keys_of, stored_days
 from apps.ledger.rules import AccountRef, EntryResult, first_day
 
 _COMMANDS_AT_ONCE = 500
 _COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
 
 
+class _NotAsForeseenError(Exception):
+    """Somebody has changed what a batch was decided by."""
+
+
+class _Ahead:
+    """Blocks of a COPY: as they are asked for, or before that, in ``steps``."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._made = blocks, deque[bytes]()
+
+    def steps(self) -> Iterator[None]:
+        for block in self._blocks:
+            self._made.append(block)
+            yield
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._made:
+            yield self._made.popleft()
+        yield from self._blocks
+
+
+class _Decided(NamedTuple):
+    """What is to be written of plain lines."""
+
+    folded: Folded
+    read: Read
+    left: Left
+    sums: Sums
+    blocks: _Ahead
+
+
 class PlainBatch:
     """A large batch: its keys claimed, its accounts locked and read, its plain lines posted; methods in this order.
+
+    If it ``is_foreseen`` when its keys are claimed, all that is left is to ``write``: Note [Foreseen] in plain_known.py.
 
     What needs no server is made in steps, before its time if somebody has some to spare: ``steps``. Otherwise it is made
     while the server works on what was made before, or when it is needed. ``known``: what the batches of a stream know of
@@ -38,7 +71,9 @@ class PlainBatch:
     def __init__(self, commands: Iterable[Command], *, today: date, now: datetime, known: Known | None = None) -> None:
         self._source, self._today, self._now = iter(commands), today, now
         self._known, self._is_kept = known or Known(today), known is not None
-        self._written: tuple[int, Column, Column] | None = None
+        self._foreseen: _Decided | None = None
+        self._sums: Sums
+        self._told: Told | None = None
         self._left: Left
         self._commands: list[Command] = []
         self.claimed: dict[int, Command] = {}
@@ -93,13 +128,74 @@ class PlainBatch:
 
     def claim(self, work: Work) -> bool:
         """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
-        work.first(self._known.settling())
+        foreseeing = self._foresee()
+        work.first(foreseeing)
         try:
             with kept_savepoint():
                 rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
+                deque(foreseeing, maxlen=0)
+                if self._foreseen:
+                    self._write_foreseen(self._foreseen, work)
+        except _NotAsForeseenError:
+            self._foreseen = None
+            self._known.foresaw(right=False)
+            return self.claim(work)
         except IntegrityError:
             return False
         return True
+
+    @property
+    def is_foreseen(self) -> bool:
+        """Was it decided by what was known, and are its sums written? Asked when its keys are claimed."""
+        return self._foreseen is not None
+
+    def _foresee(self) -> Iterator[None]:
+        """Decide by what is known, in steps, if that is enough, and nothing is left for others to decide."""
+        known, today = self._known, self._today
+        known.settle()
+        while self._made < _LINES and self._failed is None:
+            yield
+            next(self.steps, None)
+        yield
+        if self._failed or self._gathered.others or not self.accounts:
+            return
+        at, gathered = self._at, self._gathered
+        if not known.versions(at, connection.connection).all() or not known.foresees():
+            return
+        everywhere, odd = np.arange(len(at)), np.zeros(len(at), np.bool_)
+        accounts, stored = known.accounts(at, ~odd), known.days(at, everywhere, gathered.since)
+        folded = plain.fold(gathered, self._lines.added, accounts, stored.days, odd=odd)
+        if odd.any():
+            return
+        yield
+        left = folded.left()
+        yield
+        read = Read(Locked.known(known.rows[at]), accounts, stored, {}, {}, [])
+        blocks = _Ahead(self._lines.blocks(folded, accounts.pending[gathered.place]))
+        self._foreseen = _Decided(folded, read, left, Sums.of(gathered, read, left, today=today), blocks)
+
+    def _write_foreseen(self, decided: _Decided, work: Work) -> None:
+        """Lock the accounts and write what was decided, if they are as they were known: Note [Foreseen]."""
+        known, at, sums = self._known, self._at, decided.sums
+        seen = known.versions(at, connection.connection)
+        known.forget(at)  # until the commit
+        work.first(decided.blocks.steps())
+        try:
+            written, events, closed = prepared.fetch_in_turn(
+                sums.if_unchanged(seen, now=self._now),
+                (rows.EVENTS, [self._question.codes]),
+                (rows.CLOSED, [self._question.branches, self._now]),
+                work=work,
+            )
+        except IntegrityError:  # of other rows, which stand there now
+            raise _NotAsForeseenError from None
+        self._told = sums.told(written[0], known.files)
+        read = Read.of(decided.read.locked, decided.read.accounts, decided.read.stored, events, closed)
+        odd = plain.odd_accounts(self._gathered, read.events, read.closed, today=self._today)
+        if self._told is None or read.suspended or odd.any():
+            self._told = None
+            raise _NotAsForeseenError
+        self._folded, self._read, self._left, self._sums = decided.folded, read, decided.left, sums
 
     def take(self, fresh: Sequence[Command]) -> None:
         """The well-formed commands that are new."""
@@ -140,7 +236,7 @@ class PlainBatch:
         locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
         read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
         events, closed = found
-        changed = np.full(len(seen), self._known.has_moved(locked.file))
+        changed = np.full(len(seen), self._known.has_moved(locked.files))
         changed[locked.read] = True
         again = np.flatnonzero(locked.found & (seen > 0) & changed)
         if len(again):
@@ -196,37 +292,50 @@ class PlainBatch:
 
     def write(self, work: Work) -> None:
         """Write the lines, and the sums of their accounts and days; their commands carry their postings then."""
-        folded, gathered, lines = self._folded, self._gathered, self._lines
+        folded = self._folded
         if not len(folded.index):
             return
-        pending = self._read.accounts.pending[gathered.place[folded.index]]
-        made: list[Sums] = []
-        answers = self._answer(folded, pending)
-
-        def sums() -> Iterator[None]:
-            self._left = folded.left()
-            made.append(Sums.of(gathered, self._read, self._left, today=self._today))
-            yield
-
-        making = sums()
+        pending = self._read.accounts.pending[self._gathered.place[folded.index]]
+        blocks = self._foreseen.blocks if self._foreseen else self._lines.blocks(folded, pending)
+        answers, making = self._answer(folded, pending), self._make_sums()
         work.first(answers)
-        work.first(making)
-        rows.copy_rows(plain_lines.COPY, lines.blocks(folded, pending), work=work)
-        deque(making, maxlen=0)
-        self._written = made[0].write(now=self._now, work=work, tell=self._is_kept)
+        if not self._foreseen:
+            work.first(making)
+        rows.copy_rows(plain_lines.COPY, blocks, work=work)
+        if not self._foreseen:
+            deque(making, maxlen=0)
+            self._told = self._sums.write(now=self._now, work=work, tell=self._is_kept)
         deque(answers, maxlen=0)
+
+    def _make_sums(self) -> Iterator[None]:
+        self._left = self._folded.left()
+        self._sums = Sums.of(self._gathered, self._read, self._left, today=self._today)
+        yield
 
     def committed(self) -> None:
         """What is known of its accounts now is of use to the next batch."""
-        if self._written:
-            self._known.settle_later(partial(self._keep, *self._written))
+        if self._told:
+            self._known.settle_later(partial(self._keep, self._told))
+        if self._foreseen:
+            self._known.foresaw(right=True)
 
-    def _keep(self, version: int, which: Column, place: Column) -> None:
-        left, at = self._left, self._at
-        old = left.stored[which]
-        opened = np.zeros(len(at), np.bool_)  # where new days stand was not told
-        opened[left.day_account[left.new]] = True
-        kept = ~opened[left.account]
-        cells = at[left.day_account[old]], left.day_slot[old]
-        self._known.keep_days(cells, place, left.day_debit[old], left.day_credit[old])
-        self._known.keep(at[left.account[kept]], version, left.debit[kept], left.credit[kept])
+    def _keep(self, told: Told) -> None:
+        left, at, known = self._left, self._at, self._known
+        which, place = told.stored
+        self._keep_days(left.stored[which], place)
+        kept = np.ones(len(at), np.bool_)
+        new_ids, place = told.new
+        if np.array_equal(new_ids, self._sums.new_ids):
+            self._keep_days(left.new, place)
+        else:  # told in another order: where they stand is not known
+            kept[left.day_account[left.new]] = False
+        which, place = told.accounts
+        account = left.account[which]
+        some = kept[account]
+        account, which = account[some], which[some]
+        known.keep(at[account], told.version, place[some], left.debit[which], left.credit[which])
+
+    def _keep_days(self, which: Column, place: Column) -> None:
+        left = self._left
+        cells = self._at[left.day_account[which]], left.day_slot[which]
+        self._known.keep_days(cells, place, left.day_debit[which], left.day_credit[which])

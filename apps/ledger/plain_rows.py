@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from heapq import nsmallest
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 from django.db import connection
@@ -19,13 +20,13 @@ from apps.ledger import rows
 from apps.ledger.balances import AccountBook, StoredDay
 from apps.ledger.commands import EventRule, Suspended
 from apps.ledger.plain import Accounts, Days, Gathered, Left, money
-from apps.ledger.plain_known import StoredDays
+from apps.ledger.plain_known import Files, StoredDays
 from apps.ledger.rules import AccountRef
-from apps.ledger.writes import WRITE_SUMS, WRITE_SUMS_AND_TELL
+from apps.ledger.writes import WRITE_SUMS, WRITE_SUMS_AND_TELL, WRITE_SUMS_IF_UNCHANGED
 
 # As rows.LOCK and rows.DAYS, but in one row each: the driver makes an object for every value of every row. Of an account
-# whose version was seen before only its place is told: Note [Known accounts] in plain_known.py. The last value is the file
-# in which days stand, and will stand until the commit: the table is named in the statement, so it is locked first.
+# whose version was seen before only its place is told: Note [Known accounts] in plain_known.py. The last two are the files
+# in which accounts and days stand, and will stand until the commit: both tables are named, so they are locked first.
 LOCK = """
 SELECT string_agg(int4send(n), ''), string_agg(tidsend(place), ''), string_agg(int4send(n), '') FILTER (WHERE changed),
     string_agg(status, ',') FILTER (WHERE changed), string_agg(coalesce(maxbalance::text, ''), ',') FILTER (WHERE changed),
@@ -33,7 +34,7 @@ SELECT string_agg(int4send(n), ''), string_agg(tidsend(place), ''), string_agg(i
     string_agg((minbalance IS NOT NULL)::int::text, ',') FILTER (WHERE changed),
     string_agg(coalesce(minbalance, 0.00)::text, ',') FILTER (WHERE changed),
     string_agg(posteddebit::text, ',') FILTER (WHERE changed), string_agg(postedcredit::text, ',') FILTER (WHERE changed),
-    string_agg(pendingdebit::text, ',') FILTER (WHERE changed),
+    string_agg(pendingdebit::text, ',') FILTER (WHERE changed), pg_relation_filenode('ledger_account')::bigint,
     CASE WHEN count(*) < 0 THEN (SELECT 0 FROM ledger_balance LIMIT 1)
         ELSE pg_relation_filenode('ledger_balance')::bigint END
 FROM (
@@ -65,18 +66,24 @@ class Locked:
     statuses: Sequence[str]
     ceilings: Sequence[str]
     columns: list[Column]
-    file: int  # of the days
+    files: Files
 
     @classmethod
     def of(cls, answer: Sequence[Any], *, count: int) -> "Locked":
         """From the answer to LOCK. Raises OverflowError for sums that do not fit."""
-        number, place, read, statuses, ceilings, plain_ones, floored, *sums, file = answer
+        number, place, read, statuses, ceilings, plain_ones, floored, *sums, of_accounts, of_days = answer
         there = pg_binary.values(number, pg_binary.INTEGER)
         found, stand = np.zeros(count, np.bool_), np.zeros(count, pg_binary.TID)
         found[there], stand[there] = True, pg_binary.values(place, pg_binary.TID)
         columns = [pg_binary.whole_numbers(text) for text in (plain_ones, floored, *sums)]
         where = pg_binary.values(read, pg_binary.INTEGER)
-        return cls(found, stand, where, pg_binary.texts(statuses), pg_binary.texts(ceilings), columns, file)
+        files = of_accounts, of_days
+        return cls(found, stand, where, pg_binary.texts(statuses), pg_binary.texts(ceilings), columns, files)
+
+    @classmethod
+    def known(cls, stand: Column) -> "Locked":
+        """Accounts of which all was known, so that nothing was read."""
+        return cls(np.ones(len(stand), np.bool_), stand, np.zeros(0, np.int64), [], [], [], (0, 0))
 
 
 def stored_days(answer: Sequence[Any], places: Column) -> StoredDays:
@@ -177,12 +184,34 @@ def keys_of(refs: Iterable[AccountRef]) -> list[str]:
     return ['{"' + '","'.join(column) + '"}' for column in zip(*refs, strict=True)]
 
 
+class Told(NamedTuple):
+    """What has been written: the accounts' version; which accounts, stored and new days stand where."""
+
+    version: int
+    accounts: tuple[Column, Column]
+    stored: tuple[Column, Column]
+    new: tuple[Column, Column]  # by their ids
+
+    @classmethod
+    def of(cls, answer: Sequence[Any]) -> "Told":
+        """From the end of an answer that tells."""
+        version, account, account_place, stored, stored_place, new, new_place = answer
+        integers, places = pg_binary.INTEGER, pg_binary.TID
+        return cls(
+            version,
+            (pg_binary.values(account, integers), pg_binary.values(account_place, places)),
+            (pg_binary.values(stored, integers), pg_binary.values(stored_place, places)),
+            (pg_binary.values(new, pg_binary.UUID), pg_binary.values(new_place, places)),
+        )
+
+
 class Sums(NamedTuple):
     """The parameters of WRITE_SUMS: of accounts, of days that are stored, of new ones. Rows of accounts, new, stored."""
 
     accounts: list[Any]
     stored: list[Any]
     new: list[Any]
+    new_ids: Column
     counts: tuple[int, int, int]
 
     @classmethod
@@ -192,44 +221,57 @@ class Sums(NamedTuple):
         of_accounts = (left.debit, left.credit, read.accounts.pending[left.account])
         totals = (left.day_debit, left.day_credit, left.day_debits, left.day_credits)
         old = left.stored
+        new_ids = [uuid7() for _ in range(len(left.new))]
         return cls(
             [pg_binary.TidArray(read.locked.rows[left.account]), *_numerics(*of_accounts)],
             [
                 pg_binary.TidArray(read.stored.rows[left.day_row[old]]),
                 *_numerics(*(column[old] for column in totals)),
                 pg_binary.UuidArray(pg_binary.uuids([lines[n].tracekey for n in left.day_last[old].tolist()])),
+                up_to(len(old)),
             ],
-            _new_days(gathered, left, totals, today=today),
+            _new_days(gathered, left, totals, new_ids, today=today),
+            pg_binary.uuids(new_ids),
             (len(left.account), len(left.new), len(old)),
         )
 
-    def write(self, *, now: datetime, work: Work, tell: bool) -> tuple[int, Column, Column] | None:
-        """Write them in one statement. The version that accounts have now; which of the stored days stands where."""
+    def write(self, *, now: datetime, work: Work, tell: bool) -> Told | None:
+        """Write them in one statement, behind the accounts' locks. What is it to ``tell``?"""
         pg_binary.register(connection.connection)
-        values = [now, *self.accounts, now, *self.stored, up_to(self.counts[2]), now, now, *self.new]
-        if not tell:
-            self._check(*rows.fetch_hot(WRITE_SUMS, values, work=work)[0])
-            return None
-        *written, version, which, place = rows.fetch_hot(WRITE_SUMS_AND_TELL, values, work=work)[0]
-        self._check(*written)
-        return version, pg_binary.values(which, pg_binary.INTEGER), pg_binary.values(place, pg_binary.TID)
+        numbers = [up_to(self.counts[0])] if tell else []
+        values = [now, *self.accounts, *numbers, now, *self.stored, now, now, *self.new]
+        statement = WRITE_SUMS_AND_TELL if tell else WRITE_SUMS
+        accounts, new, stored, *told = rows.fetch_hot(statement, values, work=work)[0]
+        if (accounts, new, stored) != self.counts:
+            raise RuntimeError(
+                f"The ledger wrote {accounts}, {new} and {stored} rows of accounts, new days and stored ones: somebody "
+                "changed them without their lock."
+            )
+        return Told.of(told) if tell else None
 
-    def _check(self, *written: int) -> None:
-        if written != self.counts:
-            raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
+    def if_unchanged(self, seen: Column, *, now: datetime) -> tuple[str, list[Any]]:
+        """The statement that takes the locks and writes them, if all accounts have these versions."""
+        pg_binary.register(connection.connection)
+        count = self.counts[0]
+        accounts = [*self.accounts, up_to(count), pg_binary.XidArray(seen)]
+        return WRITE_SUMS_IF_UNCHANGED, [now, *accounts, now, *self.stored, count, now, now, *self.new, count]
+
+    def told(self, answer: Sequence[Any], files: Files) -> Told | None:
+        """From its answer: what it has written. None if it has not written all, or written it in other files."""
+        *written, of_accounts, of_days = answer[:5]
+        return Told.of(answer[5:]) if (tuple(written), (of_accounts, of_days)) == (self.counts, files) else None
 
 
-def _new_days(gathered: Gathered, left: Left, totals: Sequence[Column], *, today: date) -> list[Any]:
+def _new_days(gathered: Gathered, left: Left, totals: Sequence[Column], ids: Sequence[UUID], *, today: date) -> list[Any]:
     new = left.new
     if not len(new):
         return ["{}"] * 11
     refs, lines = list(gathered.places), gathered.lines
     keys = zip(*[refs[n] for n in left.day_account[new].tolist()], strict=True)
-    days = days_of(left.day_slot[new], today)
     return [
-        array_text([uuid7() for _ in days]),
+        array_text(ids),
         *(array_text(column) for column in keys),
-        array_text(days),
+        array_text(days_of(left.day_slot[new], today)),
         *(array_text([money(cents) for cents in column[new].tolist()]) for column in totals),
         *(array_text([lines[n].tracekey for n in column[new].tolist()]) for column in (left.day_first, left.day_last)),
     ]

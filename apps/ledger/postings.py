@@ -249,6 +249,9 @@ def _post_plain(
     batch.take(fresh)
     if not batch.accounts:
         return claims, fresh
+    if batch.is_foreseen:
+        batch.write(work)
+        return claims, [command for command in fresh if command.posting is None]
     if settings.LEDGER_OPEN_ON_FIRST_USE:
         fold.opened = rows.open_missing(batch.accounts, now=fold.now)
     try:
