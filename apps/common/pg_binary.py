@@ -22,12 +22,10 @@ NULL = b"\xff\xff\xff\xff"
 EPOCH = date(2000, 1, 1).toordinal()
 _EPOCH_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 _BOUNDS = np.iinfo(np.int64)
-_NO_PARENTHESES = str.maketrans("", "", "()")
 _GROUPS = 6  # of four digits: five before the point, which are more than 64 bits fill, and one behind it
 NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", _GROUPS)])
 UUID = np.dtype("V16")
 INTEGER = np.dtype(">i4")
-TID = np.dtype([("block", ">u4"), ("offset", ">u2")])  # where a row stands
 
 
 def sized(value: bytes) -> bytes:
@@ -68,17 +66,9 @@ def values(sent: bytes | None, kind: Any) -> Column:
     return np.frombuffer(sent or b"", kind)
 
 
-def tids_of_texts(text: str | None) -> Column:
-    """Places of rows from the text that the server makes of them, with commas between them: (0,1),(7,22)."""
-    numbers = whole_numbers(None if text is None else text.translate(_NO_PARENTHESES)).reshape(-1, 2)
-    made = np.empty(len(numbers), TID)
-    made["block"], made["offset"] = numbers[:, 0], numbers[:, 1]
-    return made
-
-
-def tid_text(value: Any) -> str:
-    """A row's place as the server writes it."""
-    return f"({value['block']},{value['offset']})"
+def uuid_of(value: Any) -> uuid.UUID:
+    """One of them."""
+    return uuid.UUID(bytes=bytes(value))
 
 
 def uuid_run(first: int, count: int) -> Column:
@@ -140,16 +130,6 @@ class UuidArray(Array):
         return bytes(value).hex()
 
 
-class TidArray(Array):
-    """Of type tid[]."""
-
-    oid, element, kind = 1010, 27, TID
-
-    @staticmethod
-    def text(value: Any) -> str:
-        return tid_text(value)
-
-
 class IntegerArray(Array):
     """Of type integer[]."""
 
@@ -190,7 +170,7 @@ def register(connection: Any) -> None:
     """Teach psycopg's connection to send arrays. May be called again."""
     if getattr(connection, "_sends_arrays", False):
         return
-    for array in (UuidArray, TidArray, IntegerArray, XidArray, NumericArray):
+    for array in (UuidArray, IntegerArray, XidArray, NumericArray):
         for form in (pq.Format.TEXT, pq.Format.BINARY):  # the last one is asked first, where both would do
             dumper = type(f"{array.__name__}{form.name}", (_ArrayDumper,), {"format": form, "oid": array.oid})
             connection.adapters.register_dumper(array, dumper)

@@ -44,18 +44,18 @@ class SumTooLarge(DomainError):
 
 
 class StoredDay(NamedTuple):
-    """A day row as it was read. ``place``: where it stands, as the server's text, which is only written again."""
+    """A day row as it was read. ``id``: as the server's text, which is only written again."""
 
-    place: str
+    id: str
     ordinal: int
     total_debit: Decimal
     total_credit: Decimal
 
 
 class ChangedDay(NamedTuple):
-    """A day row to write. ``place`` None: it is new, and ``created_by`` its first line's tracekey."""
+    """A day row to write. ``id`` None: it is new, and ``created_by`` its first line's tracekey."""
 
-    place: str | None
+    id: str | None
     dateref: date
     total_debit: Decimal
     total_credit: Decimal
@@ -69,8 +69,7 @@ class ChangedDay(NamedTuple):
 class AccountBook:
     """A locked account and those of its days that the batch may touch. See Note [Slots]."""
 
-    id: UUID | None  # None: nobody asked
-    place: str  # where its row stands, as the server's text
+    id: UUID
     ref: AccountRef
     status: str
     min_balance: Decimal | None
@@ -83,7 +82,7 @@ class AccountBook:
     credits: list[Decimal] = field(default_factory=list)
     nets: list[Decimal] = field(default_factory=list)  # credits less debits
     held: list[Decimal] = field(default_factory=list)
-    stored: dict[int, str] = field(default_factory=dict)  # slot to the row's place
+    stored: dict[int, str] = field(default_factory=dict)  # slot to the row's id
     touched: dict[int, tuple[UUID, int, UUID]] = field(default_factory=dict)  # slot to first key, last line and its key
     # A lower bound of what may still be taken on the poorest of the slots; negative: nobody has counted yet.
     room: Decimal = _UNKNOWN
@@ -109,10 +108,10 @@ class AccountBook:
         self.last = max(days[-1].ordinal, today) if days else today
         count = self.last - since + 1
         self.debits, self.credits, self.nets = [ZERO] * count, [ZERO] * count, [ZERO] * count
-        for place, ordinal, debit, credit in days:
+        for row_id, ordinal, debit, credit in days:
             slot = self.last - ordinal
             self.debits[slot], self.credits[slot], self.nets[slot] = debit, credit, credit - debit
-            self.stored[slot] = place
+            self.stored[slot] = row_id
         self.held = [self.pending_debit] * count
         for day_held, amount in held:  # the last day bears all of it, also what is held since a day after it
             for slot in range(max(self.last - day_held.toordinal() + 1, 1), count):
@@ -221,8 +220,8 @@ class AccountBook:
     def changed_days(self) -> list[ChangedDay]:
         """The rows to write: every day that got a line, and every stored day after the first of them."""
         if len(self.touched) == 1 and (only := self.touched.get(0)):  # most accounts have lines of today alone
-            place, day, own = self.stored.get(0), date.fromordinal(self.last), (self.debits[0], self.credits[0])
-            return [ChangedDay(place, day, *own, self.posted_debit, self.posted_credit, only[0], only[2])]
+            row_id, day, own = self.stored.get(0), date.fromordinal(self.last), (self.debits[0], self.credits[0])
+            return [ChangedDay(row_id, day, *own, self.posted_debit, self.posted_credit, only[0], only[2])]
         first, found, newest = max(self.touched), [], (-1, UUID(int=0))
         debit = self.posted_debit - sum(self.debits[: first + 1], ZERO)
         credit = self.posted_credit - sum(self.credits[: first + 1], ZERO)
@@ -230,13 +229,13 @@ class AccountBook:
         for slot in range(first, -1, -1):
             own_debit, own_credit = self.debits[slot], self.credits[slot]
             debit, credit = debit + own_debit, credit + own_credit
-            place, created_by = self.stored.get(slot), None
+            row_id, created_by = self.stored.get(slot), None
             if touched := self.touched.get(slot):
                 created_by = touched[0]
                 if touched[1] > newest[0]:
                     newest = touched[1:]
-            elif place is None:
+            elif row_id is None:
                 continue
             day = date.fromordinal(self.last - slot)
-            found.append(ChangedDay(place, day, own_debit, own_credit, debit, credit, created_by, newest[1]))
+            found.append(ChangedDay(row_id, day, own_debit, own_credit, debit, credit, created_by, newest[1]))
         return found

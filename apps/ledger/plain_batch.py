@@ -1,5 +1,6 @@
 """A large batch on its way through the database, what is plain in columns. See Note [Plain lines] in ``plain.py``."""
 
+import time
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from datetime import date, datetime
@@ -18,13 +19,34 @@ from apps.common.transactions import kept_savepoint
 from apps.ledger import keys, plain, plain_keys, plain_lines, rows
 from apps.ledger.commands import Command, results_of
 from apps.ledger.plain import Folded, Left
-from apps.ledger.plain_known import Known, StoredDays
+from apps.ledger.plain_known import Known, StoredDays, is_much
 from apps.ledger.plain_lines import Lines
-from apps.ledger.plain_rows import DAYS, LOCK, Locked, Question, Read, Sums, Told, days_of, keys_of, stored_days
+from apps.ledger.plain_rows import (
+    DAYS,
+    LOCK,
+    LOOK_UP,
+    Locked,
+    LookedUp,
+    Question,
+    Read,
+    Sums,
+    days_of,
+    keys_of,
+    stored_days,
+    up_to,
+)
 from apps.ledger.rules import AccountRef, EntryResult, first_day
 
 _COMMANDS_AT_ONCE = 500
+_LONG_S = 0.02  # for the first locks: somebody is at work on the same accounts
 _COMMANDS, _CLAIMS, _GATHERED, _LINES = 1, 2, 3, 4  # what is made, in this order
+# Locks are taken in the order of keys, so each row is to be looked up by itself, in the order of the arrays. Without this a
+# small table would be read as a whole, in any order.
+_IN_ORDER: tuple[str, list[Any]] = (
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
+    "set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)",
+    [],
+)
 
 
 class _NotAsForeseenError(Exception):
@@ -70,10 +92,12 @@ class PlainBatch:
 
     def __init__(self, commands: Iterable[Command], *, today: date, now: datetime, known: Known | None = None) -> None:
         self._source, self._today, self._now = iter(commands), today, now
-        self._known, self._is_kept = known or Known(today), known is not None
+        self.known, self._is_kept = known or Known(today), known is not None
         self._foreseen: _Decided | None = None
         self._sums: Sums
-        self._told: Told | None = None
+        self._version: int | None = None  # that its accounts have now
+        self._seen: Column
+        self.disputed: str | None = None  # a branch in which others have changed many accounts since the last batch
         self._left: Left
         self._commands: list[Command] = []
         self.claimed: dict[int, Command] = {}
@@ -129,16 +153,18 @@ class PlainBatch:
     def claim(self, work: Work) -> bool:
         """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
         foreseeing = self._foresee()
-        work.first(foreseeing)
         try:
             with kept_savepoint():
+                self._look_up(work)
+                work.first(foreseeing)
                 rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
                 deque(foreseeing, maxlen=0)
                 if self._foreseen:
                     self._write_foreseen(self._foreseen, work)
         except _NotAsForeseenError:
             self._foreseen = None
-            self._known.foresaw(right=False)
+            self.known.foresaw(right=False)
+            self.known.remember(self._at, self._seen)
             return self.claim(work)
         except IntegrityError:
             return False
@@ -149,18 +175,41 @@ class PlainBatch:
         """Was it decided by what was known, and are its sums written? Asked when its keys are claimed."""
         return self._foreseen is not None
 
+    def _look_up(self, work: Work) -> None:
+        """Ask for what is not known yet of a batch that may be foreseen."""
+        known = self.known
+        known.settle()
+        self._may_foresee = self._is_kept and known.foresees()
+        if not self._may_foresee or self._made < _GATHERED or not self.accounts:
+            return
+        at = self._at
+        unseen = np.flatnonzero(known.versions(at, connection.connection) == 0)
+        if not len(unseen):
+            return
+        pg_binary.register(connection.connection)
+        _, (today, *keys, since) = self._ask_days(unseen)
+        (answer,) = rows.fetch_hot(LOOK_UP, [*keys, up_to(len(unseen)), today, *keys, since], work=work)
+        try:
+            found = LookedUp.of(answer, unseen)
+        except OverflowError:  # sums that no column holds
+            return
+        if known.changed_meanwhile(at[found.places], found.versions):
+            self.disputed = self.accounts[0].branch
+        known.take(at[found.places], found.ids, found.columns)
+        known.take_days(at, unseen, found.days)
+        known.remember(at[found.places], found.versions)
+
     def _foresee(self) -> Iterator[None]:
         """Decide by what is known, in steps, if that is enough, and nothing is left for others to decide."""
-        known, today = self._known, self._today
-        known.settle()
+        known, today = self.known, self._today
         while self._made < _LINES and self._failed is None:
             yield
             next(self.steps, None)
         yield
-        if self._failed or self._gathered.others or not self.accounts:
+        if self._failed or not self._may_foresee or self._gathered.others or not self.accounts:
             return
         at, gathered = self._at, self._gathered
-        if not known.versions(at, connection.connection).all() or not known.foresees():
+        if not known.versions(at, connection.connection).all():
             return
         everywhere, odd = np.arange(len(at)), np.zeros(len(at), np.bool_)
         accounts, stored = known.accounts(at, ~odd), known.days(at, everywhere, gathered.since)
@@ -170,31 +219,29 @@ class PlainBatch:
         yield
         left = folded.left()
         yield
-        read = Read(Locked.known(known.rows[at]), accounts, stored, {}, {}, [])
+        read = Read(known.ids[at], accounts, stored, {}, {}, [])
         blocks = _Ahead(self._lines.blocks(folded, accounts.pending[gathered.place]))
         self._foreseen = _Decided(folded, read, left, Sums.of(gathered, read, left, today=today), blocks)
 
     def _write_foreseen(self, decided: _Decided, work: Work) -> None:
         """Lock the accounts and write what was decided, if they are as they were known: Note [Foreseen]."""
-        known, at, sums = self._known, self._at, decided.sums
-        seen = known.versions(at, connection.connection)
+        known, at, sums = self.known, self._at, decided.sums
+        self._seen = known.versions(at, connection.connection)
         known.forget(at)  # until the commit
         work.first(decided.blocks.steps())
-        try:
-            written, events, closed = prepared.fetch_in_turn(
-                sums.if_unchanged(seen, now=self._now),
-                (rows.EVENTS, [self._question.codes]),
-                (rows.CLOSED, [self._question.branches, self._now]),
-                work=work,
-            )
-        except IntegrityError:  # of other rows, which stand there now
-            raise _NotAsForeseenError from None
-        self._told = sums.told(written[0], known.files)
-        read = Read.of(decided.read.locked, decided.read.accounts, decided.read.stored, events, closed)
+        _, written, *rules = prepared.fetch_in_turn(
+            _IN_ORDER,
+            sums.if_unchanged(self._seen, now=self._now),
+            (rows.EVENTS, [self._question.codes]),
+            (rows.CLOSED, [self._question.branches, self._now]),
+            work=work,
+        )
+        version = sums.version_if_unchanged(written[0])
+        read = Read.of(decided.read.ids, decided.read.accounts, decided.read.stored, rules)
         odd = plain.odd_accounts(self._gathered, read.events, read.closed, today=self._today)
-        if self._told is None or read.suspended or odd.any():
-            self._told = None
+        if version is None or read.suspended or odd.any():
             raise _NotAsForeseenError
+        self._version = version
         self._folded, self._read, self._left, self._sums = decided.folded, read, decided.left, sums
 
     def take(self, fresh: Sequence[Command]) -> None:
@@ -211,7 +258,7 @@ class PlainBatch:
         self.accounts: list[AccountRef] = list(self._gathered.places)
         if self.accounts:
             self._question = Question.of(self._gathered)
-            self._at = self._known.places(self.accounts)
+            self._at = self.known.places(self.accounts)
 
     def _make_lines(self) -> Generator[None, None, None]:
         self._lines = yield from Lines.of(self._gathered, today=self._today, now=self._now)
@@ -220,8 +267,8 @@ class PlainBatch:
         """As ``rows.lock_and_read``, in columns, and only what is not known: Note [Known accounts] in plain_known.py."""
         question, at = self._question, self._at
         pg_binary.register(connection.connection)
-        seen = self._known.versions(at, connection.connection)
-        self._known.forget(at)  # until the commit
+        seen = self.known.versions(at, connection.connection)
+        self.known.forget(at)  # until the commit
         unseen = np.flatnonzero(seen == 0)
         found = prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
@@ -232,25 +279,30 @@ class PlainBatch:
             work=work,
         )
         if question.head:
+            sent = time.monotonic()
             next(found)
+            if time.monotonic() - sent > _LONG_S:
+                self.disputed = self.accounts[0].branch
         locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
         read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
-        events, closed = found
-        changed = np.full(len(seen), self._known.has_moved(locked.files))
+        rules = list(found)
+        changed = np.zeros(len(seen), np.bool_)
         changed[locked.read] = True
         again = np.flatnonzero(locked.found & (seen > 0) & changed)
+        if is_much(len(again), len(seen) - len(unseen)):
+            self.disputed = self.accounts[int(again[0])].branch
         if len(again):
             (answer,) = rows.fetch_hot(*self._ask_days(again), work=work)
             read.append(stored_days(answer, again))
-        self._known.take(at[locked.read], locked.columns)
+        self.known.take(at[locked.read], locked.ids, locked.columns)
         since = self._gathered.since
-        stored = [self._known.days(at, np.flatnonzero(locked.found & (seen > 0) & ~changed), since)]
+        stored = [self.known.days(at, np.flatnonzero(locked.found & (seen > 0) & ~changed), since)]
         if read:
             days = StoredDays.of(read)
-            self._known.take_days(at, np.concatenate([unseen, again]), days)
+            self.known.take_days(at, np.concatenate([unseen, again]), days)
             stored.append(days.where(days.days.slot <= since[days.days.place]))
-        accounts = self._known.accounts(at, locked.found)
-        self._read = Read.of(locked, accounts, StoredDays.of(stored), events, closed)
+        accounts = self.known.accounts(at, locked.found)
+        self._read = Read.of(self.known.ids[at], accounts, StoredDays.of(stored), rules, locked)
         return self._read
 
     def _ask_days(self, places: Column) -> tuple[str, list[Any]]:
@@ -304,7 +356,7 @@ class PlainBatch:
         rows.copy_rows(plain_lines.COPY, blocks, work=work)
         if not self._foreseen:
             deque(making, maxlen=0)
-            self._told = self._sums.write(now=self._now, work=work, tell=self._is_kept)
+            self._version = self._sums.write(now=self._now, work=work)
         deque(answers, maxlen=0)
 
     def _make_sums(self) -> Iterator[None]:
@@ -314,28 +366,13 @@ class PlainBatch:
 
     def committed(self) -> None:
         """What is known of its accounts now is of use to the next batch."""
-        if self._told:
-            self._known.settle_later(partial(self._keep, self._told))
+        if self._version is not None:
+            self.known.settle_later(partial(self._keep, self._version))
         if self._foreseen:
-            self._known.foresaw(right=True)
+            self.known.foresaw(right=True)
 
-    def _keep(self, told: Told) -> None:
-        left, at, known = self._left, self._at, self._known
-        which, place = told.stored
-        self._keep_days(left.stored[which], place)
-        kept = np.ones(len(at), np.bool_)
-        new_ids, place = told.new
-        if np.array_equal(new_ids, self._sums.new_ids):
-            self._keep_days(left.new, place)
-        else:  # told in another order: where they stand is not known
-            kept[left.day_account[left.new]] = False
-        which, place = told.accounts
-        account = left.account[which]
-        some = kept[account]
-        account, which = account[some], which[some]
-        known.keep(at[account], told.version, place[some], left.debit[which], left.credit[which])
-
-    def _keep_days(self, which: Column, place: Column) -> None:
-        left = self._left
-        cells = self._at[left.day_account[which]], left.day_slot[which]
-        self._known.keep_days(cells, place, left.day_debit[which], left.day_credit[which])
+    def _keep(self, version: int) -> None:
+        left, at, ids = self._left, self._at, np.empty(len(self._left.day_row), pg_binary.UUID)
+        ids[left.stored], ids[left.new] = self._read.stored.ids[left.day_row[left.stored]], self._sums.new_ids
+        self.known.keep_days((at[left.day_account], left.day_slot), ids, left.day_debit, left.day_credit)
+        self.known.keep(at[left.account], version, left.debit, left.credit)

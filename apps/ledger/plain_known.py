@@ -6,14 +6,13 @@ Note [Known accounts]
     batch wrote, nothing of the account has changed since, and its days need not be read again. A version is told by the
     row's ``xmin``, the transaction that wrote it.
 
-    What is known ends with its connection (another server may give a transaction's number again) and with its day. Where
-    accounts and days stand is known, too; a VACUUM FULL moves them, and then their table's file is another one.
+    What is known ends with its connection (another server may give a transaction's number again) and with its day.
 
 Note [Foreseen]
-    So a batch of accounts of which all is known can be decided before anybody is asked. Its sums are written where the
-    accounts stand, if all of them still have the versions that were seen: that statement takes the locks, in key order,
-    says whether the decision was right, and writes what the locks are for. It touches no day before it has all accounts,
-    for a day's row is locked by an account's owner alone. Events, closed days and suspensions are read behind it, as
+    So a batch of accounts of which all is known can be decided before anybody is asked. Its sums are written if all of the
+    accounts still have the versions that were seen: that statement takes the locks, in key order, says whether the
+    decision was right, and writes what the locks are for. It touches no day before it has all accounts, for a day's row is
+    locked by an account's owner alone. Events, closed days and suspensions are read behind it, as
     behind any lock. If anything is not as it was foreseen, the batch goes back to its savepoint and is posted as if
     nothing were known. That costs a third of a batch's time, so who was wrong is wary: one batch longer each time twice.
 """
@@ -32,15 +31,19 @@ from apps.ledger.rules import BACKDATE_DAYS_MAX, AccountRef
 SLOTS = BACKDATE_DAYS_MAX + 1
 _ACCOUNTS_MAX = 100_000  # half a kilobyte each
 _WARY_MAX = 63  # batches
+_MANY = 4  # one in four
 
-Files = tuple[int, int]  # of accounts, and of days
+
+def is_much(changed: int, known: int) -> bool:
+    """Do so many changes, of so many accounts, tell that somebody else is at work on the same accounts?"""
+    return changed > known // _MANY
 
 
 class StoredDays(NamedTuple):
-    """Days of accounts, oldest first, and where their rows stand."""
+    """Days of accounts, oldest first, and their rows' ids."""
 
     days: Days
-    rows: Column
+    ids: Column
 
     @classmethod
     def of(cls, stored: "list[StoredDays]") -> "StoredDays":
@@ -48,11 +51,11 @@ class StoredDays(NamedTuple):
         if len(stored) == 1:
             return stored[0]
         days = Days(*(np.concatenate(columns) for columns in zip(*[some.days for some in stored], strict=True)))
-        return cls(days, np.concatenate([some.rows for some in stored]))
+        return cls(days, np.concatenate([some.ids for some in stored]))
 
     def where(self, wanted: Column) -> "StoredDays":
         """Some of them."""
-        return StoredDays(Days(*(column[wanted] for column in self.days)), self.rows[wanted])
+        return StoredDays(Days(*(column[wanted] for column in self.days)), self.ids[wanted])
 
 
 class Known:
@@ -63,7 +66,6 @@ class Known:
         self._places: dict[AccountRef, int] = {}
         self._unsettled: Callable[[], None] | None = None
         self._connection: object = None
-        self.files: Files = (0, 0)  # in which accounts and days stood when they were read
         self._wary = self._for_longer = 0
         self._room = 0
         self._columns: list[Column] = []
@@ -74,16 +76,16 @@ class Known:
         if self._room >= len(self._places) > 0:
             return
         room = max(len(self._places), 2 * self._room)
-        of_one: list[Any] = [np.uint32, pg_binary.TID, np.int64, np.int64, np.int64, np.int64, np.bool_, np.bool_]
-        of_days: list[Any] = [pg_binary.TID, np.int64, np.int64]
+        of_one: list[Any] = [np.uint32, np.uint32, pg_binary.UUID, *[np.int64] * 4, np.bool_, np.bool_]
+        of_days: list[Any] = [np.bool_, pg_binary.UUID, np.int64, np.int64]
         columns: list[Column] = [np.zeros(room, kind) for kind in of_one]
         columns += [np.zeros((room, SLOTS), kind) for kind in of_days]
         for column, before in zip(columns, self._columns, strict=False):
             column[: self._room] = before
         self._room, self._columns = room, columns
-        self.version, self.rows, *columns = columns
+        self.version, self._before, self.ids, *columns = columns
         self.debit, self.credit, self.pending, self.floor, self.plain, self.floored, *columns = columns
-        self.day_rows, self.day_debit, self.day_credit = columns
+        self.day_there, self.day_ids, self.day_debit, self.day_credit = columns
 
     @property
     def is_full(self) -> bool:
@@ -120,13 +122,16 @@ class Known:
             self.version[:] = 0
         return self.version[at]
 
-    def has_moved(self, files: Files) -> bool:
-        """Do accounts or days stand in other files than when they were read? Then nothing is known of any account."""
-        moved = files != self.files
-        if moved:
-            self.files = files
-            self.version[:] = 0
-        return moved
+    def others_had_a_turn(self) -> None:
+        """Much has changed since the last batch, and little will from now on: Note [Turns] in stream_turns.py."""
+        self.settle()
+        self._before[:], self.version[:] = self.version, 0
+        self._wary = self._for_longer = 0
+
+    def changed_meanwhile(self, at: Column, versions: Column) -> bool:
+        """Of these accounts, which have these versions: have many been changed while others had their turn?"""
+        before, self._before[at] = self._before[at], 0
+        return is_much(int(np.count_nonzero((before > 0) & (before != versions))), int(np.count_nonzero(before)))
 
     def foresees(self) -> bool:
         """May a batch be decided by what is known? Not for some time after that was wrong."""
@@ -145,17 +150,17 @@ class Known:
         """In the order of Accounts."""
         return self.plain, self.floored, self.floor, self.debit, self.credit, self.pending
 
-    def take(self, at: Column, columns: list[Column]) -> None:
+    def take(self, at: Column, ids: Column, columns: list[Column]) -> None:
         """What was read of accounts, in the order of Accounts, without their days."""
+        self.ids[at] = ids
         for column, values in zip(self._of_accounts, columns, strict=True):
             column[at] = values
 
     def take_days(self, at: Column, read: Column, stored: StoredDays) -> None:
         """The days of the accounts that were read, whose places in the question are ``read``: all of their window."""
-        self.day_rows[at[read]] = 0
-        days, rows = stored.where((stored.days.slot >= 0) & (stored.days.slot < SLOTS))
-        cells = at[days.place], days.slot
-        self.day_rows[cells], self.day_debit[cells], self.day_credit[cells] = rows, days.debit, days.credit
+        self.day_there[at[read]] = False
+        days, ids = stored.where((stored.days.slot >= 0) & (stored.days.slot < SLOTS))
+        self.keep_days((at[days.place], days.slot), ids, days.debit, days.credit)
 
     def accounts(self, at: Column, found: Column) -> Accounts:
         """These accounts, of which some were found."""
@@ -164,20 +169,23 @@ class Known:
     def days(self, at: Column, places: Column, since: Column) -> StoredDays:
         """The days of those of these accounts whose places in the question are given, since a slot of each."""
         at = at[places]
-        n, slot = np.nonzero(
-            (self.day_rows[at]["offset"] > 0)[:, ::-1] & (np.arange(SLOTS)[::-1] <= since[places][:, None])
-        )
+        n, slot = np.nonzero(self.day_there[at][:, ::-1] & (np.arange(SLOTS)[::-1] <= since[places][:, None]))
         cells = at[n], SLOTS - 1 - slot
-        return StoredDays(Days(places[n], cells[1], self.day_debit[cells], self.day_credit[cells]), self.day_rows[cells])
+        return StoredDays(Days(places[n], cells[1], self.day_debit[cells], self.day_credit[cells]), self.day_ids[cells])
 
     def forget(self, at: Column) -> None:
         """Somebody may change these accounts."""
         self.version[at] = 0
 
-    def keep(self, at: Column, version: int, rows: Column, debit: Column, credit: Column) -> None:
-        """What a committed batch has written of accounts, whose days are known, and where they stand."""
-        self.version[at], self.rows[at], self.debit[at], self.credit[at] = version, rows, debit, credit
+    def remember(self, at: Column, versions: Column) -> None:
+        """What is known of these accounts is that of these versions."""
+        self.version[at] = versions
 
-    def keep_days(self, cells: tuple[Column, Column], rows: Column, debit: Column, credit: Column) -> None:
-        """Where days stand that a committed batch has written, by account and slot, and their totals."""
-        self.day_rows[cells], self.day_debit[cells], self.day_credit[cells] = rows, debit, credit
+    def keep(self, at: Column, version: int, debit: Column, credit: Column) -> None:
+        """What a committed batch has written of accounts, whose days are known."""
+        self.version[at], self.debit[at], self.credit[at] = version, debit, credit
+
+    def keep_days(self, cells: tuple[Column, Column], ids: Column, debit: Column, credit: Column) -> None:
+        """Days by account and slot: their rows' ids, and their totals."""
+        self.day_there[cells], self.day_ids[cells] = True, ids
+        self.day_debit[cells], self.day_credit[cells] = debit, credit

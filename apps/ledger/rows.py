@@ -72,22 +72,20 @@ def columns(rows: Iterable[Sequence[Any]], width: int) -> list[str]:
 
 
 # The lateral part, which OFFSET 0 keeps as it is, makes the plan an index scan for each key however large the table grows.
-# A day's row is found again by where it stands: only an owner of the account's lock could move it.
 DAYS = """
-SELECT k.n, d.ctid::text, d.dateref, d.totaldebit, d.totalcredit
+SELECT k.n, d.id::text, d.dateref, d.totaldebit, d.totalcredit
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[]) WITH ORDINALITY AS k (branch, account, currency, since, n)
 CROSS JOIN LATERAL (
-    SELECT b.ctid, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
+    SELECT b.id, b.dateref, b.totaldebit, b.totalcredit FROM ledger_balance b
     WHERE b.branch = k.branch AND b.account = k.account AND b.currency = k.currency AND b.dateref >= k.since
     ORDER BY b.dateref OFFSET 0
 ) d
 """
 
 
-# The place of a row that somebody else has just changed is the new one's, as all that is read of it.
 LOCK = """
-SELECT a.id, a.ctid::text AS place, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit,
-    a.postedcredit, a.pendingdebit, k.n
+SELECT a.id, a.branch, a.account, a.currency, a.status, a.minbalance, a.maxbalance, a.posteddebit, a.postedcredit,
+    a.pendingdebit, k.n
 FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY AS k (branch, account, currency, n)
 JOIN ledger_account a ON a.branch = k.branch AND a.account = k.account AND a.currency = k.currency
 WHERE NOT a.deferred
@@ -146,9 +144,9 @@ def closed_and_suspended(rows: Iterable[tuple[Any, ...]]) -> tuple[dict[str, int
 
 def _books(rows: Iterable[tuple[Any, ...]]) -> dict[AccountRef, AccountBook]:
     books = {}
-    for row_id, place, branch, account, currency, *rest, _ in rows:
+    for row_id, branch, account, currency, *rest, _ in rows:
         ref = AccountRef(branch, account, currency)
-        books[ref] = AccountBook(row_id, place, ref, *rest)
+        books[ref] = AccountBook(row_id, ref, *rest)
     return books
 
 
@@ -296,8 +294,8 @@ def read_days(since: Mapping[AccountRef, date]) -> dict[AccountRef, list[StoredD
 
 def _days_of(refs: Sequence[AccountRef], days: Iterable[tuple[Any, ...]]) -> dict[AccountRef, list[StoredDay]]:
     found: dict[AccountRef, list[StoredDay]] = {ref: [] for ref in refs}
-    for n, place, dateref, debit, credit in days:
-        found[refs[n - 1]].append(StoredDay(place, dateref.toordinal(), debit, credit))
+    for n, row_id, dateref, debit, credit in days:
+        found[refs[n - 1]].append(StoredDay(row_id, dateref.toordinal(), debit, credit))
     return found
 
 

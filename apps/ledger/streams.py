@@ -18,6 +18,7 @@ from apps.common.transactions import transaction
 from apps.ledger import postings, singles
 from apps.ledger.commands import Command, results_of
 from apps.ledger.rules import Entry, EntryResult, PostResult
+from apps.ledger.stream_turns import Turns
 
 if TYPE_CHECKING:
     from apps.ledger.plain_batch import PlainBatch
@@ -40,7 +41,7 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     """
     source, done, looked = iter(batches), (list[object](), list[object]()), 0
     known = _Known()
-    with postings.collector_paused(), closing(singles.Line()) as line:
+    with postings.collector_paused(), closing(singles.Line()) as line, closing(Turns()) as turns:
         ready = _take(source, clock, known)
         while ready is not None:
             sent = ready.sent or _send(line, ready)
@@ -48,9 +49,12 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
             if sent and following:
                 following.sent = _send(line, following)
             posting = line.answer() if sent else None
+            if ready.plain and turns.take():
+                ready.plain.known.others_had_a_turn()
             results = _result_of(ready, posting) if posting else _post(ready, following, done[0])
             if ready.plain:
                 ready.plain.committed()
+                turns.disputed(ready.plain.disputed)
             yield results
             done = (done[1], [ready, results])  # the caller may hold the last results until it has the next
             ready = following

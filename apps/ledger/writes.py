@@ -94,28 +94,29 @@ def copy_text(value: str) -> str:
     return value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-# Accounts and days are updated where they stand. Disjoint sets: a day is either stored or new (inserted).
+# Rows are found by their ids, not where they stand: only who comes to a row by an index tidies its page up, without which
+# each version of a row takes new room. Disjoint sets: a day is either stored or new (inserted).
 _SUMS = """
 WITH account AS (
     UPDATE ledger_account a SET posteddebit = k.posteddebit, postedcredit = k.postedcredit,
         pendingdebit = k.pendingdebit, updatedat = %s
     FROM (
-        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
-            unnest(%s::numeric[]) AS pendingdebit{and_more}
+        SELECT unnest(%s::uuid[]) AS id, unnest(%s::numeric[]) AS posteddebit, unnest(%s::numeric[]) AS postedcredit,
+            unnest(%s::numeric[]) AS pendingdebit{and_seen}
     ) k
-    WHERE a.ctid = k.place{unchanged}
-    RETURNING {of_account}
+    WHERE a.id = k.id{unchanged}
+    RETURNING a.xmin
 ), stored_day AS (
     UPDATE ledger_balance b SET totaldebit = k.totaldebit, totalcredit = k.totalcredit,
         accumulateddebit = k.accumulateddebit, accumulatedcredit = k.accumulatedcredit,
         updatedtracekey = k.tracekey, updatedat = %s
     FROM (
-        SELECT unnest(%s::tid[]) AS place, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
+        SELECT unnest(%s::uuid[]) AS id, unnest(%s::numeric[]) AS totaldebit, unnest(%s::numeric[]) AS totalcredit,
             unnest(%s::numeric[]) AS accumulateddebit, unnest(%s::numeric[]) AS accumulatedcredit,
-            unnest(%s::uuid[]) AS tracekey, unnest(%s::int[]) AS n
+            unnest(%s::uuid[]) AS tracekey
     ) k
-    WHERE b.ctid = k.place{and_all}
-    RETURNING {of_day}
+    WHERE b.id = k.id{and_all}
+    RETURNING 1
 ), new_day AS (
     INSERT INTO ledger_balance (createdat, updatedat, id, branch, account, currency, dateref, totaldebit, totalcredit,
         accumulateddebit, accumulatedcredit, createdtracekey, updatedtracekey)
@@ -123,41 +124,19 @@ WITH account AS (
         unnest(%s::text[]), unnest(%s::date[]), unnest(%s::numeric[]), unnest(%s::numeric[]), unnest(%s::numeric[]),
         unnest(%s::numeric[]), unnest(%s::uuid[]), unnest(%s::uuid[])
     WHERE true{and_all}
-    RETURNING {of_new}
+    RETURNING 1
 )
-SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM new_day), (SELECT count(*) FROM stored_day){told}
+SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM new_day), (SELECT count(*) FROM stored_day),
+    (SELECT xmin::text::bigint FROM account LIMIT 1)
 """
-_QUIET = {"and_more": "", "unchanged": "", "and_all": "", "of_account": "1", "of_day": "1", "of_new": "1", "told": ""}
-WRITE_SUMS = _SUMS.format(**_QUIET)
-# Tells also the version that the accounts have now, and where they, the days that were stored and the new ones stand, in
-# whatever order: by their numbers, and the new ones by their ids.
-_TELLING = _QUIET | {
-    "and_more": ", unnest(%s::int[]) AS n",
-    "of_account": "a.xmin, k.n, a.ctid",
-    "of_day": "k.n, b.ctid",
-    "of_new": "id, ctid",
-    "told": """,
-    accounts.*, stored.*, opened.* FROM (
-        SELECT (SELECT xmin::text::bigint FROM account LIMIT 1), string_agg(int4send(n), ''), string_agg(tidsend(ctid), '')
-        FROM account
-    ) accounts, (
-        SELECT string_agg(int4send(n), ''), string_agg(tidsend(ctid), '') FROM stored_day
-    ) stored, (
-        SELECT string_agg(uuid_send(id), ''), string_agg(tidsend(ctid), '') FROM new_day
-    ) opened""",
-}
-WRITE_SUMS_AND_TELL = _SUMS.format(**_TELLING)
+# Tells how many rows it has written, and the version that the accounts have now.
+WRITE_SUMS = _SUMS.format(and_seen="", unchanged="", and_all="")
 # Takes the accounts' locks as well, in the order of the arrays, and writes nothing of their days unless all accounts have
-# the versions that were seen: Note [Foreseen] in plain_batch.py. Tells the tables' files, too.
+# the versions that were seen: Note [Foreseen] in plain_known.py.
 WRITE_SUMS_IF_UNCHANGED = _SUMS.format(
-    **_TELLING
-    | {
-        "and_more": _TELLING["and_more"] + ", unnest(%s::xid[]) AS seen",
-        "unchanged": " AND a.xmin = k.seen",
-        "and_all": " AND (SELECT count(*) FROM account) = %s",
-        "told": f", pg_relation_filenode('ledger_account')::bigint, pg_relation_filenode('ledger_balance')::bigint"
-        f"{_TELLING['told']}",
-    }
+    and_seen=", unnest(%s::xid[]) AS seen",
+    unchanged=" AND a.xmin = k.seen",
+    and_all=" AND (SELECT count(*) FROM account) = %s",
 )
 
 
@@ -175,12 +154,12 @@ class Sums:
             if not book.touched:
                 continue
             sums = str(book.posted_debit), str(book.posted_credit), str(book.pending_debit)
-            self.accounts.append((book.place, *sums))
-            for place, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
+            self.accounts.append((book.id.hex, *sums))
+            for row_id, dateref, debit, credit, debit_sum, credit_sum, created_by, tracekey in book.changed_days():
                 day = str(debit), str(credit), str(debit_sum), str(credit_sum)
                 changed_by = f"{tracekey.int:032x}"
-                if place is not None:
-                    self.stored.append((place, *day, changed_by))
+                if row_id is not None:
+                    self.stored.append((row_id, *day, changed_by))
                 else:
                     made_by = (created_by or tracekey).hex
                     self.new.append((uuid7().hex, *book.ref, dateref.isoformat(), *day, made_by, changed_by))
@@ -190,12 +169,10 @@ class Sums:
         expected = (len(self.accounts), len(self.new), len(self.stored))
         if not self.accounts:
             return
-        # A row's place is two numbers and a comma.
-        accounts, stored = _arrays(self.accounts, 4, quote='"'), _arrays(self.stored, 6, quote='"')
+        accounts, stored = _arrays(self.accounts, 4), _arrays(self.stored, 6)
         new = _arrays(self.new, 11, quote='"')  # an account may be called NULL
-        parameters = [now, *accounts, now, *stored, "{}", now, now, *new]
-        written = fetch_hot(WRITE_SUMS, parameters)[0]
-        if written != expected:
+        *written, _ = fetch_hot(WRITE_SUMS, [now, *accounts, now, *stored, now, now, *new])[0]
+        if tuple(written) != expected:
             raise RuntimeError(f"The ledger wrote {written} rows: somebody changed accounts or days without their lock.")
 
 

@@ -100,11 +100,6 @@ class TestTexts:
         with pytest.raises(OverflowError):
             pg_binary.whole_numbers("123456789012345678.00")
 
-    def test_places_of_rows(self) -> None:
-        places = pg_binary.tids_of_texts("(0,1),(4294967294,65535)")
-        assert [pg_binary.tid_text(place) for place in places] == ["(0,1)", "(4294967294,65535)"]
-        assert pg_binary.tids_of_texts(None).tolist() == []
-
     def test_none_at_all_and_an_empty_one(self) -> None:
         assert pg_binary.whole_numbers(None).tolist() == []
         assert (list(pg_binary.texts(None)), list(pg_binary.texts("")), list(pg_binary.texts(",a"))) == (

@@ -26,7 +26,6 @@ def book(
 ) -> AccountBook:
     made = AccountBook(
         id=UUID(int=1),
-        place="(0,1)",
         ref=AccountRef("0001", "1"),
         status="ACTIVE",
         min_balance=Decimal(0),

@@ -1,0 +1,94 @@
+"""Streams that post to the same accounts take turns of many batches.
+
+Note [Turns]
+    Streams that share accounts wait for each other's locks anyway, one batch at a time, and each finds that the others have
+    changed what it knew (Note [Known accounts]): all of them read everything anew for each batch, and the rows that they
+    write are in each other's way. So a stream of whose accounts others have changed many since its last batch takes a turn
+    of a second, in which it knows what it is doing, and then lets others have theirs.
+
+    A turn is a row that says until when (a lease): it belongs to no session or transaction, who waits for it holds nothing,
+    and who dies in it is waited for that long. It is a courtesy: locks and versions are looked at as always, so nothing
+    goes wrong when two have a turn, or when somebody is impatient and goes on without one. Whoever posts a single batch, or
+    lines one by one, never asks for a turn.
+"""
+
+import random
+import time
+from uuid import uuid4
+
+from apps.common import prepared
+
+TURN_S = 1.0
+_LOOK_AGAIN_S = 0.01  # a turn may end before its time
+_REST_S = 0.02  # after one's own turn, in which the others look again
+WAIT_S_MAX = 10.0  # for one's turn: ten streams
+_IMPATIENT = 50  # disputed batches, before a stream that waited in vain asks again
+
+_LEFT = "SELECT extract(epoch FROM endsat - clock_timestamp())::float8 FROM ledger_stream_turn WHERE branch = %s"
+_TAKE = """
+INSERT INTO ledger_stream_turn AS t (branch, holder, endsat) VALUES (%s, %s, clock_timestamp() + %s * interval '1 second')
+ON CONFLICT (branch) DO UPDATE SET holder = EXCLUDED.holder, endsat = EXCLUDED.endsat WHERE t.endsat <= clock_timestamp()
+RETURNING 1
+"""
+_END = "UPDATE ledger_stream_turn SET endsat = clock_timestamp() WHERE branch = %s AND holder = %s RETURNING 1"
+
+
+class Turns:
+    """The turns of one stream. Everything here is done between its transactions."""
+
+    def __init__(self) -> None:
+        self._holder = uuid4()
+        self._wanted: str | None = None  # a branch
+        self._impatient = 0
+        self._taken: str | None = None  # the branch of the turn it has
+        self._ends = self._looked = 0.0  # when; moments of time.monotonic
+        self._is_judged = False
+
+    def disputed(self, branch: str | None) -> None:
+        """Have others changed many accounts since the last batch, in this branch? Then turns are wanted.
+
+        Within a turn its first batch tells, by what happened before.
+        """
+        if self._is_judged:
+            return
+        self._is_judged = self._taken is not None
+        if branch is not None and self._impatient:
+            self._impatient -= 1
+        else:
+            self._wanted = branch
+
+    def take(self) -> bool:
+        """Wait for a turn, if one is wanted. Does a new one begin?"""
+        now = time.monotonic()
+        last, self._looked = now - self._looked, now
+        if self._taken is not None:
+            if now + last < self._ends:  # there is time for another batch
+                return False
+            self.close()
+            time.sleep(_REST_S if self._wanted else 0)
+        if self._wanted is None:
+            return False
+        give_up = now + WAIT_S_MAX
+        while not self._begin(self._wanted):
+            if time.monotonic() > give_up:
+                self._wanted, self._impatient = None, _IMPATIENT
+                return False
+            time.sleep(_LOOK_AGAIN_S * random.uniform(0.5, 1.0))  # noqa: S311  # not all of them at once
+        self._looked = time.monotonic()
+        return True
+
+    def _begin(self, branch: str) -> bool:
+        found = prepared.execute(_LEFT, [branch]).fetchone()
+        if found and found[0] > 0:
+            return False
+        ends = time.monotonic() + TURN_S
+        if prepared.execute(_TAKE, [branch, self._holder, TURN_S]).fetchone() is None:
+            return False
+        self._taken, self._ends, self._is_judged = branch, ends, False
+        return True
+
+    def close(self) -> None:
+        """The turn ends before its time: others need not wait for that."""
+        if self._taken is not None and time.monotonic() < self._ends:
+            prepared.execute(_END, [self._taken, self._holder])
+        self._taken, self._is_judged = None, False
