@@ -198,6 +198,8 @@ class PlainBatch:
         known.take(at[found.places], found.ids, found.columns)
         known.take_days(at, unseen, found.days)
         known.remember(at[found.places], found.versions)
+        days = found.days.days
+        known.forget(at[days.place[days.slot < 0]])  # a clock is ahead: whoever reads them behind their locks is told, too
 
     def _foresee(self) -> Iterator[None]:
         """Decide by what is known, in steps, if that is enough, and nothing is left for others to decide."""

@@ -67,7 +67,7 @@ class TestCarryForward:
             (TUESDAY, 5, 15),
             (WEDNESDAY, 20, 35),
         ]
-        assert [day.place is None for day in changed] == [True, False]
+        assert [day.id is None for day in changed] == [True, False]
 
     def test_a_row_is_last_changed_by_the_last_line_of_any_day_up_to_it(self) -> None:
         made = book(stored(WEDNESDAY, 20), since=MONDAY, posted=30)
