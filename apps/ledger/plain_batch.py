@@ -93,7 +93,9 @@ class PlainBatch:
     def __init__(self, commands: Iterable[Command], *, today: date, now: datetime, known: Known | None = None) -> None:
         self._source, self._today, self._now = iter(commands), today, now
         self.known, self._is_kept = known or Known(today), known is not None
-        self._foreseen: _Decided | None = None
+        self.is_foreseen = False  # decided by what was known, and its sums are written
+        self._decided: _Decided | None = None
+        self._blocks: _Ahead
         self._sums: Sums
         self._version: int | None = None  # that its accounts have now
         self._seen: Column
@@ -152,17 +154,18 @@ class PlainBatch:
 
     def claim(self, work: Work) -> bool:
         """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
-        foreseeing = self._foresee()
+        self.known.settle()
+        foreseeing = self._foresee() if self._is_kept and self.known.foresees() else None
         try:
             with kept_savepoint():
-                self._look_up(work)
-                work.first(foreseeing)
+                if foreseeing:
+                    self._look_up(work)
+                    work.first(foreseeing)
                 rows.copy_rows(plain_keys.COPY, self._claim_blocks(), work=work)
-                deque(foreseeing, maxlen=0)
-                if self._foreseen:
-                    self._write_foreseen(self._foreseen, work)
+                if foreseeing:
+                    deque(foreseeing, maxlen=0)
+                    self._write_foreseen(work)
         except _NotAsForeseenError:
-            self._foreseen = None
             self.known.foresaw(right=False)
             self.known.remember(self._at, self._seen)
             return self.claim(work)
@@ -170,19 +173,11 @@ class PlainBatch:
             return False
         return True
 
-    @property
-    def is_foreseen(self) -> bool:
-        """Was it decided by what was known, and are its sums written? Asked when its keys are claimed."""
-        return self._foreseen is not None
-
     def _look_up(self, work: Work) -> None:
-        """Ask for what is not known yet of a batch that may be foreseen."""
-        known = self.known
-        known.settle()
-        self._may_foresee = self._is_kept and known.foresees()
-        if not self._may_foresee or self._made < _GATHERED or not self.accounts:
+        """Ask for what is not known yet, if it is known already what to ask for."""
+        if self._made < _GATHERED or not self.accounts:
             return
-        at = self._at
+        known, at = self.known, self._at
         unseen = np.flatnonzero(known.versions(at, connection.connection) == 0)
         if not len(unseen):
             return
@@ -208,7 +203,7 @@ class PlainBatch:
             yield
             next(self.steps, None)
         yield
-        if self._failed or not self._may_foresee or self._gathered.others or not self.accounts:
+        if self._failed or self._gathered.others or not self.accounts:
             return
         at, gathered = self._at, self._gathered
         if not known.versions(at, connection.connection).all():
@@ -223,27 +218,33 @@ class PlainBatch:
         yield
         read = Read(known.ids[at], accounts, stored, {}, {}, [])
         blocks = _Ahead(self._lines.blocks(folded, accounts.pending[gathered.place]))
-        self._foreseen = _Decided(folded, read, left, Sums.of(gathered, read, left, today=today), blocks)
+        self._decided = _Decided(folded, read, left, Sums.of(gathered, read, left, today=today), blocks)
 
-    def _write_foreseen(self, decided: _Decided, work: Work) -> None:
+    def _write_foreseen(self, work: Work) -> None:
         """Lock the accounts and write what was decided, if they are as they were known: Note [Foreseen]."""
+        decided, self._decided = self._decided, None
+        if decided is None:
+            return
         known, at, sums = self.known, self._at, decided.sums
         self._seen = known.versions(at, connection.connection)
         known.forget(at)  # until the commit
         work.first(decided.blocks.steps())
-        _, written, *rules = prepared.fetch_in_turn(
-            _IN_ORDER,
-            sums.if_unchanged(self._seen, now=self._now),
-            (rows.EVENTS, [self._question.codes]),
-            (rows.CLOSED, [self._question.branches, self._now]),
-            work=work,
-        )
+        try:
+            _, written, *rules = prepared.fetch_in_turn(
+                _IN_ORDER,
+                sums.if_unchanged(self._seen, now=self._now),
+                (rows.EVENTS, [self._question.codes]),
+                (rows.CLOSED, [self._question.branches, self._now]),
+                work=work,
+            )
+        except IntegrityError:  # of rows that somebody has made without a lock; of keys it would mean something else
+            raise _NotAsForeseenError from None
         version = sums.version_if_unchanged(written[0])
         read = Read.of(decided.read.ids, decided.read.accounts, decided.read.stored, rules)
         odd = plain.odd_accounts(self._gathered, read.events, read.closed, today=self._today)
         if version is None or read.suspended or odd.any():
             raise _NotAsForeseenError
-        self._version = version
+        self.is_foreseen, self._version, self._blocks = True, version, decided.blocks
         self._folded, self._read, self._left, self._sums = decided.folded, read, decided.left, sums
 
     def take(self, fresh: Sequence[Command]) -> None:
@@ -350,13 +351,13 @@ class PlainBatch:
         if not len(folded.index):
             return
         pending = self._read.accounts.pending[self._gathered.place[folded.index]]
-        blocks = self._foreseen.blocks if self._foreseen else self._lines.blocks(folded, pending)
+        blocks = self._blocks if self.is_foreseen else self._lines.blocks(folded, pending)
         answers, making = self._answer(folded, pending), self._make_sums()
         work.first(answers)
-        if not self._foreseen:
+        if not self.is_foreseen:
             work.first(making)
         rows.copy_rows(plain_lines.COPY, blocks, work=work)
-        if not self._foreseen:
+        if not self.is_foreseen:
             deque(making, maxlen=0)
             self._version = self._sums.write(now=self._now, work=work)
         deque(answers, maxlen=0)
@@ -370,7 +371,7 @@ class PlainBatch:
         """What is known of its accounts now is of use to the next batch."""
         if self._version is not None:
             self.known.settle_later(partial(self._keep, self._version))
-        if self._foreseen:
+        if self.is_foreseen:
             self.known.foresaw(right=True)
 
     def _keep(self, version: int) -> None:
