@@ -14,7 +14,10 @@ Note [Turns]
 
 import random
 import time
+from contextlib import suppress
 from uuid import uuid4
+
+from django.db import Error
 
 from apps.common import prepared
 
@@ -90,5 +93,6 @@ class Turns:
     def close(self) -> None:
         """The turn ends before its time: others need not wait for that."""
         if self._taken is not None and time.monotonic() < self._ends:
-            prepared.execute(_END, [self._taken, self._holder])
+            with suppress(Error):  # of a connection that is lost, or a transaction that failed: the turn ends by itself
+                prepared.execute(_END, [self._taken, self._holder])
         self._taken, self._is_judged = None, False

@@ -1,6 +1,7 @@
 """Batch after batch on one connection: the next one is made ready while the server works on the one before.
 
-A batch of a single line is one statement. The next one is not only made ready meanwhile: it is sent.
+A batch of a single line is one statement. The next one is not only made ready meanwhile: it is sent. A larger one of which
+all is known is decided before it is sent.
 """
 
 import gc
@@ -34,6 +35,8 @@ def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], date
     A batch is taken from ``batches`` before the one before it is posted, outside of any transaction, so the source may
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
+
+    Streams that post to the same accounts take turns of a second: Note [Turns] in stream_turns.py.
 
     A batch of a single line is sent as soon as it is taken, and up to two of them are in flight. So when one raises (a lock
     that somebody keeps, a connection that is lost), or the caller or its source ends the stream, a line that was taken and

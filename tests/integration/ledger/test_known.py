@@ -107,7 +107,6 @@ class TestAsksLess:
         assert asked == [2, 1]
         assert prove() == []
 
-
     def test_a_batch_that_was_posted_before_answers_as_it_did(self) -> None:
         """Its keys tell, after it was decided by what is known."""
         fund(ANA, 10)
