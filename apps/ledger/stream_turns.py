@@ -22,8 +22,8 @@ from django.db import Error
 from apps.common import prepared
 
 TURN_S = 1.0
-_LOOK_AGAIN_S = 0.01  # a turn may end before its time
-_REST_S = 0.02  # after one's own turn, in which the others look again
+_LOOK_AGAIN_S = 0.005  # a turn may end before its time
+_REST_S = 0.012  # after one's own turn, in which the others look again
 WAIT_S_MAX = 10.0  # for one's turn: ten streams
 _IMPATIENT = 50  # disputed batches, before a stream that waited in vain asks again
 
