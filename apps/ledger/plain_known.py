@@ -12,12 +12,16 @@ Note [Foreseen]
     So a batch of accounts of which all is known can be decided before anybody is asked. Its sums are written if all of the
     accounts still have the versions that were seen: that statement takes the locks, in key order, says whether the
     decision was right, and writes what the locks are for. It touches no day before it has all accounts, for a day's row is
-    locked by an account's owner alone. Events, closed days and suspensions are read behind it, as
-    behind any lock. If anything is not as it was foreseen, the batch goes back to its savepoint and is posted as if
-    nothing were known. That costs a third of a batch's time, so who was wrong is wary: one batch longer each time twice.
+    locked by an account's owner alone. Events, closed days and suspensions are read behind it, as behind any lock. If
+    anything is not as it was foreseen, the batch goes back to its savepoint and is posted in the ordinary way.
+
+    What is not known is looked up before that, without locks: accounts and days in one snapshot, so the version tells for
+    both, however it came to be known. An account with a day ahead of today, a status or a ceiling is left to the ordinary
+    way. Being wrong costs a third of a batch's time, so a stream that was does not foresee the next batch, then the next
+    three, seven, and so on.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -31,7 +35,7 @@ from apps.ledger.rules import BACKDATE_DAYS_MAX, AccountRef
 SLOTS = BACKDATE_DAYS_MAX + 1
 _ACCOUNTS_MAX = 100_000  # half a kilobyte each
 _WARY_MAX = 63  # batches
-_MANY = 4  # one in four
+_MANY = 4  # one in so many
 
 
 def is_much(changed: int, known: int) -> bool:
@@ -108,11 +112,6 @@ class Known:
         settle, self._unsettled = self._unsettled, None
         if settle:
             settle()
-
-    def settling(self) -> Iterator[None]:
-        """Add it when there is time, in one step."""
-        self.settle()
-        yield
 
     def versions(self, at: Column, connection: object) -> Column:
         """Of these accounts, as far as they are known on this connection."""
