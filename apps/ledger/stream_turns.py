@@ -20,6 +20,7 @@ from uuid import uuid4
 from django.db import Error
 
 from apps.common import prepared
+from apps.common.transactions import in_transaction
 
 TURN_S = 1.0
 _LOOK_AGAIN_S = 0.005  # a turn may end before its time
@@ -37,7 +38,9 @@ _END = "UPDATE ledger_stream_turn SET endsat = clock_timestamp() WHERE branch = 
 
 
 class Turns:
-    """The turns of one stream. Everything here is done between its transactions."""
+    """The turns of one stream. Everything here is done between its transactions, and nothing within its caller's: others
+    would wait at the turn's row until that ends.
+    """
 
     def __init__(self) -> None:
         self._holder = uuid4()
@@ -62,6 +65,8 @@ class Turns:
 
     def take(self) -> bool:
         """Wait for a turn, if one is wanted. Does a new one begin?"""
+        if in_transaction():  # whose caller will hear of it from the batch
+            return False
         now = time.monotonic()
         last, self._looked = now - self._looked, now
         if self._taken is not None:
@@ -92,7 +97,7 @@ class Turns:
 
     def close(self) -> None:
         """The turn ends before its time: others need not wait for that."""
-        if self._taken is not None and time.monotonic() < self._ends:
+        if self._taken is not None and time.monotonic() < self._ends and not in_transaction():
             with suppress(Error):  # of a connection that is lost, or a transaction that failed: the turn ends by itself
                 prepared.execute(_END, [self._taken, self._holder])
         self._taken, self._is_judged = None, False
