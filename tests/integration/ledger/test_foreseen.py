@@ -215,6 +215,17 @@ class TestWhatOthersDo:
         assert rows_of(OURS) == rows_of(TWINS)
         assert prove() == []
 
+    def test_a_line_of_a_day_long_ago_is_refused_beside_others(self) -> None:
+        found = []
+        for refs in (OURS, TWINS):
+            entries = [*batch(refs), line(refs[0], "C", 1, dateref=TODAY - timedelta(days=400))]
+            warm = [line(ref, "C", 1) for ref in refs]
+            results = stream(warm, entries) if refs is OURS else [post_batch(warm), post_batch(entries)]
+            found.append(answers(results[1]))
+        assert found[0] == found[1]
+        assert rows_of(OURS) == rows_of(TWINS)
+        assert prove() == []
+
     def test_what_is_known_of_the_others_is_still_known(self) -> None:
         act = Elsewhere(lambda: ledger.post(line(OURS[1], "C", 1), now=NOW))
         with patch.object(plain_known, "_MANY", 1), Asked() as asked, Foreseen({1: act}) as right:
