@@ -153,9 +153,20 @@ class PlainBatch:
             yield from some
 
     def claim(self, work: Work) -> bool:
-        """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1."""
+        """Check forms, and claim all tracekeys if none was used before. Otherwise none is claimed. Note [Fences], 1.
+
+        If the batch can be foreseen, its accounts are locked and its sums written as well: Note [Foreseen].
+        """
         self.known.settle()
         foreseeing = self._foresee() if self._is_kept and self.known.foresees() else None
+        try:
+            return self._claim(work, foreseeing)
+        except _NotAsForeseenError:
+            self.known.foresaw(right=False)
+            self.known.remember(self._at, self._seen)
+            return self._claim(work, None)
+
+    def _claim(self, work: Work, foreseeing: Iterator[None] | None) -> bool:
         try:
             with kept_savepoint():
                 if foreseeing:
@@ -165,10 +176,6 @@ class PlainBatch:
                 if foreseeing:
                     deque(foreseeing, maxlen=0)
                     self._write_foreseen(work)
-        except _NotAsForeseenError:
-            self.known.foresaw(right=False)
-            self.known.remember(self._at, self._seen)
-            return self.claim(work)
         except IntegrityError:
             return False
         return True

@@ -3,7 +3,6 @@
 Real connections: what others do, they do between the decision and its locks, or while the locks are waited for.
 """
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,17 +12,16 @@ from unittest.mock import patch
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from apps.common.transactions import TransactionMisuse
-from apps.ledger import plain_batch, plain_known, postings, stream_turns
+from apps.ledger import plain_batch, plain_known, postings
 from apps.ledger import public as ledger
 from apps.ledger.models import Event, PostingKey
 from apps.ledger.public import AccountRef, Entry, EntryResult
 from apps.ledger.reconciliation import prove
 from tests.integration.ledger.conftest import NOW, TODAY, fund, line, money, post_batch, posted
-from tests.integration.ledger.test_concurrency import WAIT_S, in_threads, wait_until_blocked
+from tests.integration.ledger.test_concurrency import WAIT_S, wait_until_blocked
 from tests.integration.ledger.test_known import Asked
 
-pytestmark = pytest.mark.usefixtures("committed_bank", "_open")
+pytestmark = pytest.mark.usefixtures("committed_bank", "opened", "all_are_large")
 
 Act = Callable[[], object]
 # Keys in one order, ids and rows in the other.
@@ -33,7 +31,7 @@ SOME_EVENT = 7
 
 
 @pytest.fixture
-def _open(committed_bank: None) -> None:
+def opened(committed_bank: None) -> None:
     with transaction.atomic():
         ledger.ensure_event(code=SOME_EVENT, description="some", now=NOW)
         for ref in (*reversed(OURS), *reversed(TWINS)):
@@ -42,8 +40,8 @@ def _open(committed_bank: None) -> None:
         fund(ref, 10)
 
 
-@pytest.fixture(autouse=True)
-def _all_are_large_and_looked_up() -> Iterator[None]:
+@pytest.fixture
+def all_are_large() -> Iterator[None]:
     claim = plain_batch.PlainBatch.claim
 
     def claim_when_gathered(made: plain_batch.PlainBatch, work: Any) -> bool:
@@ -230,7 +228,7 @@ class TestWhatOthersDo:
         act = Elsewhere(lambda: ledger.post(line(OURS[1], "C", 1), now=NOW))
         with patch.object(plain_known, "_MANY", 1), Asked() as asked, Foreseen({1: act}) as right:
             stream(batch(OURS), *[[line(ref, "C", 1) for ref in OURS] for _ in range(3)])
-        assert right == [True, False, True, True]
+        assert right == [True, False, True]  # one batch is not foreseen, but all of it is known
         assert asked == [3, 1]
         assert prove() == []
 
@@ -312,101 +310,3 @@ class TestLocks:
         assert [result.code for result in results[0]] == [None] * 6
         assert [posted(ref) for ref in OURS] == [money(3)] * 3
         assert prove() == []
-
-
-def turn() -> tuple[Any, bool]:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT holder, endsat > clock_timestamp() FROM ledger_stream_turn WHERE branch = '0001'")
-        found: tuple[Any, bool] = cursor.fetchone()
-        return found
-
-
-@pytest.fixture
-def _disputed() -> Iterator[None]:
-    """Each batch finds that others have changed its accounts."""
-    committed = plain_batch.PlainBatch.committed
-
-    def dispute(made: plain_batch.PlainBatch) -> None:
-        committed(made)
-        made.disputed = "0001"
-
-    with patch.object(plain_batch.PlainBatch, "committed", dispute):
-        yield
-
-
-def credits(count: int) -> Iterator[list[Entry]]:
-    return ([line(ref, "C", 1) for ref in OURS] for _ in range(count))
-
-
-class TestTurns:
-    @pytest.mark.parametrize("seed", range(3))
-    def test_streams_on_the_same_accounts(self, seed: int) -> None:
-        def work(n: int) -> list[int]:
-            draw = random.Random(10 * seed + n)
-            batches = (
-                [line(draw.choice(OURS), draw.choice("CCD"), 3, dateref=draw.choice([TODAY, BACK])) for _ in range(9)]
-                for _ in range(40)
-            )
-            return [sum(each.code is None for each in some) for some in ledger.post_batches(batches, clock=lambda: NOW)]
-
-        with Foreseen() as right, patch.object(stream_turns, "TURN_S", 0.02):
-            counts = in_threads(work, 3)
-        assert PostingKey.objects.count() == sum(map(sum, counts)) + 6
-        assert any(right)
-        assert prove() == []
-
-    @pytest.mark.usefixtures("_disputed")
-    def test_who_never_ends_is_not_waited_for(self) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO ledger_stream_turn VALUES ('0001', gen_random_uuid(), now() + interval '1 day') "
-                "ON CONFLICT (branch) DO UPDATE SET endsat = EXCLUDED.endsat, holder = EXCLUDED.holder"
-            )
-        before = turn()
-        with Foreseen() as right, patch.object(stream_turns, "WAIT_S_MAX", 0.01):
-            assert len(list(ledger.post_batches(credits(20), clock=lambda: NOW))) == 20
-        assert turn() == before
-        assert right == [True] * 20
-        assert prove() == []
-
-    @pytest.mark.usefixtures("_disputed")
-    @pytest.mark.parametrize("how", ["closed", "ended", "raised"])
-    def test_who_ends_gives_it_back(self, how: str) -> None:
-        def source() -> Iterator[list[Entry]]:
-            yield from credits(3)
-            assert how != "raised", "no more"
-
-        with patch.object(stream_turns, "TURN_S", 3600.0):
-            posting = ledger.post_batches(source(), clock=lambda: NOW)
-            next(posting), next(posting)
-            assert turn()[1]
-            if how == "raised":
-                with pytest.raises(AssertionError, match="no more"):
-                    list(posting)
-            elif how == "ended":
-                list(posting)
-            posting.close()  # type: ignore[attr-defined]
-        assert not turn()[1]
-
-    @pytest.mark.usefixtures("_disputed")
-    @pytest.mark.parametrize("how", ["closed", "asked"])
-    def test_no_turn_is_a_part_of_the_callers_transaction(self, how: str) -> None:
-        """Others would wait for its end, at the turn's row."""
-        locked: list[int] = []
-
-        def look() -> None:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM ledger_stream_turn FOR UPDATE SKIP LOCKED")
-                locked.append(1 - len(cursor.fetchall()))
-
-        with patch.object(stream_turns, "TURN_S", 0.0 if how == "asked" else 3600.0):
-            posting = ledger.post_batches(credits(4), clock=lambda: NOW)
-            next(posting), next(posting)
-            with transaction.atomic():
-                if how == "closed":
-                    posting.close()  # type: ignore[attr-defined]
-                else:
-                    with pytest.raises(TransactionMisuse):
-                        next(posting)
-                Elsewhere(look)()
-        assert locked == [0]

@@ -107,6 +107,17 @@ class TestAsksLess:
         assert asked == [2, 1]
         assert prove() == []
 
+    def test_a_deferred_account_is_not_foreseen(self) -> None:
+        with transaction.atomic():
+            ledger.open_account(branch="0001", account="FEES", min_balance=None, deferred=True, now=NOW)
+        fees = AccountRef("0001", "FEES")
+        results = stream([credits(ANA, fees) for _ in range(4)])
+        assert [result.code for some in results for result in some] == [None] * 8
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM ledger_deferred")
+            assert cursor.fetchone() == (4,)
+        assert prove() == []
+
     def test_a_batch_that_was_posted_before_answers_as_it_did(self) -> None:
         """Its keys tell, after it was decided by what is known."""
         fund(ANA, 10)
@@ -201,7 +212,8 @@ class TestNothingEscapesIt:
         moments = iter([NOW, NOW, NOW + timedelta(days=1), NOW + timedelta(days=1), NOW])
         with Asked() as asked:
             stream([credits(*MANY[:3]) for _ in range(5)], clock=lambda: next(moments))
-        assert asked == [3, 3, 3, 3]  # on each day, and again where a clock went back: behind the locks it tells
+        # On each day; where the clock went back once more behind the locks, if there was time to look it up before.
+        assert asked in ([3] * 3, [3] * 4)
         assert prove() == []
 
 
@@ -230,16 +242,29 @@ class TestOtherConnections:
         assert prove() == []
 
     def test_versions_of_rows_that_nobody_needs_leave_their_room(self) -> None:
-        """Without tidying up each batch takes new pages: of accounts, of days, and of their indexes."""
+        """Without tidying up each batch takes new pages, and writes all indexes.
+
+        Beside a table of as many versions, to whose rows an index leads: if somebody elsewhere keeps old versions alive,
+        both grow.
+        """
         days = [TODAY - timedelta(days=day) for day in (0, 1, 3)]
-        batches = [
-            [line(ref, "C", 1, dateref=day) for ref in (ANA, BOB, CLEARING) for day in days for _ in range(3)]
-            for _ in range(60)
-        ]
-        stream(batches)
+
+        def batches() -> Iterator[list[Entry]]:
+            for _ in range(150):
+                with connection.cursor() as cursor:
+                    cursor.execute("UPDATE tidied SET rest = rest || '' FROM generate_series(1, 9) n WHERE id = n")
+                yield [line(ref, "C", 1, dateref=day) for ref in (ANA, BOB, CLEARING) for day in days for _ in range(3)]
+
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_relation_size('ledger_account'), pg_relation_size('ledger_balance')")
-            assert max(cursor.fetchone()) <= 3 * 8192
+            cursor.execute("CREATE TABLE tidied (id int PRIMARY KEY, rest text) WITH (fillfactor = 70)")
+            cursor.execute("INSERT INTO tidied SELECT n, repeat('-', 130) FROM generate_series(1, 9) n")
+            try:
+                list(ledger.post_batches(batches(), clock=lambda: NOW))
+                cursor.execute("SELECT pg_relation_size('ledger_balance') / 8192, pg_relation_size('tidied') / 8192")
+                of_days, of_others = cursor.fetchone()
+            finally:
+                cursor.execute("DROP TABLE tidied")
+        assert of_days <= 2 * of_others + 2  # 27 pages hold all versions
         assert prove() == []
 
     def test_another_connection_may_be_another_server(self) -> None:
