@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from benchmarks.server import use
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 os.environ.setdefault("EMBEDDED_POSTGRES_DIR", "postgres-bench")
 os.environ["CELERY_BROKER_URL"] = "memory://"
@@ -86,17 +88,6 @@ OPEN = [
 
 
 # --- The two databases ----------------------------------------------------------------------------------------------------
-def use(name: str) -> None:
-    """Make Django's connection one to this database."""
-    from django.db import connection
-
-    ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
-    ours.close()
-    if ours.pool is not None:
-        ours.close_pool()
-    ours.settings_dict["NAME"] = name
-
-
 def build(name: str, runs: int, *, now: datetime) -> None:
     """A database with so many finished runs. One of an earlier call with as many is taken as it is."""
     import psycopg
