@@ -255,16 +255,19 @@ class TestOtherConnections:
                     cursor.execute("UPDATE tidied SET rest = rest || '' FROM generate_series(1, 9) n WHERE id = n")
                 yield [line(ref, "C", 1, dateref=day) for ref in (ANA, BOB, CLEARING) for day in days for _ in range(3)]
 
+        pages = "SELECT pg_relation_size('ledger_balance') / 8192, pg_relation_size('tidied') / 8192"
         with connection.cursor() as cursor:
             cursor.execute("CREATE TABLE tidied (id int PRIMARY KEY, rest text) WITH (fillfactor = 70)")
             cursor.execute("INSERT INTO tidied SELECT n, repeat('-', 130) FROM generate_series(1, 9) n")
             try:
+                cursor.execute(pages)
+                before = cursor.fetchone()[0]  # left by tests that were rolled back
                 list(ledger.post_batches(batches(), clock=lambda: NOW))
-                cursor.execute("SELECT pg_relation_size('ledger_balance') / 8192, pg_relation_size('tidied') / 8192")
+                cursor.execute(pages)
                 of_days, of_others = cursor.fetchone()
             finally:
                 cursor.execute("DROP TABLE tidied")
-        assert of_days <= 2 * of_others + 2  # 27 pages hold all versions
+        assert of_days - before <= 2 * of_others + 2  # 27 pages hold all versions
         assert prove() == []
 
     def test_another_connection_may_be_another_server(self) -> None:
