@@ -4,7 +4,7 @@ Note [Turns]
     Streams that share accounts wait for each other's locks anyway, one batch at a time, and each finds that the others have
     changed what it knew (Note [Known accounts]): all of them read everything anew for each batch, and the rows that they
     write are in each other's way. So a stream of whose accounts others have changed many since its last batch takes a turn
-    of a second, in which it knows what it is doing, and then lets others have theirs.
+    of two seconds, in which it knows what it is doing, and then lets others have theirs.
 
     A turn is a row that says until when (a lease): it belongs to no session or transaction, who waits for it holds nothing,
     and who dies in it is waited for that long. It is a courtesy: locks and versions are looked at as always, so nothing
@@ -22,10 +22,11 @@ from django.db import Error
 from apps.common import prepared
 from apps.common.transactions import in_transaction
 
-TURN_S = 1.0
-_LOOK_AGAIN_S = 0.005  # a turn may end before its time
-_REST_S = 0.012  # after one's own turn, in which the others look again
-WAIT_S_MAX = 10.0  # for one's turn: ten streams
+TURN_S = 2.0  # a change of turns costs some 35 ms
+_LOOK_AGAIN_S = 0.005  # at the end of a turn, which may end before its time
+_LOOK_AGAIN = 16  # before that: in one part in so many of what is left of it, for each look costs 0.25 ms of a core
+_RESTS = 2.5  # one's own turn is over: for so many looks of the others
+WAIT_S_MAX = 20.0  # for one's turn: ten streams
 _IMPATIENT = 50  # disputed batches, before a stream that waited in vain asks again
 
 _LEFT = "SELECT extract(epoch FROM endsat - clock_timestamp())::float8 FROM ledger_stream_turn WHERE branch = %s"
@@ -72,28 +73,31 @@ class Turns:
         if self._taken is not None:
             if now + last < self._ends:  # there is time for another batch
                 return False
+            left = self._ends - now
             self.close()
-            time.sleep(_REST_S if self._wanted else 0)
+            if self._wanted is not None:
+                time.sleep(_RESTS * _until_next_look(left))
         if self._wanted is None:
             return False
         give_up = now + WAIT_S_MAX
-        while not self._begin(self._wanted):
+        while left := self._begin(self._wanted):
             if time.monotonic() > give_up:
                 self._wanted, self._impatient = None, _IMPATIENT
                 return False
-            time.sleep(_LOOK_AGAIN_S * random.uniform(0.5, 1.0))  # noqa: S311  # not all of them at once
+            time.sleep(_until_next_look(left) * random.uniform(0.5, 1.0))  # noqa: S311  # not all of them at once
         self._looked = time.monotonic()
         return True
 
-    def _begin(self, branch: str) -> bool:
+    def _begin(self, branch: str) -> float:
+        """How long others still have their turn, in seconds; 0: this one has begun."""
         found = prepared.execute(_LEFT, [branch]).fetchone()
         if found and found[0] > 0:
-            return False
+            return float(found[0])
         ends = time.monotonic() + TURN_S
         if prepared.execute(_TAKE, [branch, self._holder, TURN_S]).fetchone() is None:
-            return False
+            return TURN_S
         self._taken, self._ends, self._is_judged = branch, ends, False
-        return True
+        return 0
 
     def close(self) -> None:
         """The turn ends before its time: others need not wait for that."""
@@ -101,3 +105,8 @@ class Turns:
             with suppress(Error):  # of a connection that is lost, or a transaction that failed: the turn ends by itself
                 prepared.execute(_END, [self._taken, self._holder])
         self._taken, self._is_judged = None, False
+
+
+def _until_next_look(left: float) -> float:
+    """At most, in seconds, if so much is left of somebody's turn."""
+    return max(_LOOK_AGAIN_S, min(left, TURN_S) / _LOOK_AGAIN)

@@ -5,7 +5,7 @@ all is known is decided before it is sent.
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 _BATCH, _LINE, _COLLECTION = 100, 1, 1_000
 
 
-def post_batches(batches: Iterable[Sequence[Entry]], *, clock: Callable[[], datetime]) -> Iterator[list[EntryResult]]:
+def post_batches(
+    batches: Iterable[Sequence[Entry]], *, clock: Callable[[], datetime]
+) -> Generator[list[EntryResult], None, None]:
     """Post batches, each as a commit of its own, in order; the results of each, once it is committed.
 
     A batch is taken from ``batches`` before the one before it is posted, outside of any transaction, so the source may
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
 
-    Streams that post to the same accounts take turns of a second: Note [Turns] in stream_turns.py.
+    Streams that post to the same accounts take turns of two seconds: Note [Turns] in stream_turns.py.
 
     A batch of a single line is sent as soon as it is taken, and up to two of them are in flight. So when one raises (a lock
     that somebody keeps, a connection that is lost), or the caller or its source ends the stream, a line that was taken and

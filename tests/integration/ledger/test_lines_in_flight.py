@@ -372,7 +372,7 @@ class TestWhatGoesWrong:
         results = stream(batches)
         next(results)
         assert len(wrapped().in_flight) == 1
-        results.close()  # type: ignore[attr-defined]  # a generator
+        results.close()
         assert is_ordinary()
         assert keys_of(batches) & posted() == keys_of(batches[:2])
 

@@ -94,7 +94,7 @@ class TestTurns:
                     list(posting)
             elif how == "ended":
                 list(posting)
-            posting.close()  # type: ignore[attr-defined]
+            posting.close()
         assert not turn()[1]
 
     @pytest.mark.usefixtures("_disputed")
@@ -113,7 +113,7 @@ class TestTurns:
             next(posting), next(posting)
             with transaction.atomic():
                 if how == "closed":
-                    posting.close()  # type: ignore[attr-defined]
+                    posting.close()
                 else:
                     with pytest.raises(TransactionMisuse):
                         next(posting)
