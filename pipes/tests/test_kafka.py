@@ -1,15 +1,21 @@
 """The chain over Kafka, the transport, and what is Kafka's own."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from kafka import errors as kafka_errors
 
 from lastro_pipes import Misconfigured, Settings, from_environment, transports
+from lastro_pipes.errors import BrokerDown
+from lastro_pipes.transports.base import Member, Transport
 from tests.chain import Chain
 from tests.contract import FIRST, ONCE, ChainContract
-from tests.transport_contract import TransportContract
+from tests.transport_contract import TransportContract, numbers, read, record
 
 group = pytest.mark.xdist_group("pipes-kafka")
 
@@ -38,6 +44,26 @@ class TestChain(ChainContract):
 @pytest.mark.kafka
 class TestTransport(TransportContract):
     broker = "kafka"
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (kafka_errors.KafkaConnectionError("refused"), BrokerDown),
+            (kafka_errors.NodeNotReadyError("coordinator"), BrokerDown),
+            (kafka_errors.GroupAuthorizationFailedError("g"), Misconfigured),
+        ],
+    )
+    def test_what_the_client_raises_is_a_broker_that_is_away_or_a_refusal(
+        self, join: Callable[[], Member], transport: Transport, error: Exception, said: type[Exception]
+    ) -> None:
+        """A connection that is refused in a moment that no test can choose; the worker joins again."""
+        member: Any = join()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(member._client, "poll", Mock(side_effect=error))
+            with pytest.raises(said):
+                member.poll(records_max=1, timeout_s=0.1)
+        transport.send([record(7)])
+        assert numbers(read(member, 1)) == [7]
 
 
 @group

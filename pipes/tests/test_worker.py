@@ -1,17 +1,21 @@
 """The loop: what waits, what is given back, what is published together."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lastro_pipes import control, retries, worker
-from lastro_pipes.errors import StoreDown
+from lastro_pipes.errors import BrokerDown, StoreDown
 from lastro_pipes.retries import WaitingRoom, delay
 from lastro_pipes.stores.base import Key, Row
 from lastro_pipes.stores.sqlite import SqliteStore
 from lastro_pipes.transports.base import Incoming
+from tests.memory import MemoryMember
 from tests.world import CHAIN, World, meta_of
 
 FIRST, SECOND, _ = CHAIN
@@ -110,6 +114,26 @@ class TestStoreAway:
         store.is_away = False
         world.settle()
         assert world.saga(gid).status == "COMPLETED"
+
+
+class TestBrokerAway:
+    def test_that_refuses_a_poll_is_joined_again_and_nothing_is_lost(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun = [world.begin({}, key="k") for _ in range(4)]
+        stop, polls, poll = threading.Event(), count(), MemoryMember.poll
+
+        def refused_every_other_time(member: MemoryMember, **how: Any) -> Sequence[Incoming]:
+            if next(polls) % 2 == 0:
+                raise BrokerDown("refused")
+            if not (found := poll(member, **how)):
+                stop.set()
+            return found
+
+        monkeypatch.setattr(MemoryMember, "poll", refused_every_other_time)
+        world.first.worker.run(stop)
+        assert world.first.step.calls == [("do", gid, 1) for gid in begun]
+        assert gids(world, "second.in") == begun
 
 
 class TestRefusedStep:

@@ -18,6 +18,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 
+from lastro_pipes.errors import BrokerDown, Misconfigured
 from lastro_pipes.settings import Settings
 from lastro_pipes.transports.base import Incoming
 from lastro_pipes.transports.kafka_admin import BOOTSTRAP_S
@@ -96,18 +97,27 @@ class KafkaMember:
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
-        names = [f"{settings.prefix}{topic}" for topic in topics]
-        self._client.subscribe(topics=names, listener=self._listener)
-        # A member that leads its group before it has heard of the topics' partitions gives none of them to anybody,
-        # and takes that for the right answer until a partition is added (kafka-python 3.0.12): so hear of them first.
-        for name in names:
-            self._client.partitions_for_topic(name)
+            names = [f"{settings.prefix}{topic}" for topic in topics]
+            self._client.subscribe(topics=names, listener=self._listener)
+            # A member that leads its group before it has heard of the topics' partitions gives none of them to anybody,
+            # and takes that for the right answer until a partition is added (kafka-python 3.0.12): so hear of them first.
+            for name in names:
+                self._client.partitions_for_topic(name)
 
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[Incoming]:
         """See Member."""
         self._commit()
         self._resume()
-        found = self._client.poll(timeout_ms=int(timeout_s * 1000), max_records=records_max)
+        # A broker that is away is waited for in here, but a connection that is refused just while the client looks for its
+        # group comes out of it (kafka-python 3.0.12).
+        try:
+            found = self._client.poll(timeout_ms=int(timeout_s * 1000), max_records=records_max)
+        except kafka_errors.RetriableError as error:
+            raise BrokerDown(f"Kafka does not answer: {error!r}") from error
+        except kafka_errors.AuthorizationError as error:
+            raise Misconfigured(
+                f"This login may not read: grant it READ on the topics and the group. ({error!r})"
+            ) from error
         self._forget_gone()
         return [self._give(partition, record) for partition, records in found.items() for record in records]
 
