@@ -261,7 +261,7 @@ def prepare() -> None:
     import psycopg
     from django.conf import settings
 
-    from benchmarks import saga_world
+    from benchmarks import saga_world, server
     from benchmarks.saga_meter import TABLES
     from config import embedded
 
@@ -279,7 +279,7 @@ def prepare() -> None:
     embedded.ensure_database(settings.DATABASES["default"], DBOS_DATABASE)
     with psycopg.connect(saga_world.dsn(DBOS_DATABASE), autocommit=True) as database:
         database.execute(TABLES)
-    saga_world.leave()  # an idle connection reports its commits late, into what is counted
+    server.leave()  # an idle connection reports its commits late, into what is counted
 
 
 def written(world: World) -> dict[str, int]:

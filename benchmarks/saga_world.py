@@ -138,14 +138,6 @@ def prepare() -> None:
         cursor.execute(f"TRUNCATE {found[0]} CASCADE")
 
 
-def leave() -> None:
-    """Close this process's connections to our database."""
-    ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
-    ours.close()
-    if ours.pool is not None:
-        ours.close_pool()
-
-
 def trace_connections(wire: Wire) -> None:
     """Let every connection of this process, and of its children, be traced."""
 

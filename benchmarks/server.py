@@ -13,15 +13,22 @@ OF_THE_MACHINE = 4  # a quarter of its memory is for the server's pages
 PAGES_MB_MAX = 4_096
 
 
-def use(database: str) -> None:
-    """Let this process's connection be one to another database; the one it has is closed."""
+def leave() -> None:
+    """Close this process's connections to its database."""
     from django.db import connection
 
     ours: Any = connection  # django-stubs does not know that PostgreSQL's has a pool
     ours.close()
     if ours.pool is not None:
         ours.close_pool()
-    ours.settings_dict["NAME"] = database
+
+
+def use(database: str) -> None:
+    """Let this process's connection be one to another database; the one it has is closed."""
+    from django.db import connection
+
+    leave()
+    connection.settings_dict["NAME"] = database
 
 
 def give_memory() -> None:
