@@ -75,7 +75,7 @@ class Turns:
                 return False
             left = self._ends - now
             self.close()
-            if self._wanted is not None:
+            if self._wanted is not None:  # somebody waits, and does not know yet that it is over
                 time.sleep(_RESTS * _until_next_look(left))
         if self._wanted is None:
             return False
