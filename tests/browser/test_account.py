@@ -108,6 +108,7 @@ class TestAccount:
         other.goto("/admin/approvals/")
         wrong += look(other, "approvals_reversal")
         other.get_by_role("link", name="refunded twice").click()
+        expect(other.get_by_role("button", name="Agree and take back")).to_be_visible()
         wrong += look(other, "entry_to_agree")
         assert ledger.balance(LIMITED).posted == money(33)
         other.get_by_role("button", name="Agree and take back").dblclick()

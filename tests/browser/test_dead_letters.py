@@ -75,6 +75,7 @@ class TestLetter:
         page.get_by_role("button", name="Run").click()
         page.get_by_label("Why").fill("the seat is free")
         page.get_by_role("button", name="Replay", exact=True).click()
+        expect(page.get_by_text("1 message is on the way again.")).to_be_visible()
         page.goto(f"/admin/messaging/message/{letters[0]}/change/")
         shoot(page, f"dead_letter_{size}")
         assert_no_sideways_scroll(page)

@@ -93,8 +93,9 @@ class TestSettle:
         looked_at(page, "settle_document")
         page.get_by_label("Reason, kept with the document").fill("It was passed over at night.")
         page.get_by_role("button", name="Settle it").click()
+        page.wait_for_url("**/admin/runs/*/")
         settling = Run.objects.get(use_case="orders.document")
-        page.wait_for_url(f"**/admin/runs/{settling.pk}/")
+        assert page.url.endswith(f"/admin/runs/{settling.pk}/")
         assert finish(settling.pk).status == "COMPLETED"
         assert Document.objects.get().state == "AUTHORISED"
 

@@ -73,6 +73,7 @@ class TestEveryPage:
         page.goto(f"{LIST}{given_up.pk}/change/")
         wrong = look(page, "webhooks_delivery")
         page.get_by_role("button", name="Deliver again…").click()
+        expect(page.get_by_role("heading", name="1 delivery to send again")).to_be_visible()
         wrong += look(page, "webhooks_redeliver")
         for address in ("/admin/webhooks/endpoint/", LIST):
             page.goto(address)
