@@ -90,8 +90,8 @@ def lasting_files() -> Iterator[None]:
 class Answering:
     """The server's application, which knows whether it is at work.
 
-    A page that is left does not wait for what it asked for, and the server goes on with it: with the rows of this test until
-    they are gone, and it may keep what it found (see ``apps.backoffice.remembered``) for the page of the next one.
+    A page that is left does not wait for what it asked for, and the server goes on with it: with the rows of this test
+    until they are gone, and it may keep what it found (see ``apps.backoffice.remembered``) for the page of the next one.
     """
 
     def __init__(self, application: WSGIApplication) -> None:
