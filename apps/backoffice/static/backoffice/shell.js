@@ -20,6 +20,25 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && panel?.checkVisibility()) panel.click();
 });
 
+// What was sent is on its way: a second click would break off its answer and ask the same again. The server does nothing
+// twice all the same, so whoever waits for long, or has stopped the page, may send it again.
+const SENT_MS = 10000;
+const letGo = (form) => form.removeAttribute("aria-busy");
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method")?.toLowerCase() !== "post") return;
+  if (form.getAttribute("aria-busy") === "true") {
+    event.preventDefault();
+    return;
+  }
+  form.setAttribute("aria-busy", "true");
+  setTimeout(letGo, SENT_MS, form);
+});
+
+// Who comes back to a page finds it as it was before it was sent.
+addEventListener("pageshow", () => document.querySelectorAll("form[aria-busy]").forEach(letGo));
+
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(PRESSED).forEach((each) => {
     each.tabIndex = 0;
