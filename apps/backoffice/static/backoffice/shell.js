@@ -23,21 +23,23 @@ document.addEventListener("keydown", (event) => {
 // What was sent is on its way: a second click would break off its answer and ask the same again. The server does nothing
 // twice all the same, so whoever waits for long, or has stopped the page, may send it again.
 const SENT_MS = 10000;
-const letGo = (form) => form.removeAttribute("aria-busy");
+const letGo = () => document.querySelectorAll(":is(form, button, input)[aria-busy]").forEach((each) => {
+  each.removeAttribute("aria-busy");
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (event.defaultPrevented || form.getAttribute("method")?.toLowerCase() !== "post") return;
-  if (form.getAttribute("aria-busy") === "true") {
+  if (form.hasAttribute("aria-busy")) {
     event.preventDefault();
     return;
   }
   form.setAttribute("aria-busy", "true");
-  setTimeout(letGo, SENT_MS, form);
+  event.submitter?.setAttribute("aria-busy", "true");
+  setTimeout(letGo, SENT_MS);
 });
 
-// Who comes back to a page finds it as it was before it was sent.
-addEventListener("pageshow", () => document.querySelectorAll("form[aria-busy]").forEach(letGo));
+addEventListener("pageshow", letGo); // who comes back to a page finds it as it was before it was sent
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(PRESSED).forEach((each) => {
