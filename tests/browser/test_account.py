@@ -83,6 +83,7 @@ class TestAccount:
         page.goto(PAGE)
         page.get_by_label("Amount, trace key, or how a text begins").fill("33.00")
         page.get_by_role("button", name="Show").click()
+        expect(page.locator(".bo-stm a.bo-mono")).to_have_count(1)  # and not the many of the page before
         page.locator(".bo-stm a.bo-mono").click()
         page.get_by_role("link", name="Take back…").click()
         expect(page.get_by_role("heading", name="What would be posted")).to_be_visible()

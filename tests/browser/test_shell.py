@@ -9,6 +9,11 @@ from tests.browser.test_pages import shoot
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 ALL_EXPRESSIONS = """[...document.querySelectorAll('*')].flatMap((element) => [...element.attributes])
   .filter((each) => each.name.startsWith('x-') && each.value).length"""
+# What shell.js does after ten seconds (SENT_MS) waits in `later`; the short waits of the theme go on as they are.
+CATCH_THE_LIMIT = """(() => {
+  const wait = window.setTimeout;
+  window.setTimeout = (call, ms, ...rest) => ms >= 10000 ? (window.later = call, 0) : wait(call, ms, ...rest);
+})()"""
 
 
 class TestShell:
@@ -75,7 +80,7 @@ class TestShell:
         address = "**/admin/auth/group/add/"
         page = open_page(size="wide")
         page.goto("/admin/auth/group/add/")
-        page.evaluate("window.setTimeout = (call, ms, ...rest) => { window.later = () => call(...rest) }")
+        page.evaluate(CATCH_THE_LIMIT)
         field = page.locator("input[name=name]")
         field.fill("auditors")
         save = page.get_by_role("button", name="Save", exact=True)
@@ -86,7 +91,7 @@ class TestShell:
             route.fulfill(status=204)
 
         page.route(address, no_content)
-        with page.expect_request(address):
+        with page.expect_response(address):  # it comes after the request was counted
             save.click()
         expect(page.locator("form[aria-busy=true]")).to_have_count(1)
         shoot(page, "shell_sent")
@@ -94,7 +99,7 @@ class TestShell:
         field.press("Enter")
         page.evaluate("later()")  # nobody has answered for long: it may be sent again
         expect(page.locator("form[aria-busy]")).to_have_count(0)
-        with page.expect_request(address):
+        with page.expect_response(address):  # it comes after the request was counted
             save.click()
         assert sent == ["POST", "POST"]
         page.unroute(address)
