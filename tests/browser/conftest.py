@@ -218,6 +218,11 @@ def session_of(user: User, *, url: str) -> Any:
     return {"name": name, "value": client.cookies[name].value, "url": url}
 
 
+def wait_for_fonts(page: Page) -> None:
+    """Before anything is measured: until a font is there, letters of another width stand in for its own."""
+    page.evaluate("document.documentElement.offsetHeight && document.fonts.ready.then(() => null)")
+
+
 def each_size(page: Page, *sizes: str) -> Iterator[str]:
     """The page in one size after the other, as when somebody turns a phone: loading it again would show the same."""
     for size in sizes:

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from apps.common.clock import business_date
 from apps.ledger import public as ledger
-from tests.browser.conftest import PASSWORD, OpenPage, log_in
+from tests.browser.conftest import PASSWORD, OpenPage, log_in, wait_for_fonts
 from tests.browser.test_accessibility import look
 from tests.integration.ledger.conftest import ANA, BOB, LIMITED, line, money, move, open_bank, post
 from tests.integration.ledger.test_reconciliation import damage
@@ -74,6 +74,7 @@ class TestAccount:
         assert ledger.run_check(kind="FULL", now=timezone.now()).differences
         page = open_page(size="phone")
         page.goto("/admin/ledger/difference/")
+        wait_for_fonts(page)
         heights = page.evaluate(LABEL_HEIGHTS)
         assert len(heights) > 10
         assert max(heights) == min(heights)

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from apps.saga.definition import COMPENSABLE, Definition, Run
 from apps.saga.models import Run as RunRow
 from apps.saga.shapes import ApprovalStep, Question, TimerStep
-from tests.browser.conftest import OpenPage, each_theme
+from tests.browser.conftest import OpenPage, each_theme, wait_for_fonts
 from tests.browser.test_pages import BOTH_SIZES, assert_no_sideways_scroll, shoot
 from tests.integration.saga.test_engine import Story, local
 from tests.integration.saga.test_timers import begin
@@ -52,6 +52,7 @@ class TestApprovals:
         ask(made)
         page = open_page(size="phone")
         page.goto("/admin/approvals/")
+        wait_for_fonts(page)
         until = page.get_by_role("columnheader", name="Until").bounding_box()
         assert until is not None
         assert until["x"] + until["width"] <= page.evaluate("document.documentElement.clientWidth")

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from apps.messaging.models import DeadLetterReplay
 from apps.messaging.relay import relay_all
-from tests.browser.conftest import OpenPage, each_theme
+from tests.browser.conftest import OpenPage, each_theme, wait_for_fonts
 from tests.browser.test_pages import BOTH_SIZES, assert_no_sideways_scroll, shoot
 from tests.integration.messaging.letters import Refusal, bury, give, record
 from tests.integration.messaging.world import Reader
@@ -36,6 +36,7 @@ class TestReplay:
         for letter in letters:
             page.locator(f"input.action-select[value='{letter}']").check()
         page.get_by_role("combobox").select_option("Replay dead letters…")
+        wait_for_fonts(page)
         for theme in each_theme(page):
             shoot(page, f"replay_list_{size}_{theme}")
             right = page.evaluate("document.querySelector('#changelist-actions').getBoundingClientRect().right")

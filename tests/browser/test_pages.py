@@ -11,7 +11,7 @@ from pytest_django import Settings
 from apps.payments.models import Payment
 from apps.saga.models import Run, RunStatus
 from tests import worlds
-from tests.browser.conftest import OpenPage, each_look, each_size, log_in
+from tests.browser.conftest import OpenPage, each_look, each_size, log_in, wait_for_fonts
 from tests.integration.payments import world
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -27,12 +27,14 @@ def shoot(page: Page, name: str) -> None:
 
 
 def assert_no_sideways_scroll(page: Page) -> None:
+    wait_for_fonts(page)
     wide, seen = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide <= seen, f"the page is {wide} wide on a screen of {seen}"
 
 
 def assert_every_column_in_view(page: Page) -> None:
     """A table that scrolls within its card hides its columns as well as a page that does."""
+    wait_for_fonts(page)
     beyond = page.evaluate(
         "[...document.querySelectorAll('th[scope=col], #result_list thead th')].filter((head) => head.offsetWidth > 0"
         " && head.getBoundingClientRect().right > document.documentElement.clientWidth).map((head) => head.innerText)"
