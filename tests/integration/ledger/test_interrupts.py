@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 from unittest.mock import patch
+from uuid import uuid4
 
 import psycopg
 import pytest
 from django.db import connection
 
 from apps.common import meanwhile, prepared
-from apps.common.meanwhile import Work
 from apps.ledger import rows
 from apps.ledger.models import PostingKey
 from apps.ledger.plain_batch import PlainBatch
 from apps.ledger.plain_known import Known
-from apps.ledger.public import AccountRef, Entry
+from apps.ledger.public import Entry
 from apps.ledger.reconciliation import prove
 from tests.integration.ledger.conftest import ANA, BOB, CLEARING, line
 from tests.integration.ledger.test_lines_in_flight import WAITS_S, is_ordinary, stream, wrapped
@@ -33,6 +33,7 @@ from tests.process import database_url
 pytestmark = pytest.mark.usefixtures("committed_bank")
 
 OURS = (prepared.__file__, meanwhile.__file__)
+KEY = uuid4()
 
 
 class Point(NamedTuple):
@@ -80,17 +81,19 @@ class Points:
         sys.setprofile(self._before)
 
 
-# For longer than our own sessions may do nothing.
-_HOLD = """
-SELECT set_config('idle_in_transaction_session_timeout', '0', true) FROM ledger_account WHERE account = %s FOR UPDATE
-"""
-
-
 class Held:
-    """Somebody else's lock, which a broken build gets in the end."""
+    """An account and a tracekey that somebody else has, and that a broken build gets in the end."""
 
-    def __init__(self, ref: AccountRef) -> None:
-        self._other, self.is_held = Elsewhere(_HOLD, [ref.account]), True
+    # For longer than our own sessions may do nothing.
+    _STATEMENT = """
+    WITH account AS (SELECT id FROM ledger_account WHERE account = %s FOR UPDATE), claim AS (
+        INSERT INTO ledger_posting_key (tracekey, bodyhash, state, createdat) VALUES (%s, '', 'TOMBSTONE', now())
+        RETURNING 1)
+    SELECT set_config('idle_in_transaction_session_timeout', '0', true) FROM account, claim
+    """
+
+    def __init__(self) -> None:
+        self._other, self.is_held = Elsewhere(self._STATEMENT, [BOB.account, KEY]), True
         self._timer = threading.Timer(WAITS_S, self._let_go)
 
     def _let_go(self) -> None:
@@ -140,20 +143,26 @@ def batch(*more: Entry) -> list[Entry]:
     return [*[line((ANA, CLEARING)[n % 2], "C", 1) for n in range(110)], *more]
 
 
-def posting(points: Points, *, is_foreseen: bool) -> None:
-    """Two batches, the second with a line on BOB; points are looked for from when it asks for what it waits for."""
-    name = "_write_foreseen" if is_foreseen else "lock_and_read"
-    asks, asked = getattr(PlainBatch, name), list[object]()
+# Which method waits, and for what: as the sums are written, as accounts are locked, as tracekeys are copied.
+WAITS = {
+    "_write_foreseen": line(BOB, "C", 1),
+    "lock_and_read": line(BOB, "C", 1),
+    "_claim": line(ANA, "C", 1, tracekey=KEY),
+}
 
-    def ask(made: PlainBatch, work: Work) -> Any:
+
+def posting(points: Points, waits: str) -> None:
+    """Two batches, of which the second waits; points are looked for from when that begins."""
+    ask, asked = getattr(PlainBatch, waits), list[object]()
+
+    def asks(made: PlainBatch, *values: Any) -> Any:
         asked.append(made)
         if len(asked) == 2:
             points.begin()
-        return asks(made, work)
+        return ask(made, *values)
 
-    batches = [batch(), batch(line(BOB, "C", 1))]
-    with patch.object(PlainBatch, name, ask), nullcontext() if is_foreseen else not_foreseeing():
-        list(stream(batches))
+    with patch.object(PlainBatch, waits, asks), not_foreseeing() if waits == "lock_and_read" else nullcontext():
+        list(stream([batch(), batch(WAITS[waits])]))
 
 
 def not_foreseeing() -> Any:
@@ -170,26 +179,60 @@ def ready(before: Any) -> Any:
     return wrapped()
 
 
-def interrupted(points: Points, *, is_foreseen: bool) -> None:
+def interrupted(points: Points, waits: str) -> None:
     with interrupted_at_the_latest_when_it_waits(points), points, pytest.raises(KeyboardInterrupt):
-        posting(points, is_foreseen=is_foreseen)
+        posting(points, waits)
 
 
-@pytest.mark.parametrize("is_foreseen", [True, False])
-def test_a_batch_that_waits_for_a_lock_ends_wherever_it_is_interrupted(is_foreseen: bool) -> None:
+def ours(points: Points) -> list[Point]:
+    return [point for point in points.all() if point.file in OURS or "/psycopg/" in point.file]
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_batch_that_waits_for_somebody_ends_wherever_it_is_interrupted(waits: str) -> None:
     connection_now, found, reached = ready(None), Points(), 0
-    with Held(BOB) as other:
-        interrupted(found, is_foreseen=is_foreseen)
-        points = [point for point in found.all() if point.file in OURS or "/psycopg/" in point.file]
-        for point in points:
+    with Held() as other:
+        interrupted(found, waits)
+        for point in ours(found):
             connection_now = ready(connection_now)
             before, at = PostingKey.objects.count(), Points(point)
-            interrupted(at, is_foreseen=is_foreseen)
+            interrupted(at, waits)
             reached += at.was_there
-            assert other.is_held, f"waited for somebody else's lock: {point}"
+            assert other.is_held, f"waited for somebody else: {point}"
             assert is_ordinary(), point
             assert not connection.in_atomic_block
             assert PostingKey.objects.count() == before + 110, point
-    assert reached > 60
+    assert reached > (6 if waits == "_claim" else 60)
+    assert prove() == []
+    connection.close()  # its lock_timeout
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_whoever_is_interrupted_once_more_meanwhile_has_another_connection(waits: str) -> None:
+    connection_now, found, reached = ready(None), Points(), 0
+
+    def interrupted_twice(again: Points) -> None:
+        end = meanwhile.abandon
+
+        def abandon(pgconn: Any) -> None:
+            with again:
+                again.begin()
+                end(pgconn)
+
+        with patch.object(meanwhile, "abandon", abandon), patch.object(prepared, "abandon", abandon):
+            interrupted(Points(), waits)
+
+    with Held() as other:
+        interrupted_twice(found)
+        for point in ours(found):
+            connection_now = ready(connection_now)
+            before, at = PostingKey.objects.count(), Points(point)
+            interrupted_twice(at)
+            reached += at.was_there
+            assert other.is_held, f"waited for somebody else: {point}"
+            assert is_ordinary(), point
+            assert not connection.in_atomic_block
+            assert PostingKey.objects.count() == before + 110, point
+    assert reached > 6
     assert prove() == []
     connection.close()  # its lock_timeout
