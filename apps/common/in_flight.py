@@ -22,13 +22,11 @@ from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
 
 from apps.common import prepared
-from apps.common.meanwhile import cancel as cancel_now
-from apps.common.meanwhile import check, next_result
+from apps.common.meanwhile import ENDS, check, end, next_result
 
 _TUPLES, _SYNC = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.PIPELINE_SYNC
 _OK, _OFF, _IDLE = pq.ConnStatus.OK, pq.PipelineStatus.OFF, pq.TransactionStatus.IDLE
 _PREPARED = Prepare.YES
-_ENDS = 2  # in a row: the end of a statement, and nothing behind it
 
 
 class InFlight:
@@ -142,7 +140,7 @@ class InFlight:
         found: Any = None
         ends = 0
         try:
-            while ends < _ENDS:
+            while ends < ENDS:
                 result = next_result(pgconn)
                 if result is None:
                     ends += 1
@@ -182,12 +180,7 @@ class InFlight:
             lost, self._sent = self._sent, 0
             self._answered.extend([error or psycopg.OperationalError("Nobody heard what became of it.")] * lost)
             if pgconn.status == _OK and pgconn.pipeline_status != _OFF:
-                pgconn.pipeline_sync()  # behind a statement that a signal's handler cut off from its own
-                if cancel:
-                    cancel_now(pgconn)
-                ends = 0
-                while ends < _ENDS:
-                    ends = ends + 1 if next_result(pgconn, is_cancelled=cancel) is None else 0
+                end(pgconn, is_cancelled=cancel)
                 pgconn.exit_pipeline_mode()
         finally:
             self._let_go()

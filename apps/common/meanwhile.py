@@ -24,7 +24,7 @@ READ, READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
 _LOOK_AGAIN_MS = 100  # a signal that comes just before a wait does not end it: its handler runs when the wait is over
 _BLOCK_BYTES_MAX = 1 << 24  # libpq's messages end at a gigabyte, its patience with memory earlier
 _NO_MORE = object()
-_ENDS = 2  # in a row, in a pipeline: the end of a statement, and nothing behind it
+ENDS = 2  # in a row, in a pipeline: the end of a statement, and nothing behind it
 
 
 class Work:
@@ -142,21 +142,22 @@ def abandon(pgconn: Any) -> None:
     That is soon, whatever the server waits for. Whoever is interrupted here, too, has no connection any more.
     """
     try:
-        _end(pgconn)
+        if pgconn.status == pq.ConnStatus.OK:
+            end(pgconn, is_cancelled=True)
     except BaseException:  # a signal's handler, once more
         pgconn.finish()
         raise
 
 
-def _end(pgconn: Any) -> None:
-    if pgconn.status != pq.ConnStatus.OK:
-        return
+def end(pgconn: Any, *, is_cancelled: bool) -> None:
+    """Wait until the server has ended all that it was sent, whose answers nobody wants. See ``next_result``."""
     ends, is_pipeline = 0, pgconn.pipeline_status != pq.PipelineStatus.OFF
     if is_pipeline:
-        pgconn.pipeline_sync()
-    cancel(pgconn)
-    while ends < (_ENDS if is_pipeline else 1):
-        ends = ends + 1 if next_result(pgconn, is_cancelled=True) is None else 0
+        pgconn.pipeline_sync()  # behind a statement that a signal's handler cut off from its own
+    if is_cancelled:
+        cancel(pgconn)
+    while ends < (ENDS if is_pipeline else 1):
+        ends = ends + 1 if next_result(pgconn, is_cancelled=is_cancelled) is None else 0
 
 
 def cancel(pgconn: Any) -> None:
