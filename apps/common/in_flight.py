@@ -22,13 +22,11 @@ from psycopg._queries import PostgresQuery
 from psycopg.adapt import Transformer
 
 from apps.common import prepared
-from apps.common.meanwhile import READ, READ_OR_WRITE, Work, check, go_on
+from apps.common.meanwhile import ENDS, check, end, next_result
 
 _TUPLES, _SYNC = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.PIPELINE_SYNC
 _OK, _OFF, _IDLE = pq.ConnStatus.OK, pq.PipelineStatus.OFF, pq.TransactionStatus.IDLE
 _PREPARED = Prepare.YES
-_NOTHING = Work()  # to do meanwhile
-_ENDS = 2  # in a row: the end of a statement, and nothing behind it
 
 
 class InFlight:
@@ -142,8 +140,8 @@ class InFlight:
         found: Any = None
         ends = 0
         try:
-            while ends < _ENDS:
-                result = _next_result(pgconn)
+            while ends < ENDS:
+                result = next_result(pgconn)
                 if result is None:
                     ends += 1
                 elif result.status == _SYNC:
@@ -182,12 +180,7 @@ class InFlight:
             lost, self._sent = self._sent, 0
             self._answered.extend([error or psycopg.OperationalError("Nobody heard what became of it.")] * lost)
             if pgconn.status == _OK and pgconn.pipeline_status != _OFF:
-                if cancel:
-                    pgconn.get_cancel().cancel()
-                pgconn.pipeline_sync()  # behind a statement that a signal's handler cut off from its own
-                ends = 0
-                while ends < _ENDS:
-                    ends = ends + 1 if _next_result(pgconn) is None else 0
+                end(pgconn, is_cancelled=cancel)
                 pgconn.exit_pipeline_mode()
         finally:
             self._let_go()
@@ -195,16 +188,6 @@ class InFlight:
                 connection.close()
                 if wrapper.connection is connection:
                     wrapper.close()
-
-
-def _next_result(pgconn: Any) -> Any:
-    """What libpq's next result is. Waiting is done here: libpq would let no other thread of Python go on."""
-    try:
-        while pgconn.is_busy():
-            go_on(pgconn, _NOTHING, READ_OR_WRITE if pgconn.flush() else READ)
-    except psycopg.Error:
-        pass  # the connection is lost, which is the next result
-    return pgconn.get_result()
 
 
 def _error_of(pgconn: Any, found: Any) -> Exception:

@@ -12,6 +12,7 @@ Note [Meanwhile]
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -20,8 +21,10 @@ from psycopg import errors, pq
 V = TypeVar("V")
 R = TypeVar("R")
 READ, READ_OR_WRITE = select.POLLIN, select.POLLIN | select.POLLOUT
+_LOOK_AGAIN_MS = 100  # a signal that comes just before a wait does not end it: its handler runs when the wait is over
 _BLOCK_BYTES_MAX = 1 << 24  # libpq's messages end at a gigabyte, its patience with memory earlier
 _NO_MORE = object()
+ENDS = 2  # in a row, in a pipeline: the end of a statement, and nothing behind it
 
 
 class Work:
@@ -71,6 +74,7 @@ def check(pgconn: Any, result: Any) -> None:
     raise errors.error_from_result(result, encoding=pgconn._encoding)
 
 
+_NOTHING = Work()  # to do meanwhile
 _WELL = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
 
@@ -82,7 +86,8 @@ def until_answered(pgconn: Any, work: Work) -> None:
         while pgconn.is_busy():
             go_on(pgconn, work, READ)
     except BaseException:  # a signal's handler, or a step
-        _abandon(pgconn)
+        if pgconn.pipeline_status == pq.PipelineStatus.OFF:  # else whoever began the pipeline ends it
+            abandon(pgconn)
         raise
 
 
@@ -112,32 +117,62 @@ def copy_in(pgconn: Any, statement: str, blocks: Iterable[str | bytes], work: Wo
         pgconn.put_copy_end()
     except BaseException:
         pgconn.put_copy_end(b"its rows were not made")
-        _abandon(pgconn)
+        abandon(pgconn)
         raise
     check(pgconn, answer(pgconn, work))
 
 
-def go_on(pgconn: Any, work: Work, events: int) -> None:
-    """Do one step, or wait for one of these events when none is left; then take what the server has said."""
-    if not work.step():
+def go_on(pgconn: Any, work: Work, events: int) -> bool:
+    """Do one step, or wait a moment for one of these events when none is left; then take what the server has said.
+
+    Was there a step, or an event?
+    """
+    found = work.step()
+    if not found:
         poll = select.poll()
         poll.register(pgconn.socket, events)
-        poll.poll()
+        found = bool(poll.poll(_LOOK_AGAIN_MS))
     pgconn.consume_input()
+    return found
 
 
-def _abandon(pgconn: Any) -> None:
-    """Nobody waits for the answer any more: the connection is given back as its transaction's rollback wants it."""
-    if pgconn.status != pq.ConnStatus.OK:
-        return
-    pgconn.get_cancel().cancel()
-    if pgconn.pipeline_status != pq.PipelineStatus.OFF:
-        return  # psycopg collects the answers when it leaves the pipeline
-    nothing = Work()
-    while pgconn.flush():
-        go_on(pgconn, nothing, READ_OR_WRITE)
-    while True:
+def abandon(pgconn: Any) -> None:
+    """Nobody waits for answers any more: the connection is given back as its transaction's rollback wants it.
+
+    That is soon, whatever the server waits for. Whoever is interrupted here, too, has no connection any more.
+    """
+    try:
+        if pgconn.status == pq.ConnStatus.OK:
+            end(pgconn, is_cancelled=True)
+    except BaseException:  # a signal's handler, once more
+        pgconn.finish()
+        raise
+
+
+def end(pgconn: Any, *, is_cancelled: bool) -> None:
+    """Wait until the server has ended all that it was sent, whose answers nobody wants. See ``next_result``."""
+    ends, is_pipeline = 0, pgconn.pipeline_status != pq.PipelineStatus.OFF
+    if is_pipeline:
+        pgconn.pipeline_sync()  # behind a statement that a signal's handler cut off from its own
+    if is_cancelled:
+        cancel(pgconn)
+    while ends < (ENDS if is_pipeline else 1):
+        ends = ends + 1 if next_result(pgconn, is_cancelled=is_cancelled) is None else 0
+
+
+def cancel(pgconn: Any) -> None:
+    """Ask the server to end the statement that it is at. One that it has not begun is not ended by that."""
+    with suppress(psycopg.Error):  # it is away
+        pgconn.get_cancel().cancel()
+
+
+def next_result(pgconn: Any, *, is_cancelled: bool = False) -> Any:
+    """What libpq's next result is. Waiting is done here: libpq would let no other thread of Python go on.
+
+    ``is_cancelled``: the server is asked again and again to end what it does, as it may have been too early.
+    """
+    with suppress(psycopg.Error):  # the connection is lost, which is the next result
         while pgconn.is_busy():
-            go_on(pgconn, nothing, READ)
-        if pgconn.get_result() is None:
-            return
+            if not go_on(pgconn, _NOTHING, READ_OR_WRITE if pgconn.flush() else READ) and is_cancelled:
+                cancel(pgconn)
+    return pgconn.get_result()

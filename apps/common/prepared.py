@@ -8,14 +8,16 @@ DATABASE_LOCK_TIMEOUT_MS. psycopg still prepares, names and forgets: after a rol
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
+from psycopg import pq
 from psycopg._preparing import Prepare
 from psycopg.generators import fetch_many
 
-from apps.common.meanwhile import Work, answer, check, until_answered
+from apps.common.meanwhile import Work, abandon, answer, cancel, check, until_answered
 
 Values = Mapping[str, Any] | Sequence[Any]
 _PREPARED = Prepare.YES  # an enumeration's member costs as much as the call
@@ -76,24 +78,61 @@ def fetch_each(
         return [_told(connection, statement, values).fetchall() for statement, values in statements]
     make_ready(connection)
     wrapped = connection.connection
-    with connection.wrap_database_errors, wrapped.pipeline():
+    with connection.wrap_database_errors, _pipeline(wrapped):
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
         return [cursor.fetchall() for cursor in cursors]
 
 
-def fetch_in_turn(*statements: tuple[str, Values], work: Work) -> Iterator[list[tuple[Any, ...]]]:
-    """As ``fetch_each``, told to nobody: the rows of each statement as soon as they are there, and ``work`` until then."""
+@contextmanager
+def fetch_in_turn(*statements: tuple[str, Values], work: Work) -> Iterator[Iterator[list[tuple[Any, ...]]]]:
+    """As ``fetch_each``, told to nobody: the rows of each statement as soon as they are there, and ``work`` until then.
+
+    Until the block ends the connection is for nothing else.
+    """
     connection: Any = connections[DEFAULT_DB_ALIAS]
     make_ready(connection)
     wrapped = connection.connection
-    with connection.wrap_database_errors, wrapped.pipeline() as pipeline:
+    with connection.wrap_database_errors, _pipeline(wrapped) as pipeline:
         cursors = [Cursor(wrapped).execute(statement, values, prepare=True) for statement, values in statements]
         wrapped.pgconn.send_flush_request()
-        for cursor in cursors:
-            while cursor.pgresult is None:  # what was sent to prepare it is answered, too
+        yield _each(wrapped, pipeline, cursors, work)
+
+
+def _each(wrapped: Any, pipeline: Any, cursors: list[Any], work: Work) -> Iterator[list[tuple[Any, ...]]]:
+    for cursor in cursors:
+        while cursor.pgresult is None:  # what was sent to prepare it is answered, too
+            try:
                 until_answered(wrapped.pgconn, work)
-                pipeline._process_results(pipeline.result_queue.popleft(), wrapped.wait(fetch_many(wrapped.pgconn)))
-            yield cursor.fetchall()
+            except BaseException:  # a signal's handler, or a step
+                _abandon(wrapped, pipeline)
+                raise
+            pipeline._process_results(pipeline.result_queue.popleft(), wrapped.wait(fetch_many(wrapped.pgconn)))
+        yield cursor.fetchall()
+
+
+@contextmanager
+def _pipeline(wrapped: Any) -> Iterator[Any]:
+    """psycopg's, which at its end waits for all answers, and so for locks: whoever is interrupted wants none of them."""
+    try:
+        with wrapped.pipeline() as pipeline:
+            try:
+                yield pipeline
+            except Exception:
+                raise
+            except BaseException:  # a signal's handler
+                _abandon(wrapped, pipeline)
+                raise
+    except BaseException:
+        if wrapped.pgconn.pipeline_status != pq.PipelineStatus.OFF:  # psycopg was interrupted when it began or ended it
+            cancel(wrapped.pgconn)
+            wrapped.close()
+        raise
+
+
+def _abandon(wrapped: Any, pipeline: Any) -> None:
+    pipeline.command_queue.clear()
+    pipeline.result_queue.clear()
+    abandon(wrapped.pgconn)
 
 
 def _told(connection: Any, statement: str, values: Values) -> Any:

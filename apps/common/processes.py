@@ -1,6 +1,10 @@
-"""What every long-running process of ours does at its start."""
+"""What every long-running process of ours does at its start, and how it is told to stop."""
 
 import gc
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # As many more objects than are freed start a collection of the young ones. By default 700: that walks the whole heap of a
 # Django process many times a second when thousands of messages are in hand; nothing of them is a cycle.
@@ -16,3 +20,16 @@ def settle_down(*, young_max: int = YOUNG_MAX) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(young_max, *OLDER_MAX)
+
+
+@contextmanager
+def stopped_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt meanwhile: for a command that says how to go on when it is interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # of which alone signals are
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

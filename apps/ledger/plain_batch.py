@@ -237,13 +237,14 @@ class PlainBatch:
         known.forget(at)  # until the commit
         work.first(decided.blocks.steps())
         try:
-            _, written, *rules = prepared.fetch_in_turn(
+            with prepared.fetch_in_turn(
                 _IN_ORDER,
                 sums.if_unchanged(self._seen, now=self._now),
                 (rows.EVENTS, [self._question.codes]),
                 (rows.CLOSED, [self._question.branches, self._now]),
                 work=work,
-            )
+            ) as found:
+                _, written, *rules = found
         except IntegrityError:  # of rows that somebody has made without a lock; of keys it would mean something else
             raise _NotAsForeseenError from None
         version = sums.version_if_unchanged(written[0])
@@ -280,22 +281,22 @@ class PlainBatch:
         seen = self.known.versions(at, connection.connection)
         self.known.forget(at)  # until the commit
         unseen = np.flatnonzero(seen == 0)
-        found = prepared.fetch_in_turn(
+        with prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
             (LOCK, [*question.keys, pg_binary.XidArray(seen), question.numbers]),
             *([self._ask_days(unseen)] if len(unseen) else []),
             (rows.EVENTS, [question.codes]),
             (rows.CLOSED, [question.branches, self._now]),
             work=work,
-        )
-        if question.head:
-            sent = time.monotonic()
-            next(found)
-            if time.monotonic() - sent > _LONG_S:
-                self.disputed = self.accounts[0].branch
-        locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
-        read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
-        rules = list(found)
+        ) as found:
+            if question.head:
+                sent = time.monotonic()
+                next(found)
+                if time.monotonic() - sent > _LONG_S:
+                    self.disputed = self.accounts[0].branch
+            locked = Locked.of(next(found)[0], count=len(self.accounts))  # while the server reads days
+            read = [stored_days(next(found)[0], unseen)] if len(unseen) else []
+            rules = list(found)
         changed = np.zeros(len(seen), np.bool_)
         changed[locked.read] = True
         again = np.flatnonzero(locked.found & (seen > 0) & changed)

@@ -10,9 +10,10 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.operations import DatabaseOperations as DjangoOperations
 from psycopg import pq
 
-from apps.common.meanwhile import check
+from apps.common.meanwhile import cancel, check
 
 _IDLE, _IN_TRANSACTION = pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS
+_ACTIVE = pq.TransactionStatus.ACTIVE
 
 
 class DatabaseOperations(DjangoOperations):
@@ -46,6 +47,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _close(self) -> None:
         if (sent := getattr(self.connection, "in_flight", None)) is not None:
             sent.settle()  # of a pool others may have the connection next: Note [In flight] in apps/common/in_flight.py
+        if self.connection is not None and self.connection.pgconn.transaction_status == _ACTIVE:
+            cancel(self.connection.pgconn)  # it would go on, and wait for others' locks with its own in hand
         super()._close()  # type: ignore[misc]  # not in the stubs
 
     def _savepoint(self, sid: str) -> None:

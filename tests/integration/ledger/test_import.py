@@ -474,6 +474,36 @@ class TestTriedAgain:
         assert run(path, "--json").counts == (1, 300, 0)
 
 
+@pytest.mark.django_db(transaction=True)
+class TestInterrupted:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_by_either_signal_says_how_to_go_on(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    ) -> None:
+        open_todays_bank()
+        path = make(*[row(ANA, "C", "1") for _ in range(300)])
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        told = ledger_import._Import._after_batch
+
+        def tell(work: ledger_import._Import, tally: imports.Tally) -> None:
+            told(work, tally)
+            signal.raise_signal(number)
+
+        monkeypatch.setattr(ledger_import._Import, "_after_batch", tell)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests' own process may ignore it
+        try:
+            answer = run(path, "--batch", "100", "--json")
+        finally:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+        monkeypatch.undo()
+        assert (answer.code, answer.counts, answer.found["error"]) == (2, (100, 0, 0), "Interrupted.")
+        assert "Run it again with the same file" in answer.said
+        assert {each: signal.getsignal(each) for each in before} == before
+        # The batch behind it was made ready, and not sent.
+        assert run(path, "--json").counts == (200, 100, 0)
+        assert ledger.check_balances() == []
+
+
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 class TestProcess:

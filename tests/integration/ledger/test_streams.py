@@ -186,7 +186,8 @@ class TestMeanwhile:
     def test_several_in_one_message(self) -> None:
         with Elsewhere("SELECT pg_advisory_xact_lock(77)", []) as other, transaction.atomic():
             asked = [("SELECT %s::int", [5]), ("SELECT 1, pg_advisory_xact_lock(%s::int)", [77]), ("SELECT %s::int", [6])]
-            found = list(prepared.fetch_in_turn(*asked, work=Work(other.let_go() for _ in range(1))))
+            with prepared.fetch_in_turn(*asked, work=Work(other.let_go() for _ in range(1))) as answers:
+                found = list(answers)
         assert [found[0], found[1][0][0], found[2]] == [[(5,)], 1, [(6,)]]
 
     def test_a_copy(self) -> None:
@@ -207,14 +208,15 @@ class TestMeanwhile:
             raise ZeroDivisionError
             yield
 
+        def ask_in_turn() -> None:
+            with prepared.fetch_in_turn(lock, lock, work=Work(fail())) as answers:
+                list(answers)
+
         keys = [uuid7() for _ in range(3)]
         lock = LOCK, [77]
         with Elsewhere("SELECT pg_advisory_xact_lock(77)", []), transaction.atomic():
             prepared.execute(LOCK, [78])
-            for ask in (
-                lambda: rows.fetch_hot(*lock, work=Work(fail())),
-                lambda: list(prepared.fetch_in_turn(lock, lock, work=Work(fail()))),
-            ):
+            for ask in (lambda: rows.fetch_hot(*lock, work=Work(fail())), ask_in_turn):
                 with pytest.raises(ZeroDivisionError), transaction.atomic():
                     ask()
                 assert rows.fetch("SELECT %s::int", [1]) == [(1,)]

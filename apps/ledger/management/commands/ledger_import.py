@@ -15,6 +15,7 @@ from django.db import Error as AnyDatabaseError
 from django.utils import timezone
 
 from apps.common.errors import DomainError
+from apps.common.processes import stopped_as_by_ctrl_c
 from apps.ledger.entry_files import OPTIONAL, REQUIRED, Contents, EntryFile, FileRefused, Refused, open_entries
 from apps.ledger.imports import Tally, post_file
 from apps.ledger.rules import BATCH_LINES_MAX
@@ -62,7 +63,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         work = _Import(self, options)
         try:
-            with open_entries(options["file"]) as file, work.refusals():
+            with stopped_as_by_ctrl_c(), open_entries(options["file"]) as file, work.refusals():
                 work.run(file)
         except FileRefused as refusal:
             work.end("malformed" if work.contents is None else "broke_off", f"{refusal.code} {refusal.detail}")
