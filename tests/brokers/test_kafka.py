@@ -3,13 +3,15 @@
 import gc
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test.utils import override_settings
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
 from kafka.admin import (
     ACL,
     ACLFilter,
@@ -219,6 +221,20 @@ class TestKafkaTransport(ServerContract):
                 KafkaTransport().check()
             with pytest.raises(TransportDown):
                 KafkaTransport().send([record(1)])
+
+    def test_a_broker_that_goes_away_while_a_member_begins_leaves_nothing_running(
+        self, harness: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Refused in a moment that no test can choose: between the first connection and the first question."""
+
+        def refused(*_: object) -> None:
+            raise kafka_errors.KafkaConnectionError("refused")
+
+        before = set(threading.enumerate())
+        monkeypatch.setattr(KafkaConsumer, "partitions_for_topic", refused)
+        with pytest.raises(TransportDown, match="Is it running"):
+            harness.transport.consumer(group=GROUP, topics=[TOPIC])
+        assert set(threading.enumerate()) <= before
 
     def test_topics_are_planned_created_and_compared(self, harness: KafkaHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("apps.messaging.topics.transport", lambda: harness.transport)

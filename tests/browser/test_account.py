@@ -88,7 +88,8 @@ class TestAccount:
         expect(page.get_by_role("heading", name="What would be posted")).to_be_visible()
         page.get_by_label("Reason, kept in the audit log").fill("refunded twice")
         page.get_by_role("button", name="Take back").dblclick()
-        expect(page.get_by_text("it was taken back already")).to_be_visible()
+        expect(page.get_by_text("Taken back: the lines are posted, dated today.")).to_be_visible()
+        expect(page.get_by_text("Take back: it was taken back already")).to_be_visible()
         expect(page.get_by_text("refunded twice")).to_be_visible()
         assert ledger.balance(LIMITED).posted == money(0)
 
@@ -111,7 +112,8 @@ class TestAccount:
         wrong += look(other, "entry_to_agree")
         assert ledger.balance(LIMITED).posted == money(33)
         other.get_by_role("button", name="Agree and take back").dblclick()
-        expect(other.get_by_text("it was taken back already")).to_be_visible()
+        expect(other.get_by_text("Taken back: the lines are posted, dated today.")).to_be_visible()
+        expect(other.get_by_text("Take back: it was taken back already")).to_be_visible()
         expect(other.get_by_text("agreed, and it was taken back")).to_be_visible()
         assert ledger.balance(LIMITED).posted == money(0)
         assert wrong == []

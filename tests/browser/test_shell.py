@@ -1,7 +1,7 @@
 """What stands around every page does what it says, and no code is made of text: menus, theme, sidebar, palette."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.test_pages import shoot
@@ -70,6 +70,40 @@ class TestShell:
         expect(page.locator("#changelist-filter")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator("#changelist-filter")).to_be_hidden()
+
+    def test_sends_a_form_once(self, open_page: OpenPage) -> None:
+        address = "**/admin/auth/group/add/"
+        page = open_page(size="wide")
+        page.goto("/admin/auth/group/add/")
+        page.evaluate("window.setTimeout = (call, ms, ...rest) => { window.later = () => call(...rest) }")
+        field = page.locator("input[name=name]")
+        field.fill("auditors")
+        save = page.get_by_role("button", name="Save", exact=True)
+        sent: list[str] = []
+
+        def no_content(route: Route) -> None:  # the browser stays where it is, as it does before an answer
+            sent.append(route.request.method)
+            route.fulfill(status=204)
+
+        page.route(address, no_content)
+        with page.expect_request(address):
+            save.click()
+        expect(page.locator("form[aria-busy=true]")).to_have_count(1)
+        shoot(page, "shell_sent")
+        save.click()
+        field.press("Enter")
+        page.evaluate("later()")  # nobody has answered for long: it may be sent again
+        expect(page.locator("form[aria-busy]")).to_have_count(0)
+        with page.expect_request(address):
+            save.click()
+        assert sent == ["POST", "POST"]
+        page.unroute(address)
+        page.evaluate("later()")
+        save.click()
+        expect(page.get_by_text("was added successfully")).to_be_visible()
+        page.go_back()
+        expect(save).to_be_visible()
+        expect(page.locator("form[aria-busy]")).to_have_count(0)
 
     def test_says_whose_time_it_shows(self, open_page: OpenPage) -> None:
         page = open_page(size="phone")

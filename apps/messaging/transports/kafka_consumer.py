@@ -76,12 +76,12 @@ class KafkaMember:
                 allow_auto_create_topics=False,
                 metrics_enabled=False,
             )
-        names = [wire_name(topic) for topic in topics]
-        self._client.subscribe(topics=names, listener=self._listener)
-        # A member that leads its group before it has heard of the topics' partitions gives none of them to anybody,
-        # and takes that for the right answer until a partition is added (kafka-python 3.0.12): so hear of them first.
-        for name in names:
-            self._client.partitions_for_topic(name)
+            names = [wire_name(topic) for topic in topics]
+            self._client.subscribe(topics=names, listener=self._listener)
+            # A member that leads its group before it has heard of the topics' partitions gives none of them to anybody,
+            # and takes that for the right answer until a partition is added (kafka-python 3.0.12): so hear of them first.
+            for name in names:
+                self._client.partitions_for_topic(name)
 
     def poll(self, *, records_max: int, timeout_s: float) -> Sequence[IncomingRecord]:
         """Send what was noted, let paused partitions go on whose time has come, and read."""

@@ -20,6 +20,27 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && panel?.checkVisibility()) panel.click();
 });
 
+// What was sent is on its way: a second click would break off its answer and ask the same again. The server does nothing
+// twice all the same, so whoever waits for long, or has stopped the page, may send it again.
+const SENT_MS = 10000;
+const letGo = () => document.querySelectorAll(":is(form, button, input)[aria-busy]").forEach((each) => {
+  each.removeAttribute("aria-busy");
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method")?.toLowerCase() !== "post") return;
+  if (form.hasAttribute("aria-busy")) {
+    event.preventDefault();
+    return;
+  }
+  form.setAttribute("aria-busy", "true");
+  event.submitter?.setAttribute("aria-busy", "true");
+  setTimeout(letGo, SENT_MS);
+});
+
+addEventListener("pageshow", letGo); // who comes back to a page finds it as it was before it was sent
+
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(PRESSED).forEach((each) => {
     each.tabIndex = 0;
