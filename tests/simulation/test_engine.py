@@ -77,7 +77,7 @@ class TestBroken:
         def change(schedule: Schedule) -> None:
             schedule.world.partner = Forgetful()
 
-        self._is_found("took effect 2 times", change=change)
+        self._is_found("took effect 2 times", known=13, change=change)
 
     def test_a_step_that_posts_again_when_it_is_undone(self) -> None:
         def posts_again(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,7 @@ class TestBroken:
             return post
 
         with replaced(SimLocal, "_post", posts_again):
-            self._is_found("took effect 2 times")
+            self._is_found("took effect 2 times", known=38)
 
     def test_an_engine_whose_fencing_token_is_ignored(self) -> None:
         """Calls only, whose owners fall asleep all the time: somebody wakes up while another one owns a later step."""
@@ -109,21 +109,21 @@ class TestBroken:
         longer = replaced(scheduler, "QUICK_ACTIONS", lambda _: (40, 60))
         more = replaced(world, "FAULTS_MAX", lambda _: 40)
         with sleeps, longer, more, replaced(claims, "uuid7", lambda _: lambda: UUID(int=7)):
-            self._is_found("was recorded as that of", change=sleepy)
+            self._is_found("was recorded as that of", known=8, change=sleepy)
 
     def test_an_engine_that_undoes_from_the_first_to_the_last(self) -> None:
         def forwards(_: Any) -> Callable[..., None]:
             return _undo_forwards
 
         with replaced(Session, "_undo_from", forwards):
-            self._is_found("undone in the order")
+            self._is_found("undone in the order", known=22)
 
     def test_an_engine_that_goes_back_after_the_pivot(self) -> None:
         def gives_up(_: Any) -> Any:
             return lambda session, error, **_more: _give_up(session, error)
 
         with replaced(engine, "failed", gives_up), replaced(segments, "failed", gives_up):
-            self._is_found("")
+            self._is_found("", known=11)
 
     def test_an_outbox_whose_messages_are_no_part_of_the_commit(self) -> None:
         def forgets(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,11 +135,11 @@ class TestBroken:
             return update
 
         with replaced(storage, "update", forgets):
-            self._is_found("committed, not published")
+            self._is_found("committed, not published", known=2)
 
     def test_a_key_that_two_may_hold(self) -> None:
         with replaced(locks, "_go_on", lambda _: lambda _rows, **_more: ""):
-            self._is_found("two runs with one key were under way")
+            self._is_found("two runs with one key were under way", known=2)
 
     def test_a_run_that_keeps_its_keys(self) -> None:
         with replaced(endings, "_free", lambda _: lambda *_given, **_more: None):
@@ -199,9 +199,11 @@ class TestBroken:
 
         self._is_found("these runs never end", change=change)
 
-    def _is_found(self, what: str, *, change: Callable[[Schedule], None] = lambda _: None) -> None:
+    def _is_found(self, what: str, *, known: int = 0, change: Callable[[Schedule], None] = lambda _: None) -> None:
+        """``known`` is a seed that has shown it, and is asked first; when its schedule is another one, all are searched."""
         # One fault has several consequences; which of them a seed meets first depends on its schedule.
-        failures = (failure for seed in range(BROKEN_SEEDS_MAX) for failure in search([seed], change=change))
+        seeds = (known, *range(BROKEN_SEEDS_MAX))
+        failures = (failure for seed in seeds for failure in search([seed], change=change))
         found = next((failure for failure in failures if what in failure.what), None)
         assert found is not None
         assert f"SEED={found.seed}" in str(found)
