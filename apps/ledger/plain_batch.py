@@ -281,6 +281,7 @@ class PlainBatch:
         seen = self.known.versions(at, connection.connection)
         self.known.forget(at)  # until the commit
         unseen = np.flatnonzero(seen == 0)
+        sent = time.monotonic()  # which waits, too, where the server takes no more behind the first
         with prepared.fetch_in_turn(
             *([(rows.LOCK, question.head)] if question.head else []),
             (LOCK, [*question.keys, pg_binary.XidArray(seen), question.numbers]),
@@ -290,7 +291,6 @@ class PlainBatch:
             work=work,
         ) as found:
             if question.head:
-                sent = time.monotonic()
                 next(found)
                 if time.monotonic() - sent > _LONG_S:
                     self.disputed = self.accounts[0].branch

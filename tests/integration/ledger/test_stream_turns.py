@@ -1,6 +1,8 @@
 """Turns of streams that post to the same accounts: a courtesy that nobody depends on."""
 
+import os
 import random
+import socket
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -8,17 +10,21 @@ from unittest.mock import patch
 import pytest
 from django.db import connection, transaction
 
+from apps.common import prepared
 from apps.common.transactions import TransactionMisuse
 from apps.ledger import plain_batch, stream_turns
 from apps.ledger import public as ledger
 from apps.ledger.models import PostingKey
-from apps.ledger.public import Entry
+from apps.ledger.plain_known import Known
+from apps.ledger.public import AccountRef, Entry
 from apps.ledger.reconciliation import prove
 from tests.integration.ledger.conftest import TODAY, line
 from tests.integration.ledger.test_concurrency import in_threads
-from tests.integration.ledger.test_foreseen import BACK, NOW, OURS, Elsewhere, Foreseen, all_are_large, opened
+from tests.integration.ledger.test_foreseen import BACK, NOW, OURS, Elsewhere, Foreseen, all_are_large, my_pid, opened
 
 pytestmark = pytest.mark.usefixtures(opened.__name__, all_are_large.__name__)
+HOLD = "SELECT 1 FROM ledger_account WHERE branch = %s AND account = %s AND currency = %s FOR UPDATE"
+A_WHILE = "SELECT pg_sleep(0.05)"  # longer than what is taken for long
 
 
 def turn() -> tuple[Any, bool]:
@@ -60,6 +66,32 @@ class TestTurns:
             counts = in_threads(work, 3)
         assert PostingKey.objects.count() == sum(map(sum, counts)) + 6
         assert any(right)
+        assert prove() == []
+
+    def test_who_waits_for_long_for_its_first_locks_knows_of_others(self) -> None:
+        """Also when the server, which waits, takes no more of what is behind them: that waits as it is sent."""
+        refs = [AccountRef("0001", f"G-{n:03}") for n in range(300)]
+        with transaction.atomic():
+            for ref in refs:
+                ledger.open_account(branch=ref.branch, account=ref.account, now=NOW)
+        with socket.socket(fileno=os.dup(connection.connection.pgconn.socket)) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        found: list[str | None] = []
+        lock = plain_batch.PlainBatch.lock_and_read
+        other = Elsewhere(lambda: prepared.execute(HOLD, refs[0]), my_pid(), then=lambda: prepared.execute(A_WHILE, []))
+
+        def lock_and_read(batch: plain_batch.PlainBatch, work: Any) -> Any:
+            other()
+            read = lock(batch, work)
+            found.append(batch.disputed)
+            return read
+
+        look = patch.object(plain_batch.PlainBatch, "lock_and_read", lock_and_read)
+        with look, patch.object(Known, "foresees", lambda known: False):
+            assert len(list(ledger.post_batches([[line(ref, "C", 1) for ref in refs]], clock=lambda: NOW))) == 1
+        other.join()
+        connection.close()  # it sends slowly
+        assert found == ["0001"]
         assert prove() == []
 
     @pytest.mark.usefixtures("_disputed")
