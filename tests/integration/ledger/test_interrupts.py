@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from linecache import getline
 from typing import Any, NamedTuple
@@ -201,29 +201,32 @@ def near(points: Points) -> list[Point]:
     return [point for point in points.all() if point.file in OURS or point.file.endswith(THEIRS)]
 
 
-@pytest.mark.parametrize("waits", WAITS)
-def test_a_batch_that_waits_for_somebody_ends_wherever_it_is_interrupted(waits: str) -> None:
+def interrupted_at_each(interrupt: Callable[[Points], None]) -> int:
+    """At how many points did it end, at once and with nothing half done? ``interrupt`` posts, and is interrupted there."""
     connection_now, found, reached = ready(None), Points(), 0
     with Held() as other:
-        interrupted(found, waits)
+        interrupt(found)
         for point in near(found):
             connection_now = ready(connection_now)
             before, at = PostingKey.objects.count(), Points(point)
-            interrupted(at, waits)
+            interrupt(at)
             reached += at.was_there
             assert other.is_held, f"waited for somebody else: {point}"
             assert is_ordinary(), point
             assert not connection.in_atomic_block
             assert PostingKey.objects.count() == before + 110, point
-    assert reached > 15
     assert prove() == []
     connection.close()  # its lock_timeout
+    return reached
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_a_batch_that_waits_for_somebody_ends_wherever_it_is_interrupted(waits: str) -> None:
+    assert interrupted_at_each(lambda points: interrupted(points, waits)) > 15
 
 
 @pytest.mark.parametrize("waits", ["_write_foreseen", "_claim"])
 def test_whoever_is_interrupted_once_more_meanwhile_has_another_connection(waits: str) -> None:
-    connection_now, found, reached = ready(None), Points(), 0
-
     def interrupted_twice(again: Points) -> None:
         end = meanwhile.abandon
 
@@ -235,17 +238,4 @@ def test_whoever_is_interrupted_once_more_meanwhile_has_another_connection(waits
         with patch.object(meanwhile, "abandon", abandon), patch.object(prepared, "abandon", abandon):
             interrupted(Points(), waits)
 
-    with Held() as other:
-        interrupted_twice(found)
-        for point in near(found):
-            connection_now = ready(connection_now)
-            before, at = PostingKey.objects.count(), Points(point)
-            interrupted_twice(at)
-            reached += at.was_there
-            assert other.is_held, f"waited for somebody else: {point}"
-            assert is_ordinary(), point
-            assert not connection.in_atomic_block
-            assert PostingKey.objects.count() == before + 110, point
-    assert reached > 6
-    assert prove() == []
-    connection.close()  # its lock_timeout
+    assert interrupted_at_each(interrupted_twice) > 6
