@@ -4,7 +4,7 @@ Note [Turns]
     Streams that share accounts wait for each other's locks anyway, one batch at a time, and each finds that the others have
     changed what it knew (Note [Known accounts]): all of them read everything anew for each batch, and the rows that they
     write are in each other's way. So a stream of whose accounts others have changed many since its last batch takes a turn
-    of two seconds, in which it knows what it is doing, and then lets others have theirs.
+    of three seconds, in which it knows what it is doing, and then lets others have theirs.
 
     A turn is a row that says until when (a lease): it belongs to no session or transaction, who waits for it holds nothing,
     and who dies in it is waited for that long. It is a courtesy: locks and versions are looked at as always, so nothing
@@ -22,11 +22,11 @@ from django.db import Error
 from apps.common import prepared
 from apps.common.transactions import in_transaction
 
-TURN_S = 2.0  # a change of turns costs some 35 ms
+TURN_S = 3.0  # a change of turns costs some 100 ms: the next stream looks up what was changed
 _LOOK_AGAIN_S = 0.005  # at the end of a turn, which may end before its time
 _LOOK_AGAIN = 16  # before that: in one part in so many of what is left of it, for each look costs 0.25 ms of a core
 _RESTS = 2.5  # one's own turn is over: for so many looks of the others
-WAIT_S_MAX = 20.0  # for one's turn: ten streams
+WAIT_S_MAX = 30.0  # for one's turn: ten streams
 _IMPATIENT = 50  # disputed batches, before a stream that waited in vain asks again
 
 _LEFT = "SELECT extract(epoch FROM endsat - clock_timestamp())::float8 FROM ledger_stream_turn WHERE branch = %s"

@@ -38,7 +38,7 @@ def post_batches(
     wait. Safe to repeat: entries that were posted before answer as they did then. Raises BatchTooLarge for a batch above
     BATCH_LINES_MAX lines when it is that batch's turn, and TransactionMisuse inside a transaction.
 
-    Streams that post to the same accounts take turns of two seconds: Note [Turns] in stream_turns.py.
+    Streams that post to the same accounts take turns of three seconds: Note [Turns] in stream_turns.py.
 
     A batch of a single line is sent as soon as it is taken, and up to two of them are in flight. So when one raises (a lock
     that somebody keeps, a connection that is lost), or the caller or its source ends the stream, a line that was taken and
